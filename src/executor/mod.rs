@@ -1,0 +1,1 @@
+//! One process per pod; single writer of that pod's status.

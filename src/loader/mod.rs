@@ -1,0 +1,1 @@
+//! Manifests in, plans and diagnostics out.

@@ -1,0 +1,1 @@
+//! Everything before a pod exists and after it has gone.

@@ -1,0 +1,31 @@
+//! What the layers above need to know of an image that is in the store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// An image of the store, ready to be mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The digest of its configuration: `sha256:…`. Status reports it as `imageID`.
+    pub id: String,
+    /// Unpacked layers, lowest first, as overlayfs takes them (reversed).
+    pub layers: Vec<PathBuf>,
+    pub config: ImageConfig,
+}
+
+/// The part of an OCI image configuration that a container is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// `NAME=value`, in order.
+    pub env: Vec<String>,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    /// `user[:group]`, names or numbers; empty is root.
+    pub user: String,
+    /// Empty is `/`.
+    pub working_dir: String,
+    pub stop_signal: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}

@@ -1,0 +1,129 @@
+//! What the manager and an executor say to each other.
+//!
+//! **Launch.** The manager writes [`Launch`] to `launch.json` in the pod's run folder, then spawns
+//! `kplay internal execute RUN_DIR` with the write end of a pipe as file descriptor 3. The executor writes
+//! [`Progress`] lines (JSON, one per line) into it and closes it after `Started` or `Failed`; an end of file before
+//! either means that it died. The manager may wait for more in `status.json`.
+//!
+//! **Control.** `control.sock` in the same folder is a `SOCK_SEQPACKET` socket: one packet is one JSON message.
+//! A client sends one [`Request`]; the executor answers with [`Reply`] packets and closes.
+//!
+//! | request | replies | descriptors |
+//! | --- | --- | --- |
+//! | `Stop` | none: the socket is closed when the executor ends | |
+//! | `Exec` without tty | `ExecStarted`, `ExecExited` | request: stdin, stdout, stderr, in this order |
+//! | `Exec` with tty | `ExecStarted`, `ExecExited` | `ExecStarted`: the terminal's master side |
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::event::PodEvent;
+use crate::model::image::Image;
+use crate::model::names::ContainerName;
+use crate::model::plan::PodPlan;
+
+/// The version of everything here; both ends are the same binary unless kplay was upgraded under a running pod.
+pub const VERSION: u32 = 1;
+
+/// All that an executor needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    pub version: u32,
+    /// `metadata.uid`.
+    pub uid: String,
+    pub plan: PodPlan,
+    /// For every container of the plan.
+    pub images: BTreeMap<ContainerName, Image>,
+    /// The pod's folder under ROOT.
+    pub data_dir: PathBuf,
+    /// Where the container's log folders go.
+    pub log_dir: PathBuf,
+    /// The pod's cgroup, relative to the root of each hierarchy, unique on this machine: `kplay/UID`.
+    pub cgroup: String,
+    /// The machine's name: `spec.nodeName`.
+    pub node_name: String,
+}
+
+/// Executor → manager, during launch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Progress {
+    Event(PodEvent),
+    /// Every main container has been started (some may have ended since).
+    Started,
+    /// The pod could not be started, or ended or went into back-off before its main containers started.
+    Failed(LaunchFailure),
+}
+
+/// Why a pod did not start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchFailure {
+    pub class: FailureClass,
+    pub container: Option<ContainerName>,
+    /// The kubelet's reason: `StartError`, `CreateContainerConfigError`, `FailedMount`, `Error`, …
+    pub reason: String,
+    pub message: String,
+}
+
+/// Whose fault it is, which decides the exit code and whether the pod is taken away again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureClass {
+    /// The machine said no (a port is taken, a mount failed): undone, exit code 4.
+    Machine,
+    /// A container could not be started (its command is not in the image): undone, exit code 1.
+    Start,
+    /// A container ran and failed: stays for `logs` and `describe`, exit code 1.
+    Workload,
+}
+
+/// Client → executor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Terminate the pod, with this grace period in seconds instead of its own. 0 kills at once.
+    Stop {
+        grace_period: Option<u32>,
+    },
+    Exec(Exec),
+}
+
+/// A command to run in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The pod's first main container if `None`.
+    pub container: Option<ContainerName>,
+    /// At least the program.
+    pub command: Vec<String>,
+    /// The terminal's size (rows, columns) if the command gets one.
+    pub tty: Option<(u16, u16)>,
+}
+
+/// Executor → client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    ExecStarted,
+    /// 0–255; 128 + signal.
+    ExecExited {
+        code: u8,
+    },
+    /// The request was not carried out: the container is not running, the command is not there, …
+    Refused {
+        reason: Refusal,
+        message: String,
+    },
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The pod has no such container.
+    NoSuchContainer,
+    /// It is there but not running.
+    NotRunning,
+    /// The program is not in the image: exit code 127.
+    CommandNotFound,
+    /// The program cannot be executed: exit code 126.
+    CannotExecute,
+    /// Anything else.
+    Failed,
+}

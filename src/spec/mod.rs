@@ -1,0 +1,1 @@
+//! Plan, image configuration and mounts to an OCI runtime spec; pure.

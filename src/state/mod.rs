@@ -1,0 +1,3 @@
+//! What kplay keeps on disk, and where. Decides nothing about pods.
+
+pub mod layout;

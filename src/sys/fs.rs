@@ -1,0 +1,232 @@
+//! Files: `std::fs` with the path in every error, atomic replacement, and locks that are values.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+/// A file operation that failed, with its path.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {path:?}")]
+pub struct Error {
+    verb: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Error {
+    /// An error of an operation that this module does not have.
+    pub fn new(verb: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self {
+            verb,
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+
+    /// What kind of failure it was.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
+    /// The path that could not be worked on.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The result of a file operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Reads a whole file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::new("read", path, e))
+}
+
+/// Reads a whole file, or nothing if there is none.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::new("read", path, e)),
+    }
+}
+
+/// Makes a folder and its parents, with `mode` for those it makes. An existing folder is fine.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_dir_all(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|e| Error::new("create the folder", path, e))
+}
+
+/// Opens a folder, as an anchor for paths beneath it.
+///
+/// # Errors
+/// It cannot be opened or is no folder.
+pub fn open_dir(path: &Path) -> Result<File> {
+    std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)
+        .map_err(|e| Error::new("open the folder", path, e))
+}
+
+/// The names in a folder, sorted; none if the folder is not there.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn list(path: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::new("list", path, e)),
+    };
+    let mut names = entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|e| Error::new("list", path, e))?;
+    names.sort();
+    Ok(names)
+}
+
+/// Replaces a file so that a reader, and a machine that loses power, sees the old or the new content, never a part.
+///
+/// # Errors
+/// It cannot be written; the old content stays and no temporary file is left.
+pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    replace_with(path, mode, content, File::sync_data)
+}
+
+/// As [`replace`], without waiting for the disk: for files on tmpfs.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_in_memory(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    replace_with(path, mode, content, |_| Ok(()))
+}
+
+fn replace_with(
+    path: &Path,
+    mode: u32,
+    content: &[u8],
+    sync: impl Fn(&File) -> io::Result<()>,
+) -> Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
+        file.write_all(content)?;
+        sync(&file)?;
+        std::fs::rename(&temporary, path)
+    })();
+    written.map_err(|e| {
+        // The file of a failed write is of no use to anybody; that it may not exist is fine.
+        std::fs::remove_file(&temporary).ok();
+        Error::new("write", path, e)
+    })
+}
+
+/// Removes a file; fine if there is none.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove_file(path: &Path) -> Result<()> {
+    absent_is_fine(std::fs::remove_file(path)).map_err(|e| Error::new("remove", path, e))
+}
+
+/// Removes a folder and all in it; fine if there is none. Does not follow links.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove_dir_all(path: &Path) -> Result<()> {
+    absent_is_fine(std::fs::remove_dir_all(path)).map_err(|e| Error::new("remove", path, e))
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// How a lock excludes others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    Shared,
+    Exclusive,
+}
+
+/// A held `flock`; released when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Takes a lock on a file, which is made if it is not there, and waits for it.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn lock(path: &Path, mode: LockMode) -> Result<Lock> {
+    let file = open_lock(path)?;
+    let operation = match mode {
+        LockMode::Shared => FlockOperation::LockShared,
+        LockMode::Exclusive => FlockOperation::LockExclusive,
+    };
+    loop {
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(Error::new("lock", path, e)),
+        }
+    }
+}
+
+/// Takes a lock on a file if nobody holds one that excludes it.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn try_lock(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
+    let file = open_lock(path)?;
+    let operation = match mode {
+        LockMode::Shared => FlockOperation::NonBlockingLockShared,
+        LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    match rustix::fs::flock(&file, operation) {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(Error::new("lock", path, e)),
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| Error::new("open the lock file", path, e))
+}

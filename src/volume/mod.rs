@@ -1,0 +1,1 @@
+//! Volumes: directories and files to mount.
