@@ -102,10 +102,8 @@ fn capabilities(
     host: &HostFacts,
 ) -> Result<LinuxCapabilities, Error> {
     let names = capability_names(security, &host.capabilities);
-    let bounding: std::collections::HashSet<Capability> = names
-        .iter()
-        .filter_map(|name| name.parse().ok())
-        .collect();
+    let bounding: std::collections::HashSet<Capability> =
+        names.iter().filter_map(|name| name.parse().ok()).collect();
     let effective = if user.uid == 0 {
         bounding.clone()
     } else {

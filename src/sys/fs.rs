@@ -164,6 +164,64 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
     absent_is_fine(std::fs::remove_dir_all(path)).map_err(|e| Error::new("remove", path, e))
 }
 
+/// Sets a file's permission bits, whatever the umask.
+///
+/// # Errors
+/// It is not there, or the caller may not.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(path, permissions).map_err(|e| Error::new("set the mode of", path, e))
+}
+
+/// Gives a file, or a symbolic link itself, to a group.
+///
+/// # Errors
+/// It is not there, or the caller may not.
+pub fn set_group(path: &Path, group: u32) -> Result<()> {
+    std::os::unix::fs::lchown(path, None, Some(group))
+        .map_err(|e| Error::new("set the group of", path, e))
+}
+
+/// Makes a symbolic link.
+///
+/// # Errors
+/// There is something of this name already, or it cannot be made.
+pub fn symlink(target: &Path, path: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, path).map_err(|e| Error::new("make the link", path, e))
+}
+
+/// Where a symbolic link leads; nothing if there is none.
+///
+/// # Errors
+/// It is something else, or cannot be read.
+pub fn read_link_if_there(path: &Path) -> Result<Option<PathBuf>> {
+    match std::fs::read_link(path) {
+        Ok(target) => Ok(Some(target)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::new("read the link", path, e)),
+    }
+}
+
+/// Puts a file or folder in the place of another, at once.
+///
+/// # Errors
+/// It cannot be done.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|e| Error::new("rename", from, e))
+}
+
+/// What is at a path, links followed; nothing if there is none.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn metadata_if_there(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::new("look at", path, e)),
+    }
+}
+
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
