@@ -92,7 +92,10 @@ fn failed(root: &Path, relative: &Path, errno: Errno) -> Error {
         Errno::XDEV | Errno::LOOP => Error::new(
             "open",
             path,
-            io::Error::new(io::ErrorKind::PermissionDenied, "it leads out of its volume"),
+            io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it leads out of its volume",
+            ),
         ),
         errno => Error::new("open", path, errno),
     }

@@ -118,5 +118,8 @@ pub fn sub_path(root: &Path, sub_path: &Path, missing: Missing) -> Result<OwnedF
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests look at what is there without detours")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests look at what is there without detours"
+)]
 mod tests;

@@ -76,15 +76,22 @@ fn files_are_written_as_the_kubelet_does() {
     let path = dir
         .prepare(files(&[("a", 0o644, "1"), ("d/e/f", 0o400, "2")]), None)
         .unwrap();
-    assert_eq!(std::fs::read_link(path.join("a")).unwrap(), Path::new("..data/a"));
-    assert_eq!(std::fs::read_link(path.join("d")).unwrap(), Path::new("..data/d"));
+    assert_eq!(
+        std::fs::read_link(path.join("a")).unwrap(),
+        Path::new("..data/a")
+    );
+    assert_eq!(
+        std::fs::read_link(path.join("d")).unwrap(),
+        Path::new("..data/d")
+    );
     assert_eq!(text(&path.join("d/e/f")), "2");
     assert_eq!(mode(&path.join("d/e/f")), 0o400);
     let version = std::fs::read_link(path.join("..data")).unwrap();
     assert!(version.to_str().unwrap().starts_with("..20"));
     assert_eq!(mode(&path.join(&version)), 0o755);
 
-    dir.prepare(files(&[("a", 0o644, "3"), ("b", 0o600, "4")]), Some(77)).unwrap();
+    dir.prepare(files(&[("a", 0o644, "3"), ("b", 0o600, "4")]), Some(77))
+        .unwrap();
     let names: Vec<_> = fs::list(&path).unwrap();
     assert_eq!(names.len(), 4, "{names:?}");
     assert_eq!(text(&path.join("a")), "3");
@@ -105,7 +112,9 @@ fn a_reader_never_sees_two_versions() {
                 let Ok(data) = std::fs::canonicalize(path.join("..data")) else {
                     continue;
                 };
-                if let (Ok(a), Ok(b)) = (std::fs::read(data.join("a")), std::fs::read(data.join("b"))) {
+                if let (Ok(a), Ok(b)) =
+                    (std::fs::read(data.join("a")), std::fs::read(data.join("b")))
+                {
                     assert_eq!(a, b);
                 }
             }
@@ -147,14 +156,30 @@ fn host_paths_are_checked_in_the_kubelets_words() {
     check(&file, HostPathType::File, None);
     check(&file, HostPathType::FileOrCreate, None);
     check(&file, HostPathType::Directory, Some("is not a directory"));
-    check(&file, HostPathType::DirectoryOrCreate, Some("is not a directory"));
+    check(
+        &file,
+        HostPathType::DirectoryOrCreate,
+        Some("is not a directory"),
+    );
     check(&folder, HostPathType::Directory, None);
     check(&folder, HostPathType::File, Some("is not a file"));
     check(&folder, HostPathType::Socket, Some("is not a socket file"));
-    check(&folder, HostPathType::BlockDevice, Some("is not a block device"));
+    check(
+        &folder,
+        HostPathType::BlockDevice,
+        Some("is not a block device"),
+    );
     check(Path::new("/dev/null"), HostPathType::CharDevice, None);
-    check(&file, HostPathType::CharDevice, Some("is not a character device"));
-    check(&dir.0.join("none"), HostPathType::Directory, Some("is not a directory"));
+    check(
+        &file,
+        HostPathType::CharDevice,
+        Some("is not a character device"),
+    );
+    check(
+        &dir.0.join("none"),
+        HostPathType::Directory,
+        Some("is not a directory"),
+    );
     check(&dir.0.join("new"), HostPathType::Unset, None);
     assert_eq!(mode(&dir.0.join("new")), 0o755);
     check(&dir.0.join("new-file"), HostPathType::FileOrCreate, None);
