@@ -4,4 +4,8 @@
     reason = "this is where the path is put into the error"
 )]
 
+pub mod append;
 pub mod fs;
+pub mod inotify;
+pub mod netns;
+pub mod socket;
