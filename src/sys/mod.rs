@@ -4,18 +4,23 @@
     reason = "this is where the path is put into the error"
 )]
 
+pub mod append;
 pub mod capability;
 pub mod cgroup;
 mod clone;
 pub mod fd;
 pub mod fs;
+pub mod fs;
 pub mod holder;
+pub mod inotify;
 pub mod mount;
 pub mod namespace;
+pub mod netns;
 mod pause;
 pub mod pidfd;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod terminal;
 pub mod within;
