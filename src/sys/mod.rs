@@ -4,4 +4,11 @@
     reason = "this is where the path is put into the error"
 )]
 
+pub mod append;
+pub mod detach;
 pub mod fs;
+pub mod identity;
+pub mod lockfile;
+pub mod poll;
+pub mod socket;
+pub mod watch;
