@@ -11,4 +11,5 @@ pub mod identity;
 pub mod lockfile;
 pub mod poll;
 pub mod socket;
+pub mod unmount;
 pub mod watch;
