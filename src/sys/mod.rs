@@ -4,4 +4,6 @@
     reason = "this is where the path is put into the error"
 )]
 
+pub mod beneath;
+pub mod exe;
 pub mod fs;
