@@ -230,3 +230,103 @@ fn open_lock(path: &Path) -> Result<File> {
         .open(path)
         .map_err(|e| Error::new("open the lock file", path, e))
 }
+
+/// Reads a regular file of at most `largest` bytes below the folder `root`, as a process would whose root it is: no
+/// link leads out of it. Does not wait for a FIFO or device.
+///
+/// # Errors
+/// It is not there, is no regular file, or is too large.
+pub fn read_in_root(root: &Path, path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    use std::io::Read as _;
+
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::openat2(
+        open_in(root)?,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    let file = File::from(file);
+    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    if !file.metadata()?.is_file() {
+        return Err(invalid("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(largest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > largest {
+        return Err(invalid("it is too large"));
+    }
+    Ok(bytes)
+}
+
+/// Makes the folder `path` and its parents below the folder `root`, as a process would whose root it is: no link
+/// leads out of it. An existing folder is fine.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_dir_in_root(root: &Path, path: &Path, mode: u32) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+    let mut folder = open_in(root)?;
+    let anchor = open_in(root)?;
+    let mut done = PathBuf::new();
+    for component in path.components() {
+        let std::path::Component::Normal(name) = component else {
+            continue;
+        };
+        done.push(name);
+        match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        folder = rustix::fs::openat2(&anchor, &done, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    }
+    Ok(())
+}
+
+fn open_in(root: &Path) -> io::Result<std::os::fd::OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(root, flags, Mode::empty())?)
+}
+
+/// Checks that `path` is a regular file that this process may execute.
+///
+/// # Errors
+/// It is not there, is no regular file, or may not be executed (`PermissionDenied`).
+pub fn check_executable(path: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags};
+
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(rustix::fs::accessat(
+        rustix::fs::CWD,
+        path,
+        Access::EXEC_OK,
+        AtFlags::EACCESS,
+    )?)
+}
+
+/// Gives a standard stream to a user, so that a process of that user can open it again by `/dev/stdout` and the like.
+/// A device, such as `/dev/null`, is everybody's and stays as it is.
+///
+/// # Errors
+/// The caller may not.
+pub fn give_stream_to(stream: impl std::os::fd::AsFd, uid: u32) -> io::Result<()> {
+    use rustix::fs::FileType;
+
+    let stat = rustix::fs::fstat(&stream)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice || stat.st_uid == uid {
+        return Ok(());
+    }
+    // The group stays: whoever made the stream may have wanted it.
+    Ok(rustix::fs::fchown(
+        stream,
+        Some(rustix::process::Uid::from_raw(uid)),
+        None,
+    )?)
+}

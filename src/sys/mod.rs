@@ -6,12 +6,25 @@
 
 pub mod append;
 pub mod beneath;
+pub mod capability;
+pub mod cgroup;
+mod clone;
 pub mod detach;
 pub mod exe;
+pub mod fd;
 pub mod fs;
+pub mod holder;
 pub mod identity;
 pub mod lockfile;
+pub mod mount;
+pub mod namespace;
+mod pause;
+pub mod pidfd;
 pub mod poll;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
 pub mod socket;
+pub mod terminal;
 pub mod unmount;
 pub mod watch;
