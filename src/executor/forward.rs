@@ -16,8 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::model::plan::Protocol;
+use crate::sys::inet;
 use crate::sys::netns::NetNs;
-use crate::sys::socket;
 
 mod relay;
 #[cfg(test)]
@@ -106,7 +106,7 @@ impl Bound {
     /// Starts to forward into the pod's network namespace.
     #[must_use]
     pub fn serve(self, netns: NetNs) -> Forwarder {
-        self.serve_at_most(netns, max_connections(socket::open_files_limit()))
+        self.serve_at_most(netns, max_connections(inet::open_files_limit()))
     }
 
     fn serve_at_most(self, netns: NetNs, connections: usize) -> Forwarder {
@@ -179,7 +179,7 @@ fn listen_everywhere(port: u16) -> Result<TcpListener, Error> {
     let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     match listen_on(all, all_v4) {
         Err(Error::Listen { source, .. } | Error::NoSuchAddress { source, .. })
-            if socket::is_without_ipv6(&source) =>
+            if inet::is_without_ipv6(&source) =>
         {
             listen_on(all_v4, all_v4)
         }
@@ -196,7 +196,7 @@ fn listen_on(address: SocketAddr, named: SocketAddr) -> Result<TcpListener, Erro
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            socket::set_dual_stack(&socket)?;
+            inet::set_dual_stack(&socket)?;
         }
         // A port whose last connections the kernel still remembers is free nevertheless.
         socket.set_reuseaddr(true)?;
