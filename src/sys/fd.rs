@@ -106,6 +106,14 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     )?)
 }
 
+/// Reads once.
+///
+/// # Errors
+/// Nothing is there (of a non-blocking descriptor), or it cannot be read.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(fd, buffer)?)
+}
+
 /// Sends one message, and a descriptor with it.
 ///
 /// # Errors

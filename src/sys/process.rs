@@ -225,6 +225,20 @@ pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
 }
 
+/// The OOM score below which this process cannot set another's: its own, unless it may go anywhere
+/// (`CAP_SYS_RESOURCE`).
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn oom_score_floor() -> io::Result<Option<i32>> {
+    let free = super::capability::Set::named("CAP_SYS_RESOURCE");
+    if free.is_some_and(|free| super::capability::effective().is_ok_and(|set| set.contains(free))) {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string("/proc/self/oom_score_adj")?;
+    text.trim().parse().map(Some).map_err(io::Error::other)
+}
+
 /// Makes this process the parent of its descendants' orphans.
 ///
 /// # Errors
