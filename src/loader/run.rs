@@ -1,6 +1,7 @@
 //! All sources of a run to its objects, plans and diagnostics.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::kinds::{self, Content, Scope};
 use super::node::{At, File, Node, Span};
@@ -9,7 +10,7 @@ use super::report::Report;
 use super::resolve::Index;
 use super::source::Source;
 use super::{Loaded, Object, Options, PublishDeclared, support, yaml};
-use crate::model::diagnostic::{Diagnostic, Place, Severity};
+use crate::model::diagnostic::{Diagnostic, Place};
 use crate::model::names::{ContainerName, ObjectKey, PodKey};
 use crate::model::plan::{ContainerPort, PodPlan, Protocol};
 
@@ -361,7 +362,7 @@ fn check_pod_names(planned: &[&mut Planned<'_>], report: &Report) {
 }
 
 fn check_host_ports(planned: &[&mut Planned<'_>], report: &Report) {
-    let mut taken: Vec<(&ObjectKey, u16, Protocol, Option<std::net::IpAddr>)> = Vec::new();
+    let mut taken: HashMap<(u16, Protocol), Vec<(&ObjectKey, Option<IpAddr>)>> = HashMap::new();
     for planned in planned {
         let plan = &planned.plan;
         for port in plan
@@ -372,25 +373,25 @@ fn check_host_ports(planned: &[&mut Planned<'_>], report: &Report) {
             let Some(host_port) = port.host_port else {
                 continue;
             };
-            let any = |ip: Option<std::net::IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
-            let clash = taken.iter().find(|(owner, number, protocol, ip)| {
-                let same_ip = any(*ip) || any(port.host_ip) || *ip == port.host_ip;
-                *number == host_port
-                    && *protocol == port.protocol
-                    && same_ip
-                    && **owner != plan.owner
-            });
-            if let Some((owner, ..)) = clash {
+            let others = taken.entry((host_port, port.protocol)).or_default();
+            let clash = others
+                .iter()
+                .find(|(owner, ip)| **owner != plan.owner && overlap(*ip, port.host_ip));
+            if let Some((owner, _)) = clash {
                 let message = format!(
                     "`{}` and `{owner}` both want port {host_port} of the machine",
                     plan.owner
                 );
-                report.push(
-                    Diagnostic::new(Severity::Error, message)
-                        .at(planned.at.path("metadata.name").place()),
-                );
+                report.error(planned.at.path("metadata.name"), message);
+            } else {
+                others.push((&plan.owner, port.host_ip));
             }
-            taken.push((&plan.owner, host_port, port.protocol, port.host_ip));
         }
     }
+}
+
+/// Whether two addresses of the machine meet: none is all.
+fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+    any(one) || any(other) || one == other
 }

@@ -70,6 +70,11 @@ pub(super) fn convert(
             "`terminationMessagePath` must be an absolute path",
         );
     }
+    let working_dir = container.working_dir.as_deref().unwrap_or_default();
+    if !working_dir.is_empty() && !working_dir.starts_with('/') {
+        let message = format!("`workingDir` must be an absolute path, is `{working_dir}`");
+        report.error(at.field("workingDir"), message);
+    }
     let host_network = pod.spec.host_network == Some(true);
     let declared = container.ports.as_deref().unwrap_or_default();
     let requirements = container.resources.clone().unwrap_or_default();
@@ -118,7 +123,7 @@ fn name(container: &core::Container, at: At<'_>, report: &Report) -> Option<Cont
             report.error(
                 at.field("name"),
                 format!("the container name `{}` {error}", container.name),
-            )
+            );
         })
         .ok()
 }
@@ -145,7 +150,7 @@ fn reference(container: &core::Container, at: At<'_>, report: &Report) -> Option
             report.error(
                 place,
                 format!("the image `{image}` cannot be used: {error}"),
-            )
+            );
         })
         .ok()
 }
@@ -157,9 +162,6 @@ fn check_init(container: &core::Container, role: ContainerRole, at: At<'_>, repo
         let message =
             format!("`restartPolicy` must be `Always`, `OnFailure` or `Never`, is `{restart}`");
         report.error(at.field("restartPolicy"), message);
-    }
-    if container.tty == Some(true) && container.stdin != Some(true) {
-        // Allowed, as in Kubernetes: a terminal only for output.
     }
     if role != ContainerRole::Init {
         return;
@@ -256,22 +258,22 @@ fn check_volume_name(name: &str, at: At<'_>, pod: &PodScope<'_>) {
             .error(at, "a mount must have the `name` of a volume");
         return;
     }
-    if pod.volumes.contains(&name) {
+    if pod.volumes.contains(name) {
         return;
     }
     let message = format!("there is no volume `{name}` in this pod");
+    // In the manifest's order, and never more than somebody may have meant.
+    let declared = pod.spec.volumes.iter().flatten().take(1000);
+    let volumes: Vec<&str> = declared.map(|volume| volume.name.as_str()).collect();
     let hint = match (
-        super::super::decode::closest(name, &pod.volumes),
-        pod.volumes.as_slice(),
+        super::super::decode::closest(name, &volumes),
+        volumes.as_slice(),
     ) {
         (Some(close), _) => format!("did you mean `{close}`?"),
         (None, []) => "the pod has no `volumes`".to_owned(),
         (None, volumes) => {
-            let list: Vec<String> = volumes
-                .iter()
-                .take(10)
-                .map(|volume| format!("`{volume}`"))
-                .collect();
+            let shown = volumes.iter().take(10);
+            let list: Vec<String> = shown.map(|volume| format!("`{volume}`")).collect();
             format!("its volumes are {}", list.join(", "))
         }
     };

@@ -160,7 +160,7 @@ fn value(variable: &core::EnvVar, at: At<'_>, pod: &PodScope<'_>) -> Option<EnvV
 
 /// A container of this pod.
 pub(super) fn container_name(name: &str, at: At<'_>, pod: &PodScope<'_>) -> Option<ContainerName> {
-    if !pod.containers.contains(&name) {
+    if !pod.containers.contains(name) {
         let message = format!("there is no container `{name}` in this pod");
         pod.scope.report.error(at.field("containerName"), message);
         return None;

@@ -1,6 +1,6 @@
 //! A workload's pod to its plan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,9 +30,9 @@ pub(super) struct PodScope<'a> {
     pub(super) scope: &'a Scope<'a>,
     pub(super) spec: &'a PodSpec,
     /// Names that mounts may use; those of claims are refused elsewhere.
-    pub(super) volumes: Vec<&'a str>,
+    pub(super) volumes: HashSet<&'a str>,
     /// All containers that `resourceFieldRef` may name.
-    pub(super) containers: Vec<&'a str>,
+    pub(super) containers: HashSet<&'a str>,
 }
 
 /// Makes the plan; `None` if anything is wrong, which is in the report then.
