@@ -58,6 +58,7 @@ pub fn load(sources: &[Source], options: &Options) -> Loaded {
                 .filter_map(|raw| read_one(raw, *purpose, options, &report)),
         );
     }
+    let found = read.iter().any(|object| object.kind.is_some());
     if let Some(selector) = &options.selector {
         read.retain(|object| selector.matches(&object.metadata.labels));
     }
@@ -66,9 +67,11 @@ pub fn load(sources: &[Source], options: &Options) -> Loaded {
     let nothing = !read.iter().any(|object| object.kind.is_some());
     let objects = make_plans(read, options, &report);
     if nothing && report.errors() == 0 {
-        report.push(Diagnostic::error(
-            "there is nothing to play in these manifests",
-        ));
+        report.push(Diagnostic::error(if found {
+            "nothing in these manifests has the labels of the selector"
+        } else {
+            "there is nothing to play in these manifests"
+        }));
     }
     Loaded {
         objects,
@@ -140,11 +143,6 @@ fn read_one<'a>(
     let metadata = object::metadata(raw, kind, &options.namespace, report);
     let Some(kind) = kind else {
         let metadata = metadata?;
-        if report.errors() == before {
-            let key = &metadata.key;
-            let message = format!("{} `{}` is not played on one machine", key.kind, key.name);
-            report.note(at.field("kind"), message);
-        }
         return Some(Read {
             raw,
             kind: None,
@@ -163,10 +161,6 @@ fn read_one<'a>(
         None => (serde_json::Value::Null, None),
     };
     fill_namespace(kind, &mut metadata, &mut json);
-    if let Some(what) = support::object(kind).filter(|_| content.is_some()) {
-        let message = format!("{} `{}` {what}", metadata.key.kind, metadata.key.name);
-        report.note(at.field("kind"), message);
-    }
     Some(Read {
         raw,
         kind: Some(kind),
@@ -235,6 +229,7 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
     let mut objects = Vec::new();
     let mut planned: Vec<Option<Planned<'_>>> = Vec::new();
     for object in read {
+        note_effect(&object, report);
         let (raw, metadata) = (object.raw, object.metadata);
         let plan = match object.content {
             Some(Content::Workload(workload)) => {
@@ -266,6 +261,19 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
         object.plan = planned.map(|planned| planned.plan);
     }
     objects
+}
+
+/// Says what nothing is done with.
+fn note_effect(object: &Read<'_>, report: &Report) {
+    let what = match object.kind {
+        None => Some("is not played on one machine"),
+        Some(kind) => support::object(kind).filter(|_| object.content.is_some()),
+    };
+    if let Some(what) = what {
+        let key = &object.metadata.key;
+        let message = format!("{} `{}` {what}", key.kind, key.name);
+        report.note(object.raw.at.field("kind"), message);
+    }
 }
 
 /// What only all plans together show.
@@ -361,8 +369,11 @@ fn check_pod_names(planned: &[&mut Planned<'_>], report: &Report) {
     }
 }
 
+/// Who has a port, on which address.
+type Holder<'a> = (&'a ObjectKey, Option<IpAddr>);
+
 fn check_host_ports(planned: &[&mut Planned<'_>], report: &Report) {
-    let mut taken: HashMap<(u16, Protocol), Vec<(&ObjectKey, Option<IpAddr>)>> = HashMap::new();
+    let mut taken: HashMap<(u16, Protocol), Vec<Holder<'_>>> = HashMap::new();
     for planned in planned {
         let plan = &planned.plan;
         for port in plan

@@ -26,55 +26,10 @@ pub(super) fn convert(
     let name = name(container, at, report);
     let reference = reference(container, at, report);
     check_init(container, role, at, report);
-    let pull_policies = [
-        ("Always", PullPolicy::Always),
-        ("IfNotPresent", PullPolicy::IfNotPresent),
-        ("Never", PullPolicy::Never),
-    ];
-    let pull_policy = container.image_pull_policy.as_deref().unwrap_or_default();
-    let pull_policy = choice(
-        pull_policy,
-        &pull_policies,
-        "imagePullPolicy",
-        at.field("imagePullPolicy"),
-        report,
-    );
-    let policies = [
-        ("File", TerminationMessagePolicy::File),
-        (
-            "FallbackToLogsOnError",
-            TerminationMessagePolicy::FallbackToLogsOnError,
-        ),
-    ];
-    let policy = container
-        .termination_message_policy
-        .as_deref()
-        .unwrap_or_default();
-    let policy_at = at.field("terminationMessagePolicy");
-    let termination_message_policy = choice(
-        policy,
-        &policies,
-        "terminationMessagePolicy",
-        policy_at,
-        report,
-    );
-    let message_path = PathBuf::from(
-        container
-            .termination_message_path
-            .clone()
-            .unwrap_or_default(),
-    );
-    if !message_path.is_absolute() {
-        report.error(
-            at.field("terminationMessagePath"),
-            "`terminationMessagePath` must be an absolute path",
-        );
-    }
-    let working_dir = container.working_dir.as_deref().unwrap_or_default();
-    if !working_dir.is_empty() && !working_dir.starts_with('/') {
-        let message = format!("`workingDir` must be an absolute path, is `{working_dir}`");
-        report.error(at.field("workingDir"), message);
-    }
+    check_process(container, at, report);
+    let pull_policy = pull_policy(container, at, report);
+    let termination_message_policy = message_policy(container, at, report);
+    let message_path = container.termination_message_path.as_deref();
     let host_network = pod.spec.host_network == Some(true);
     let declared = container.ports.as_deref().unwrap_or_default();
     let requirements = container.resources.clone().unwrap_or_default();
@@ -104,12 +59,67 @@ pub(super) fn convert(
         mounts,
         resources,
         security,
-        termination_message_path: message_path,
+        termination_message_path: message_path.unwrap_or_default().into(),
         termination_message_policy: termination_message_policy?,
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
     })
+}
+
+/// What a process cannot be started with.
+fn check_process(container: &core::Container, at: At<'_>, report: &Report) {
+    for (field, path) in [
+        (
+            "terminationMessagePath",
+            &container.termination_message_path,
+        ),
+        ("workingDir", &container.working_dir),
+    ] {
+        let path = path.as_deref().unwrap_or_default();
+        if !path.is_empty() && (!path.starts_with('/') || path.contains('\0')) {
+            let message = format!("`{field}` must be an absolute path, is `{path}`");
+            report.error(at.field(field), message);
+        }
+    }
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        let words = words.iter().flatten().enumerate();
+        for (index, _) in words.filter(|(_, word)| word.contains('\0')) {
+            let message = format!("`{field}` must not have a NUL character");
+            report.error(at.field(field).index(index), message);
+        }
+    }
+}
+
+fn pull_policy(container: &core::Container, at: At<'_>, report: &Report) -> Option<PullPolicy> {
+    let text = container.image_pull_policy.as_deref().unwrap_or_default();
+    let policies = [
+        ("Always", PullPolicy::Always),
+        ("IfNotPresent", PullPolicy::IfNotPresent),
+        ("Never", PullPolicy::Never),
+    ];
+    let place = at.field("imagePullPolicy");
+    choice(text, &policies, "imagePullPolicy", place, report)
+}
+
+fn message_policy(
+    container: &core::Container,
+    at: At<'_>,
+    report: &Report,
+) -> Option<TerminationMessagePolicy> {
+    let text = container
+        .termination_message_policy
+        .as_deref()
+        .unwrap_or_default();
+    let policies = [
+        ("File", TerminationMessagePolicy::File),
+        (
+            "FallbackToLogsOnError",
+            TerminationMessagePolicy::FallbackToLogsOnError,
+        ),
+    ];
+    let place = at.field("terminationMessagePolicy");
+    choice(text, &policies, "terminationMessagePolicy", place, report)
 }
 
 fn name(container: &core::Container, at: At<'_>, report: &Report) -> Option<ContainerName> {
