@@ -142,7 +142,7 @@ fn read_one<'a>(
     }
     let metadata = object::metadata(raw, kind, &options.namespace, report);
     let Some(kind) = kind else {
-        let metadata = metadata?;
+        let metadata = metadata.filter(|_| report.errors() == before)?;
         return Some(Read {
             raw,
             kind: None,
