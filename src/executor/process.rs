@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use crate::sys::pidfd::{Exit, PidFd};
 

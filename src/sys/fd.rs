@@ -190,6 +190,10 @@ pub unsafe trait OwnsFd: AsRawFd {}
 unsafe impl OwnsFd for OwnedFd {}
 // SAFETY: it holds an `OwnedFd`, which cannot be replaced.
 unsafe impl OwnsFd for super::pidfd::PidFd {}
+// SAFETY: as above.
+unsafe impl OwnsFd for super::socket::Listener {}
+// SAFETY: as above.
+unsafe impl OwnsFd for super::socket::Connection {}
 
 /// Has the event loop watch a descriptor. `AsyncFd` of tokio, whose own constructor trusts any number.
 ///
