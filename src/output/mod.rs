@@ -18,6 +18,7 @@ pub(crate) mod report;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod workload;
+mod yaml;
 
 use std::io::{self, IsTerminal as _, Write as _};
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::Error;
+use super::{Error, yaml};
 use crate::model::status::{PodStatus, time};
 
 /// What is known of a pod besides its manifest.
@@ -90,13 +90,16 @@ pub(crate) enum Notation {
 /// It cannot be written in that notation.
 pub(crate) fn text(object: &Value, notation: Notation) -> Result<String, Error> {
     match notation {
-        Notation::Json => json_text(object),
-        Notation::Yaml => serde_yaml::to_string(object).map_err(Error::Yaml),
+        Notation::Json => json(object),
+        Notation::Yaml => yaml::text(object),
     }
 }
 
 /// JSON with four spaces, as kubectl.
-fn json_text(object: &Value) -> Result<String, Error> {
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn json(object: &Value) -> Result<String, Error> {
     use serde::Serialize as _;
 
     let mut bytes = Vec::new();
