@@ -5,3 +5,5 @@
 )]
 
 pub mod fs;
+pub mod pump;
+pub mod terminal;
