@@ -8,6 +8,7 @@
 pub mod error;
 pub mod layout;
 pub mod lock;
+pub mod logs;
 pub mod object;
 pub mod pod_dir;
 pub mod record;

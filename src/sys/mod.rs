@@ -7,11 +7,14 @@
 pub mod append;
 pub mod detach;
 pub mod fs;
-pub mod pump;
-pub mod terminal;
 pub mod identity;
+pub mod inet;
+pub mod inotify;
 pub mod lockfile;
+pub mod netns;
 pub mod poll;
+pub mod pump;
 pub mod socket;
+pub mod terminal;
 pub mod unmount;
 pub mod watch;
