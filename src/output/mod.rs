@@ -123,6 +123,11 @@ impl Ui {
             })
     }
 
+    /// Stdout for much data; to be flushed at its end.
+    pub(crate) fn stream(&self) -> impl io::Write {
+        io::BufWriter::with_capacity(64 * 1024, io::stdout().lock())
+    }
+
     /// Writes one line of data to stdout.
     ///
     /// # Errors
