@@ -5,7 +5,9 @@
 )]
 
 pub mod append;
+pub mod beneath;
 pub mod detach;
+pub mod exe;
 pub mod fs;
 pub mod identity;
 pub mod inet;
