@@ -10,6 +10,7 @@ pub(crate) mod diagnostic;
 pub(crate) mod duration;
 pub(crate) mod events;
 pub(crate) mod images;
+pub(crate) mod jsonpath;
 pub(crate) mod kinds;
 pub(crate) mod object;
 pub(crate) mod pods;
@@ -102,6 +103,11 @@ impl Ui {
     /// The colour of stdout.
     pub(crate) fn out_colour(&self) -> Colour {
         self.out
+    }
+
+    /// Whether only errors are told.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.verbosity == Verbosity::Quiet
     }
 
     /// Whether progress may be drawn on stderr.
