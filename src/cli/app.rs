@@ -6,7 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::{
-    apply, check, completion, delete, describe, exec, get, image, internal, logs, up, version, wait,
+    apply, check, completion, delete, describe, exec, get, image, logs, up, version, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -137,9 +137,6 @@ pub(crate) enum Command {
     Version(version::VersionArgs),
     /// Print a shell's completion script
     Completion(completion::CompletionArgs),
-    /// What kplay calls itself with
-    #[command(subcommand, hide = true)]
-    Internal(internal::InternalCommand),
 }
 
 /// The id of the `-v` that [`command`] adds.

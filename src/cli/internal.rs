@@ -1,42 +1,18 @@
-//! What kplay calls itself with: `internal execute DIR` (a pod's executor) and `internal create` (one container).
-//!
-//! Both are looked for before clap is set up: they are a part of the time that a pod takes to start.
+//! Hidden entry points, for kplay's own processes: `kplay internal create` is the helper that creates one container.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use clap::Subcommand;
-
-/// The same for clap, which refuses what [`run`] did not take.
-#[derive(Debug, Subcommand)]
-pub(crate) enum InternalCommand {
-    /// Execute the pod of this run folder
-    Execute { dir: std::path::PathBuf },
-    /// Create the container that the request on standard input describes
-    Create,
-}
-
-/// Runs an internal command if the arguments name one.
-pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
-    let [_, internal, name, rest @ ..] = arguments else {
-        return None;
-    };
-    if internal != "internal" {
+/// Runs an entry point if the arguments name one. Looked at before anything else is set up: a helper is started for
+/// every container and every probe, and libcontainer needs a process with one thread.
+#[must_use]
+pub(super) fn run() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().as_deref() != Some(OsStr::new("internal")) {
         return None;
     }
-    match (name.to_str()?, rest) {
-        ("execute", [dir]) => Some(execute(std::path::Path::new(dir))),
-        ("create", []) => Some(create()),
+    match args.next().as_deref().and_then(OsStr::to_str) {
+        Some("create") => Some(crate::runtime::create::main()),
         _ => None,
     }
-}
-
-fn execute(_dir: &std::path::Path) -> ExitCode {
-    // crate::executor::run(dir)
-    ExitCode::from(super::error::BUG)
-}
-
-fn create() -> ExitCode {
-    // crate::runtime::create()
-    ExitCode::from(super::error::BUG)
 }

@@ -46,8 +46,16 @@ pub enum Error {
         address: SocketAddr,
         source: io::Error,
     },
-    #[error("cannot publish port {port}: {protocol:?} is not supported")]
+    #[error("cannot publish port {port}: {} is not supported", protocol_name(*protocol))]
     Unsupported { port: u16, protocol: Protocol },
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
 }
 
 /// One port to publish.
@@ -98,9 +106,13 @@ impl Bound {
     /// Starts to forward into the pod's network namespace.
     #[must_use]
     pub fn serve(self, netns: NetNs) -> Forwarder {
+        self.serve_at_most(netns, max_connections(inet::open_files_limit()))
+    }
+
+    fn serve_at_most(self, netns: NetNs, connections: usize) -> Forwarder {
         let pod = Arc::new(Pod {
             netns,
-            connections: Arc::new(Semaphore::new(max_connections(inet::open_files_limit()))),
+            connections: Arc::new(Semaphore::new(connections)),
         });
         let accept = |(listener, target)| tokio::spawn(accept(listener, target, Arc::clone(&pod)));
         Forwarder {

@@ -2,4 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod forward;
+mod lifecycle;
 pub mod log;
+mod restart;
+mod status;
+#[cfg(test)]
+mod testing;

@@ -1,4 +1,4 @@
-//! The caller's terminal: its size, raw mode that always ends, and the size of a terminal that kplay holds.
+//! Terminals: the caller's, its size and a raw mode that always ends; and those that kplay holds, by their master.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,18 +25,37 @@ pub fn size(fd: impl AsFd) -> Option<Size> {
     })
 }
 
-/// Gives a terminal a size; `fd` is either side of it. Its foreground processes get SIGWINCH.
+/// Sets a terminal's size in characters, by either side; its foreground process group gets SIGWINCH.
 ///
 /// # Errors
-/// `fd` is no terminal.
-pub fn set_size(fd: impl AsFd, size: Size) -> io::Result<()> {
+/// It is no terminal.
+pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
     let size = Winsize {
-        ws_row: size.rows,
-        ws_col: size.columns,
+        ws_row: rows,
+        ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    Ok(termios::tcsetwinsize(fd, size)?)
+    Ok(termios::tcsetwinsize(terminal, size)?)
+}
+
+/// Gives the other end of a terminal to a user, so that a process of that user can open it again by its path.
+///
+/// # Errors
+/// It is no terminal's master, or the caller may not.
+pub fn give_to(master: impl AsFd, uid: u32) -> io::Result<()> {
+    // By the master, because the path is that of another mount namespace.
+    let slave = rustix::pty::ioctl_tiocgptpeer(
+        master,
+        rustix::pty::OpenptFlags::RDWR
+            | rustix::pty::OpenptFlags::NOCTTY
+            | rustix::pty::OpenptFlags::CLOEXEC,
+    )?;
+    Ok(rustix::fs::fchown(
+        slave,
+        Some(rustix::process::Uid::from_raw(uid)),
+        None,
+    )?)
 }
 
 /// How the terminal of standard input was before raw mode, while it is raw.
@@ -125,7 +144,7 @@ mod tests {
             rows: 24,
             columns: 80,
         };
-        set_size(&pty.master, wanted).expect("a terminal");
+        set_size(&pty.master, wanted.rows, wanted.columns).expect("a terminal");
         assert_eq!(size(&pty.slave), Some(wanted));
     }
 

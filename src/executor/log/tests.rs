@@ -1,3 +1,12 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests panic right where a file operation fails"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "says why a test was skipped, or what was measured"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
