@@ -9,7 +9,6 @@ pub mod beneath;
 pub mod capability;
 pub mod cgroup;
 mod clone;
-pub mod detach;
 pub mod exe;
 pub mod fd;
 pub mod fs;
