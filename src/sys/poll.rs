@@ -1,12 +1,14 @@
 //! Waiting for several descriptors at once, with a deadline; and for the signals that end a command.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Waits until at least one descriptor can be read (its end counts), and returns the indices of those. Empty: the
 /// deadline has passed.
@@ -44,6 +46,29 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
+/// A descriptor whose readiness to be read a tokio runtime waits for. It must not block.
+///
+/// # Errors
+/// It cannot be waited for, as a file on disk, or there is no runtime.
+pub fn asynchronous<T: OwnsFd>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: an `OwnsFd` names the same open descriptor until it is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// What owns one descriptor, which it keeps open and does not exchange as long as it lives.
+#[expect(private_bounds, reason = "only types of which this is known")]
+pub trait OwnsFd: AsRawFd + Known {}
+
+impl<T: AsRawFd + Known> OwnsFd for T {}
+
+trait Known {}
+
+impl Known for OwnedFd {}
+impl Known for super::socket::Listener {}
+impl Known for super::socket::Connection {}
+impl Known for super::watch::Watch {}
+
 /// SIGINT, SIGTERM and SIGHUP as something to wait for, so that a command can undo what it did. As long as it
 /// exists they do not end the calling thread, nor threads that it starts. Made before any other thread.
 #[derive(Debug)]
@@ -75,6 +100,21 @@ impl Interrupt {
     pub fn take(&self) -> io::Result<Option<i32>> {
         let signal = self.signals.read_signal()?;
         Ok(signal.map(|signal| signal.ssi_signo.cast_signed()))
+    }
+
+    /// Waits for a signal, within a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn wait(&self) -> io::Result<i32> {
+        let signals = asynchronous(self.as_fd().try_clone_to_owned()?)?;
+        loop {
+            let mut ready = signals.readable().await?;
+            match self.take()? {
+                Some(signal) => return Ok(signal),
+                None => ready.clear_ready(),
+            }
+        }
     }
 }
 
