@@ -211,6 +211,14 @@ pub fn symlink(target: &Path, path: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, path).map_err(|e| Error::new("make the link", path, e))
 }
 
+/// Where a symbolic link leads.
+///
+/// # Errors
+/// It is not there, is something else, or cannot be read.
+pub fn read_link(path: &Path) -> Result<PathBuf> {
+    std::fs::read_link(path).map_err(|e| Error::new("read the link", path, e))
+}
+
 /// Where a symbolic link leads; nothing if there is none.
 ///
 /// # Errors
