@@ -200,7 +200,7 @@ impl Heard {
                 self.terminal = passed;
             }
             Answer::CommandNotFound { program } => {
-                self.failures.push(Error::CommandNotFound { program })
+                self.failures.push(Error::CommandNotFound { program });
             }
             Answer::NotExecutable { program, errno } => self.failures.push(Error::NotExecutable {
                 program,

@@ -73,9 +73,16 @@ pub fn sealed_memory(name: &CStr, content: &[u8], purpose: MemoryUse) -> io::Res
     file.write_all(content)?;
     let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, all)?;
-    // Opened again: a descriptor that may write makes `execve` of the file fail, and each reader needs its own offset.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(std::fs::File::open(path)?.into())
+    // A descriptor that may write makes `execve` of the file fail.
+    reopen(&file)
+}
+
+/// Opens the file of a descriptor again, for reading, at its start, close-on-exec.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn reopen(fd: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open(path_of(&fd))?.into())
 }
 
 /// Takes over a descriptor that the parent passed at a fixed number, and marks it close-on-exec.

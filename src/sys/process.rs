@@ -435,13 +435,19 @@ impl Puppet {
     pub(crate) fn start() -> io::Result<(Self, PidFd)> {
         let (read, write) = fd::pipe()?;
         let writer = write.as_raw_fd();
+        // Blocked before the fork, so that no signal can come too early.
+        // SAFETY: both masks are initialised by these calls before they are used.
+        let before = unsafe {
+            let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
+                (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            before
+        };
         // SAFETY: the child only makes system calls, and never returns.
         let child = unsafe {
             clone::fork(0, None, || {
                 libc::close(writer);
-                let mut all: libc::sigset_t = std::mem::zeroed();
-                libc::sigfillset(&raw mut all);
-                libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
                 let mut order = [0_u8; 2];
                 let length = libc::read(read.as_raw_fd(), order.as_mut_ptr().cast(), 2);
                 match (length, order) {
@@ -452,8 +458,13 @@ impl Puppet {
                     }
                     _ => {}
                 }
-            })?
+            })
         };
+        // SAFETY: the mask that was in force before.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut())
+        };
+        let child = child?;
         let puppet = Self {
             strings: write.into(),
             pid: child.pid(),
