@@ -9,6 +9,9 @@ mod contents;
 mod docker;
 mod oci;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Mutex;
