@@ -35,7 +35,7 @@ enum Format {
 pub(crate) fn run(arguments: &CheckArgs, session: &Session) -> Result<Done, Error> {
     let names = arguments.manifests.names()?;
     let reading = &arguments.manifests.reading;
-    let (_, loaded) = manifests::load(&names, reading, Publishing::as_declared(), session)?;
+    let loaded = manifests::load(&names, reading, Publishing::as_declared(), session)?;
     let failed = loaded.has_errors() || (arguments.strict && !loaded.diagnostics.is_empty());
     match arguments.output {
         Some(Format::Json) => {

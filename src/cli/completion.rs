@@ -3,9 +3,9 @@
 use clap::Args;
 use clap_complete::Shell;
 
+use super::app;
 use super::error::{Done, Error};
 use super::session::Session;
-use super::app;
 
 /// Flags of `completion`.
 #[derive(Debug, Args)]

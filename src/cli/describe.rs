@@ -9,6 +9,7 @@ use super::manifests::NamespaceArg;
 use super::resource;
 use super::session::Session;
 use super::target;
+use crate::manager::resolve::Kind;
 use crate::output::describe;
 use crate::state::pod_dir::PodDir;
 
@@ -50,7 +51,7 @@ fn names(what: &[String]) -> Vec<String> {
     let Some((first, rest)) = what.split_first() else {
         return Vec::new();
     };
-    match resource::find(first) {
+    match Kind::parse(first) {
         Some(kind) if kind == resource::pods() => rest.to_vec(),
         Some(kind) if !rest.is_empty() => {
             let kind = kind.kind.to_ascii_lowercase();

@@ -16,6 +16,7 @@
 use std::io;
 
 use crate::image::Class;
+use crate::model::names::PodKey;
 use crate::protocol::{FailureClass, Refusal};
 use crate::{image, loader, manager, output, state, sys};
 
@@ -54,11 +55,12 @@ pub(crate) enum Error {
     Manifest,
     /// A workload failed; told in these words.
     #[error("{message}")]
-    Workload { message: String, hint: Option<String> },
+    Workload {
+        message: String,
+        hint: Option<String>,
+    },
     #[error("{message}")]
     NotFound { message: String, hint: String },
-    #[error("{0}")]
-    Timeout(String),
     /// SIGINT, SIGTERM or SIGHUP.
     #[error("interrupted by signal {0}")]
     Signal(i32),
@@ -81,7 +83,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Logs(#[from] state::logs::Error),
     #[error(transparent)]
-    Image(#[from] image::Error),
+    Image(Box<image::Error>),
     #[error(transparent)]
     Manager(#[from] manager::Error),
 }
@@ -99,7 +101,6 @@ impl Error {
             Self::Manifest => MANIFEST,
             Self::Workload { .. } => WORKLOAD,
             Self::NotFound { .. } => NOT_FOUND,
-            Self::Timeout(_) => TIMEOUT,
             Self::Signal(number) | Self::State(state::Error::Interrupted { signal: number }) => {
                 signal_code(*number)
             }
@@ -119,20 +120,79 @@ impl Error {
         }
     }
 
+    /// Tells it, and what to do about it.
+    pub(crate) fn tell(&self, ui: &output::Ui) {
+        match self {
+            // All has been told, or the reader has gone, or who interrupted it knows.
+            Self::Manifest | Self::Signal(_) => return,
+            _ if self.code() == 0 => return,
+            Self::Manager(error) => return tell_manager(error, ui),
+            _ => ui.error(self),
+        }
+        if let Some(hint) = self.hint() {
+            ui.hint(&hint);
+        }
+    }
+
     /// What to do about it, where that is known.
-    pub(crate) fn hint(&self) -> Option<String> {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { hint, .. } => Some(hint.clone()),
             Self::Workload { hint, .. } => hint.clone(),
             Self::Image(error) => image_hint(error).map(str::to_owned),
-            Self::Manager(error) => manager_hint(error),
             _ => None,
         }
     }
+}
 
-    /// Whether nobody has to be told: the reader has gone, or all has been told.
-    pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::Manifest | Self::Signal(_)) || self.code() == 0
+/// Errors that hold several are told one by one.
+fn tell_manager(error: &manager::Error, ui: &output::Ui) {
+    use manager::Error as E;
+    match error {
+        E::Interrupted { .. } => return,
+        E::Several(errors) => return errors.iter().for_each(|error| tell_manager(error, ui)),
+        E::RolledBack { cause, failures } => {
+            tell_manager(cause, ui);
+            if failures.is_empty() {
+                ui.note("what was done is undone");
+            }
+            for failure in failures {
+                ui.error_text(&format!("cannot undo a step: {}", chain(failure)));
+            }
+            return;
+        }
+        E::Images(missing) => return missing.iter().for_each(|missing| tell_missing(missing, ui)),
+        _ => ui.error(error),
+    }
+    if let Some(hint) = manager_hint(error) {
+        ui.hint(&hint);
+    }
+}
+
+fn tell_missing(missing: &manager::error::MissingImage, ui: &output::Ui) {
+    let wanted = missing
+        .containers
+        .iter()
+        .map(|(pod, container)| format!("container `{container}` of the pod `{pod}`"));
+    let wanted: Vec<String> = wanted.collect();
+    ui.error_text(&format!(
+        "cannot have the image `{}` for {}: {}",
+        missing.reference,
+        wanted.join(", "),
+        chain(missing)
+    ));
+    let cause = missing.source.as_deref();
+    let hint = cause
+        .and_then(|cause| cause.downcast_ref())
+        .and_then(image_hint);
+    if let Some(hint) = hint {
+        ui.hint(hint);
+    }
+}
+
+impl From<image::Error> for Error {
+    fn from(error: image::Error) -> Self {
+        Self::Image(Box::new(error))
     }
 }
 
@@ -184,13 +244,13 @@ fn manager_code(error: &manager::Error) -> u8 {
 fn manager_hint(error: &manager::Error) -> Option<String> {
     use manager::Error as E;
     match error {
-        E::RolledBack { cause, .. } => manager_hint(cause),
-        E::Launch { pod, .. } | E::Workload { pod, .. } => Some(format!(
-            "`kplay describe pod {name} -n {namespace}` and `kplay logs {name} -n {namespace} --all-containers` say more, \
-             after `apply --no-rollback` also of a pod that is taken away again",
-            name = pod.name,
-            namespace = pod.namespace
-        )),
+        E::Workload { pod, .. } => Some(more_about(pod)),
+        E::Launch { pod, failure } => Some(match failure.class {
+            FailureClass::Workload => more_about(pod),
+            FailureClass::Machine | FailureClass::Start => {
+                "`--no-rollback` leaves the pod as it is, to be looked at".to_owned()
+            }
+        }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
         E::Undead { .. } | E::Leftovers { .. } => {
             Some("`kplay delete pod NAME --force` tries again".to_owned())
@@ -199,21 +259,36 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
     }
 }
 
+fn more_about(pod: &PodKey) -> String {
+    let (name, namespace) = (&pod.name, &pod.namespace);
+    let namespace = match namespace.as_str() {
+        "default" => String::new(),
+        other => format!(" -n {other}"),
+    };
+    format!(
+        "`kplay describe pod {name}{namespace}` and `kplay logs {name}{namespace} --all-containers` say more"
+    )
+}
+
 fn image_hint(error: &image::Error) -> Option<&'static str> {
     Some(match error.class() {
-        Class::NotFound => "look for a misspelt name or tag; `kplay image ls` lists what is stored here",
-        Class::Unauthorized => "log in with `podman login` or `docker login`, or give `--creds USER:PASSWORD`",
+        Class::NotFound => {
+            "look for a misspelt name or tag; `kplay image ls` lists what is stored here"
+        }
+        Class::Unauthorized => {
+            "log in with `podman login` or `docker login`, or give `--creds USER:PASSWORD`"
+        }
         Class::Unreachable => "look at the network, the proxy variables and the registry's name",
         Class::Tls => "a registry without a trusted certificate takes `--tls-verify=false`",
-        Class::NoSpace => "remove images with `kplay image rm`, or choose another disk with `--root`",
+        Class::NoSpace => {
+            "remove images with `kplay image rm`, or choose another disk with `--root`"
+        }
         Class::NotStored => "`kplay image ls` lists what is stored here",
         Class::InUse => "delete the pod first, or give `--force`",
         Class::Registry => "try again later",
-        Class::Corrupt
-        | Class::Unsupported
-        | Class::Platform
-        | Class::Hostile
-        | Class::Machine => return None,
+        Class::Corrupt | Class::Unsupported | Class::Platform | Class::Hostile | Class::Machine => {
+            return None;
+        }
     })
 }
 
@@ -232,7 +307,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::names::{Namespace, PodKey, PodName};
+    use crate::model::names::{Namespace, PodName};
 
     #[test]
     fn every_kind_has_the_code_that_scripts_rely_on() {
@@ -249,7 +324,14 @@ mod tests {
         check(Error::usage("x"), 2);
         check(Error::Manifest, 3);
         check(Error::Refused("x".into()), 4);
-        check(Error::Timeout("x".into()), 124);
+        check(
+            manager::Error::TimedOut {
+                what: "readiness",
+                pods: vec![pod()],
+            }
+            .into(),
+            124,
+        );
         check(Error::Signal(2), 130);
         check(Error::Signal(15), 143);
         check(Error::Output(output::Error::Closed), 0);

@@ -131,9 +131,9 @@ impl ExecArgs {
     fn can_have_tty(&self, session: &Session) -> bool {
         let stdin_fits = !self.stdin || io::stdin().is_terminal();
         if !stdin_fits {
-            session.ui.talk(
-                "Unable to use a TTY - input is not a terminal or the right kind of file",
-            );
+            session
+                .ui
+                .talk("Unable to use a TTY - input is not a terminal or the right kind of file");
         }
         stdin_fits
     }
@@ -145,25 +145,14 @@ fn duplicate(fd: impl std::os::fd::AsFd) -> Result<OwnedFd, Error> {
         .map_err(machine("copy a descriptor"))
 }
 
-fn on_pipes(
-    dir: &PodDir,
-    exec: Exec,
-    stdin: Stdin,
-    interrupt: &Interrupt,
-) -> Result<u8, Error> {
-    let pipe = machine("make a pipe");
+fn on_pipes(dir: &PodDir, exec: Exec, stdin: Stdin, interrupt: &Interrupt) -> Result<u8, Error> {
     let mut channels = Vec::new();
-    let theirs = match stdin {
-        Stdin::Nothing => {
-            let null = crate::sys::fs::open(std::path::Path::new("/dev/null")).map_err(Error::File)?;
-            OwnedFd::from(null)
-        }
-        Stdin::Ours => {
-            let Pipe { ours, theirs } = pump::input_pipe().map_err(pipe)?;
-            channels.push(Channel::new(duplicate(io::stdin())?, ours));
-            theirs
-        }
-    };
+    let Pipe { ours, theirs } = pump::input_pipe().map_err(machine("make a pipe"))?;
+    match stdin {
+        // Its end is all that the command will read.
+        Stdin::Nothing => drop(ours),
+        Stdin::Ours => channels.push(Channel::new(duplicate(io::stdin())?, ours)),
+    }
     let stdout = pump::output_pipe().map_err(machine("make a pipe"))?;
     let stderr = pump::output_pipe().map_err(machine("make a pipe"))?;
     let io = ExecIo::Streams {
@@ -236,6 +225,5 @@ fn resize(master: &OwnedFd) -> Result<(), Error> {
     else {
         return Ok(());
     };
-    terminal::set_size(master, Size { rows, columns }).map_err(machine("resize the terminal"))
+    terminal::set_size(master, rows, columns).map_err(machine("resize the terminal"))
 }
-

@@ -123,7 +123,8 @@ impl Follow {
             )?;
             all_done &= matches!(followed.progress, Progress::Done);
         }
-        out.flush().map_err(|e| Error::Logs(logs::Error::Output(e)))?;
+        out.flush()
+            .map_err(|e| Error::Logs(logs::Error::Output(e)))?;
         Ok(all_done)
     }
 

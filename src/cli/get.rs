@@ -8,9 +8,10 @@ use super::error::{Done, Error};
 use super::image;
 use super::inventory::{Inventory, Scope};
 use super::manifests::NamespaceArg;
-use super::resource::{self, RESOURCES, Resource};
+use super::resource;
 use super::session::Session;
 use crate::loader::Selector;
+use crate::manager::resolve::{KINDS, Kind};
 use crate::model::event::PodEvent;
 use crate::model::names::PodKey;
 use crate::output::kinds::{self, Detail, Layout, Names, Namespaces};
@@ -24,7 +25,7 @@ use crate::state::pod_dir::PodDir;
 pub(crate) struct GetArgs {
     /// Show these kinds (`pods`, `deploy,cm`, `all`, `events`, `images`) or objects (`TYPE/NAME`), and of one kind only
     /// these names
-    #[arg(value_name = "TYPE|TYPE/NAME|NAME", required = true)]
+    #[arg(value_name = "TYPE|TYPE/NAME|NAME")]
     what: Vec<String>,
     #[command(flatten)]
     how: HowArgs,
@@ -72,7 +73,11 @@ enum Format {
 /// A named object is not there, or state cannot be read.
 pub(crate) fn run(arguments: &GetArgs, session: &Session) -> Result<Done, Error> {
     let how = &arguments.how;
-    let first = arguments.what.first().map(String::as_str).unwrap_or_default();
+    let first = arguments
+        .what
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default();
     match (first, arguments.what.len()) {
         ("events" | "event" | "ev", 1) => return list_events(how, session),
         ("images" | "image", 1) => return list_images(how, session),
@@ -97,20 +102,22 @@ pub(crate) fn run_ps(arguments: &PsArgs, session: &Session) -> Result<Done, Erro
 /// What is asked for.
 #[derive(Debug)]
 struct Query {
-    kinds: Vec<&'static Resource>,
+    kinds: Vec<&'static Kind>,
     /// Of the only kind; empty is all.
     names: Vec<String>,
-    typed: Vec<(&'static Resource, String)>,
+    typed: Vec<(&'static Kind, String)>,
 }
 
 impl Query {
     fn parse(what: &[String]) -> Result<Self, Error> {
         if what.iter().any(|text| text.contains('/')) {
             let typed = what.iter().map(|text| {
-                let (resource, name) = resource::find_typed(text).ok_or_else(|| {
-                    Error::usage(format!("`{text}` is not TYPE/NAME with a type that kplay knows"))
+                let (kind, name) = resource::find_typed(text).ok_or_else(|| {
+                    Error::usage(format!(
+                        "`{text}` is not TYPE/NAME with a type that kplay knows"
+                    ))
                 })?;
-                Ok((resource, name.to_owned()))
+                Ok((kind, name.to_owned()))
             });
             return Ok(Self {
                 kinds: Vec::new(),
@@ -119,20 +126,26 @@ impl Query {
             });
         }
         let Some((first, names)) = what.split_first() else {
-            return Err(Error::usage("no type is named: `kplay get pods`"));
+            return Ok(Self {
+                kinds: vec![resource::pods()],
+                names: Vec::new(),
+                typed: Vec::new(),
+            });
         };
         let mut kinds = Vec::new();
         for name in first.split(',') {
-            match resource::find(name) {
-                Some(resource) => kinds.push(resource),
+            match Kind::parse(name) {
+                Some(kind) => kinds.push(kind),
                 None if name == "all" => {
-                    kinds.extend(RESOURCES.iter().filter(|resource| resource.in_all));
+                    kinds.extend(resource::of_all());
                 }
                 None => return Err(unknown_kind(name)),
             }
         }
         if kinds.len() > 1 && !names.is_empty() {
-            return Err(Error::usage("names go with one type only; use TYPE/NAME for several"));
+            return Err(Error::usage(
+                "names go with one type only; use TYPE/NAME for several",
+            ));
         }
         Ok(Self {
             kinds,
@@ -144,7 +157,11 @@ impl Query {
     /// The objects asked for, kind by kind.
     ///
     /// The second part is what is missing.
-    fn answer(&self, inventory: &Inventory, selector: Option<&Selector>) -> (Vec<Group>, Vec<Error>) {
+    fn answer(
+        &self,
+        inventory: &Inventory,
+        selector: Option<&Selector>,
+    ) -> (Vec<Group>, Vec<Error>) {
         let mut groups = Vec::new();
         let mut missing = Vec::new();
         for kind in &self.kinds {
@@ -155,14 +172,20 @@ impl Query {
             } else {
                 named(kind, &all, &self.names, &mut missing)
             };
-            groups.push(Group { kind: kind.kind, objects });
+            groups.push(Group {
+                kind: kind.kind,
+                objects,
+            });
         }
         for (kind, name) in &self.typed {
             let all = of_kind(inventory, kind);
             let found = named(kind, &all, std::slice::from_ref(name), &mut missing);
             match groups.iter_mut().find(|group| group.kind == kind.kind) {
                 Some(group) => group.objects.extend(found),
-                None => groups.push(Group { kind: kind.kind, objects: found }),
+                None => groups.push(Group {
+                    kind: kind.kind,
+                    objects: found,
+                }),
             }
         }
         groups.retain(|group| !group.objects.is_empty());
@@ -177,7 +200,7 @@ struct Group {
 }
 
 fn unknown_kind(name: &str) -> Error {
-    let known = RESOURCES.iter().map(|resource| resource.plural);
+    let known = KINDS.iter().map(|kind| kind.plural);
     let known = known.chain(["all", "events", "images"]);
     let meant = resource::closest(name, known).map(|meant| format!(": did you mean `{meant}`?"));
     Error::usage(format!(
@@ -186,7 +209,7 @@ fn unknown_kind(name: &str) -> Error {
     ))
 }
 
-fn of_kind<'a>(inventory: &'a Inventory, kind: &Resource) -> Vec<&'a Value> {
+fn of_kind<'a>(inventory: &'a Inventory, kind: &Kind) -> Vec<&'a Value> {
     if kind == resource::pods() {
         return inventory.pods.iter().map(|pod| &pod.json).collect();
     }
@@ -198,19 +221,19 @@ fn of_kind<'a>(inventory: &'a Inventory, kind: &Resource) -> Vec<&'a Value> {
         .collect()
 }
 
-fn named(
-    kind: &Resource,
-    all: &[&Value],
-    names: &[String],
-    missing: &mut Vec<Error>,
-) -> Vec<Value> {
+fn named(kind: &Kind, all: &[&Value], names: &[String], missing: &mut Vec<Error>) -> Vec<Value> {
     let mut found = Vec::new();
     for name in names {
         let before = found.len();
-        let matching = all.iter().filter(|object| object::metadata(object, "name") == name);
+        let matching = all
+            .iter()
+            .filter(|object| object::metadata(object, "name") == name);
         found.extend(matching.map(|object| (*object).clone()));
         if found.len() == before {
-            let known: Vec<&str> = all.iter().map(|object| object::metadata(object, "name")).collect();
+            let known: Vec<&str> = all
+                .iter()
+                .map(|object| object::metadata(object, "name"))
+                .collect();
             missing.push(not_found(kind, name, &known));
         }
     }
@@ -218,7 +241,7 @@ fn named(
 }
 
 /// That an object is not there, and what is.
-pub(crate) fn not_found(kind: &Resource, name: &str, known: &[&str]) -> Error {
+pub(crate) fn not_found(kind: &Kind, name: &str, known: &[&str]) -> Error {
     let hint = match resource::closest(name, known.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None if known.is_empty() => format!(
@@ -233,8 +256,11 @@ pub(crate) fn not_found(kind: &Resource, name: &str, known: &[&str]) -> Error {
     }
 }
 
-fn is_chosen(object: &Value, selector: Option<&Selector>) -> bool {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+/// Whether an object has the labels.
+pub(crate) fn is_chosen(object: &Value, selector: Option<&Selector>) -> bool {
+    let labels = object
+        .pointer("/metadata/labels")
+        .and_then(Value::as_object);
     let labels = labels.into_iter().flatten().map(|(name, value)| {
         let value = value.as_str().unwrap_or_default();
         (name.clone(), value.to_owned())
@@ -256,7 +282,7 @@ fn list(query: &Query, how: &HowArgs, session: &Session) -> Result<Done, Error> 
         return Ok(Done::Well);
     };
     for error in missing {
-        session.ui.error(&error);
+        error.tell(&session.ui);
     }
     Err(last)
 }
@@ -333,7 +359,11 @@ impl HowArgs {
             } else {
                 Namespaces::One
             },
-            names: if kinds > 1 { Names::WithKind } else { Names::Plain },
+            names: if kinds > 1 {
+                Names::WithKind
+            } else {
+                Names::Plain
+            },
             now: Timestamp::now(),
         }
     }
@@ -387,7 +417,11 @@ mod tests {
                 (Ok(query), Ok((kinds, names, typed))) => {
                     let found: Vec<&str> = query.kinds.iter().map(|kind| kind.kind).collect();
                     assert_eq!(found, kinds, "{what}");
-                    assert_eq!((query.names.len(), query.typed.len()), (names, typed), "{what}");
+                    assert_eq!(
+                        (query.names.len(), query.typed.len()),
+                        (names, typed),
+                        "{what}"
+                    );
                 }
                 (Err(error), Err(message)) => assert_eq!(error.to_string(), message, "{what}"),
                 (found, _) => panic!("{what}: {found:?}"),
@@ -397,11 +431,17 @@ mod tests {
         check("po web api", Ok((&["Pod"], 2, 0)));
         check("deploy,cm", Ok((&["Deployment", "ConfigMap"], 0, 0)));
         check("pod/web job/x", Ok((&[], 0, 2)));
-        check("deploy,cm web", Err("names go with one type only; use TYPE/NAME for several"));
+        check(
+            "deploy,cm web",
+            Err("names go with one type only; use TYPE/NAME for several"),
+        );
         check(
             "pdos",
             Err("kplay has no objects of the type `pdos`: did you mean `pods`?"),
         );
-        check("pod/web job", Err("`job` is not TYPE/NAME with a type that kplay knows"));
+        check(
+            "pod/web job",
+            Err("`job` is not TYPE/NAME with a type that kplay knows"),
+        );
     }
 }

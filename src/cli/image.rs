@@ -100,7 +100,13 @@ pub(crate) struct RmArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     /// Read this archive or OCI layout folder; `-` (the default) is standard input
-    #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "-",
+        hide_default_value = true
+    )]
     input: PathBuf,
 }
 
@@ -249,8 +255,8 @@ pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
                 }
             }
             Err(error) => {
-                if let Some(before) = failed.replace(error.into()) {
-                    session.ui.error(&before);
+                if let Some(before) = failed.replace(error) {
+                    before.tell(&session.ui);
                 }
             }
         }
@@ -263,15 +269,15 @@ fn remove(
     store: &Store,
     name: &str,
     in_use: &dyn Fn(&str) -> bool,
-) -> Result<image::Removed, image::Error> {
+) -> Result<image::Removed, Error> {
     let digits = name.strip_prefix("sha256:").unwrap_or(name);
     let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     match Reference::parse(name) {
         Ok(reference) if !is_id || store.find(&reference)?.is_some() => {
-            store.remove(&reference, in_use)
+            Ok(store.remove(&reference, in_use)?)
         }
-        _ if is_id => store.remove_id(name, in_use),
-        _ => Err(image::Error::NotStored(name.to_owned())),
+        _ if is_id => Ok(store.remove_id(name, in_use)?),
+        _ => Err(image::Error::NotStored(name.to_owned()).into()),
     }
 }
 

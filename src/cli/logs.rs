@@ -26,7 +26,11 @@ use crate::sys::poll::{self, Interrupt};
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// Show this pod's logs: its name, TYPE/NAME, or a workload's name
-    #[arg(value_name = "POD", required_unless_present = "selector", conflicts_with = "selector")]
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "selector",
+        conflicts_with = "selector"
+    )]
     pod: Option<String>,
     /// Show this container's log
     #[arg(short, long, value_name = "NAME", conflicts_with = "all_containers")]
@@ -187,15 +191,16 @@ impl LogsArgs {
                 let mut each = follow::show(&source.prefix, self.shown_timestamps(), &mut out);
                 logs::read(&source.dir, *run, &self.options(), &mut each)?;
                 drop(each);
-                std::io::Write::flush(&mut out)
-                    .map_err(|e| Error::Logs(logs::Error::Output(e)))
+                std::io::Write::flush(&mut out).map_err(|e| Error::Logs(logs::Error::Output(e)))
             }
             (None, _) if self.previous => Err(Error::NotFound {
                 message: format!("{name} has no previous run"),
                 hint: "without `--previous` its only run is shown".to_owned(),
             }),
             (None, Some(reason)) if self.all_containers => {
-                session.ui.note(&format!("{name} has not been started: {reason}"));
+                session
+                    .ui
+                    .note(&format!("{name} has not been started: {reason}"));
                 Ok(())
             }
             (None, Some(reason)) => Err(Error::Refused(format!(

@@ -5,7 +5,7 @@ use clap::Args;
 use super::error::Error;
 use super::session::Session;
 use super::values;
-use crate::loader::{self, Loaded, PublishDeclared, Selector, Source, Substitution, source};
+use crate::loader::{self, Loaded, PublishDeclared, Selector, Substitution, source};
 use crate::model::names::{ContainerName, Namespace};
 use crate::state;
 
@@ -98,7 +98,7 @@ pub(crate) fn load(
     reading: &ReadingArgs,
     publishing: Publishing,
     session: &Session,
-) -> Result<(Vec<Source>, Loaded), Error> {
+) -> Result<Loaded, Error> {
     let recurse = if reading.recursive {
         source::Recurse::Yes
     } else {
@@ -120,8 +120,7 @@ pub(crate) fn load(
         })?,
         node_name: crate::sys::identity::node_name(),
     };
-    let loaded = loader::load(&sources, &options);
-    Ok((sources, loaded))
+    Ok(loader::load(&sources, &options))
 }
 
 /// Reads and checks manifests that are to be played.
@@ -133,13 +132,13 @@ pub(crate) fn load_valid(
     reading: &ReadingArgs,
     publishing: Publishing,
     session: &Session,
-) -> Result<(Vec<Source>, Loaded), Error> {
-    let (sources, loaded) = load(names, reading, publishing, session)?;
+) -> Result<Loaded, Error> {
+    let loaded = load(names, reading, publishing, session)?;
     session.ui.diagnostics(&loaded.diagnostics);
     if loaded.has_errors() {
         return Err(Error::Manifest);
     }
-    Ok((sources, loaded))
+    Ok(loaded)
 }
 
 /// Recorded ConfigMaps and Secrets, which manifests may refer to.
@@ -176,9 +175,8 @@ fn substitution(reading: &ReadingArgs) -> Result<Option<Substitution>, Error> {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (name, value) = values::pair(line).map_err(|fault| {
-                Error::usage(format!("line {number} of {path:?} is {fault}"))
-            })?;
+            let (name, value) = values::pair(line)
+                .map_err(|fault| Error::usage(format!("line {number} of {path:?} is {fault}")))?;
             variables.insert(name, value);
         }
     }

@@ -1,12 +1,47 @@
-//! What a person types.
+//! What a person types: flags, and one file per command. Each command reads its arguments, calls `loader`, `manager`,
+//! `state` or `image`, and hands the answer to `output`.
+//!
+//! Nothing is set up before it is needed: no asynchronous runtime, no image store, no log subscriber. The exit codes
+//! are in [`error`].
+#![forbid(unsafe_code)]
 
+mod app;
+mod apply;
+mod check;
+mod completion;
+mod delete;
+mod describe;
+mod error;
+mod exec;
+mod follow;
+mod get;
+mod image;
 mod internal;
+mod inventory;
+mod logs;
+mod manifests;
+mod resource;
+mod session;
+mod target;
+mod up;
+mod values;
+mod version;
+mod wait;
 
+use std::process::ExitCode;
+
+use clap::FromArgMatches as _;
+
+use crate::output::{self, ColourChoice, Settings, Ui, Verbosity};
+use crate::sys::terminal;
 use crate::toolbox;
+use app::{App, Command};
+use error::{Done, Error};
+use session::Session;
 
 /// Runs the command line of this process.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
+pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     // In the embedded image this binary has another name.
     if arguments
@@ -18,5 +53,90 @@ pub fn main() -> std::process::ExitCode {
     if let Some(code) = internal::run() {
         return code;
     }
-    std::process::ExitCode::SUCCESS
+    std::panic::set_hook(Box::new(|panic| bug(&panic.to_string())));
+    ExitCode::from(run())
+}
+
+/// Ends the process after a panic: whatever state it is in, the terminal is usable and the exit code says whose fault
+/// it was.
+fn bug(panic: &str) {
+    terminal::restore();
+    plain_ui().bug(panic);
+    #[expect(
+        clippy::exit,
+        reason = "a panic of a release build would abort with another code"
+    )]
+    std::process::exit(error::BUG.into());
+}
+
+/// For what is told before, or whatever, the flags say.
+fn plain_ui() -> Ui {
+    Ui::new(Settings {
+        colour: ColourChoice::Auto,
+        verbosity: Verbosity::Normal,
+        columns: None,
+    })
+}
+
+/// Parses, runs, tells, and returns the exit code.
+fn run() -> u8 {
+    let parsed = app::command().try_get_matches().and_then(|matches| {
+        let app = App::from_arg_matches(&matches)?;
+        Ok((app, app::verbosity(&matches)))
+    });
+    let (app, verbose) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return usage(&error),
+    };
+    let session = match Session::new(&app.global, verbose) {
+        Ok(session) => session,
+        Err(error) => return tell(&plain_ui(), &error),
+    };
+    match dispatch(&app.command, &session) {
+        Ok(Done::Well) => 0,
+        Ok(Done::With(code)) => code,
+        Err(error) => tell(&session.ui, &error),
+    }
+}
+
+/// Prints help, the version, or what clap says is wrong.
+fn usage(error: &clap::Error) -> u8 {
+    let ui = plain_ui();
+    let text = error.render();
+    if error.use_stderr() {
+        ui.usage(&text.ansi().to_string(), &text.to_string());
+        return error::USAGE;
+    }
+    match ui.help(&text.ansi().to_string(), &text.to_string()) {
+        Ok(()) | Err(output::Error::Closed) => 0,
+        Err(error) => tell(&ui, &error.into()),
+    }
+}
+
+fn tell(ui: &Ui, error: &Error) -> u8 {
+    error.tell(ui);
+    error.code()
+}
+
+fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
+    match command {
+        Command::Apply(arguments) => apply::run(arguments, session),
+        Command::Up(arguments) => up::run(arguments, session),
+        Command::Down(arguments) => delete::run_down(arguments, session),
+        Command::Delete(arguments) => delete::run(arguments, session),
+        Command::Check(arguments) => check::run(arguments, session),
+        Command::Get(arguments) => get::run(arguments, session),
+        Command::Ps(arguments) => get::run_ps(arguments, session),
+        Command::Describe(arguments) => describe::run(arguments, session),
+        Command::Logs(arguments) => logs::run(arguments, session),
+        Command::Exec(arguments) => exec::run(arguments, session),
+        Command::Wait(arguments) => wait::run(arguments, session),
+        Command::Image(command) => image::run(command, session),
+        Command::Pull(arguments) => image::pull(arguments, session),
+        Command::Images(arguments) => image::ls(arguments, session),
+        Command::Rmi(arguments) => image::rm(arguments, session),
+        Command::Load(arguments) => image::load(arguments, session),
+        Command::Version(arguments) => version::run(arguments, session),
+        Command::Completion(arguments) => completion::run(arguments, session),
+    }
 }

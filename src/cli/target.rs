@@ -18,7 +18,9 @@ pub(crate) fn pods<'a>(inventory: &'a Inventory, text: &str) -> Result<Vec<&'a P
         None => (None, text),
         Some(_) => {
             let (kind, name) = resource::find_typed(text).ok_or_else(|| {
-                Error::usage(format!("`{text}` is not TYPE/NAME with a type that kplay knows"))
+                Error::usage(format!(
+                    "`{text}` is not TYPE/NAME with a type that kplay knows"
+                ))
             })?;
             (Some(kind), name)
         }
@@ -76,7 +78,9 @@ pub(crate) fn one_pod<'a>(
     let first = found.first().copied();
     if let (Some(first), 2..) = (first, found.len()) {
         let (count, name) = (found.len(), &first.key.name);
-        session.ui.talk(&format!("Found {count} pods, using pod/{name}"));
+        session
+            .ui
+            .talk(&format!("Found {count} pods, using pod/{name}"));
     }
     Ok(first.expect("`pods` returns at least one"))
 }
@@ -116,7 +120,11 @@ pub(crate) fn container<'a>(
     if all.len() > 1 {
         let init = names(manifest, "/spec/initContainers");
         let init = init.iter().map(|name| format!("{name} (init)"));
-        let others: Vec<String> = main.iter().map(|name| (*name).to_owned()).chain(init).collect();
+        let others: Vec<String> = main
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(init)
+            .collect();
         session.ui.talk(&format!(
             "Defaulted container \"{first}\" out of: {}",
             others.join(", ")

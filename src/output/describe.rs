@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::events;
 use super::object::{array, created, metadata, string};
 use super::pods::{self, or_none};
+use super::style::tame;
 use crate::model::event::PodEvent;
 use crate::model::status::{
     ConditionStatus, ContainerState, ContainerStatus, PodStatus, Terminated,
@@ -83,7 +84,7 @@ pub(crate) fn pod(pod: &Value, events: &[PodEvent], now: Timestamp) -> String {
     volumes(&mut page, pod);
     page.field(0, "QoS Class", &format!("{:?}", status.qos_class));
     page.0.push_str(&events::section(events, now));
-    page.0
+    tame(&page.0).into_owned()
 }
 
 fn head(page: &mut Page, pod: &Value, status: &PodStatus) {

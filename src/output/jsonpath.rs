@@ -187,8 +187,15 @@ mod tests {
         });
         let check = |path: &str, expected: Option<&[&str]>| {
             let found = JsonPath::parse(path).ok();
-            let found = found.map(|path| path.find(&object).into_iter().map(text).collect::<Vec<_>>());
-            assert_eq!(found.as_deref(), expected.map(|e| e.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>()).as_deref(), "{path}");
+            let found =
+                found.map(|path| path.find(&object).into_iter().map(text).collect::<Vec<_>>());
+            assert_eq!(
+                found.as_deref(),
+                expected
+                    .map(|e| e.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>())
+                    .as_deref(),
+                "{path}"
+            );
         };
         check("{.status.phase}", Some(&["Running"]));
         check(".status.phase", Some(&["Running"]));
@@ -197,8 +204,14 @@ mod tests {
         check("{.status.absent}", Some(&[]));
         check("{.status.containerStatuses[0].ready}", Some(&["true"]));
         check("{.status.containerStatuses[-1].ready}", Some(&["false"]));
-        check("{.status.containerStatuses[*].ready}", Some(&["true", "false"]));
-        check(r#"{.status.conditions[?(@.type=="Ready")].status}"#, Some(&["False"]));
+        check(
+            "{.status.containerStatuses[*].ready}",
+            Some(&["true", "false"]),
+        );
+        check(
+            r#"{.status.conditions[?(@.type=="Ready")].status}"#,
+            Some(&["False"]),
+        );
         check("{.metadata.labels['a.b/c']}", Some(&["x"]));
         check(r"{.metadata.labels.a\.b/c}", Some(&["x"]));
         check("{}", None);

@@ -23,7 +23,7 @@ mod yaml;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use style::{Colour, Style};
+use style::{Colour, Style, tame};
 
 /// Why data could not be printed.
 #[derive(Debug, thiserror::Error)]
@@ -181,20 +181,48 @@ impl Ui {
     /// Tells a step that was done, in plain words.
     pub(crate) fn talk(&self, text: &str) {
         if self.verbosity > Verbosity::Quiet {
-            say(&format!("{text}\n"));
+            say(&format!("{}\n", tame(text)));
         }
     }
 
     /// Tells a step that interests only those who asked with `-v`.
     pub(crate) fn detail(&self, text: &str) {
         if self.verbosity > Verbosity::Normal {
-            say(&format!("{text}\n"));
+            say(&format!("{}\n", tame(text)));
         }
+    }
+
+    /// Tells what clap says is wrong with the command line.
+    pub(crate) fn usage(&self, coloured: &str, plain: &str) {
+        say(match self.err {
+            Colour::On => coloured,
+            Colour::Off => plain,
+        });
+    }
+
+    /// Writes help, which was asked for, to stdout.
+    ///
+    /// # Errors
+    /// As [`Ui::data`].
+    pub(crate) fn help(&self, coloured: &str, plain: &str) -> Result<(), Error> {
+        let text = match self.out {
+            Colour::On => coloured,
+            Colour::Off => plain,
+        };
+        self.data(text.as_bytes())
+    }
+
+    /// Tells of a bug in kplay.
+    pub(crate) fn bug(&self, panic: &str) {
+        self.labelled(Style::Error, "bug in kplay", panic);
+        self.hint(
+            "this should not have happened: please report it, with these lines and what you did",
+        );
     }
 
     fn labelled(&self, style: Style, label: &str, text: &str) {
         let label = self.err.paint(style, label);
-        say(&format!("{label}: {text}\n"));
+        say(&format!("{label}: {}\n", tame(text)));
     }
 }
 

@@ -1,7 +1,5 @@
 //! What a command did, one line each, and the lines of logs.
 
-use std::borrow::Cow;
-
 use super::style::{Colour, Style};
 use crate::model::names::ObjectKey;
 
@@ -71,16 +69,6 @@ pub(crate) fn joined<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// Text from outside without what could drive the terminal; line breaks and tabs stay.
-pub(crate) fn tame(text: &str) -> Cow<'_, str> {
-    let wild = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if text.contains(wild) {
-        Cow::Owned(text.replace(wild, "\u{fffd}"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +121,5 @@ mod tests {
         assert_eq!(joined([]), "");
         assert_eq!(joined(["a"]), "`a`");
         assert_eq!(joined(["a", "b", "c"]), "`a`, `b` and `c`");
-        assert_eq!(tame("a\x1bb\n"), "a\u{fffd}b\n");
     }
 }

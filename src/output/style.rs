@@ -13,9 +13,6 @@ pub(crate) enum Style {
     Frame,
     /// Where a line of a log comes from; the number tells sources apart.
     Source(usize),
-    Good,
-    Bad,
-    Faint,
 }
 
 /// Whether a stream takes escape sequences.
@@ -46,15 +43,27 @@ fn code(style: Style) -> &'static str {
         Style::Hint => "1;32",
         Style::Frame => "1;34",
         Style::Source(number) => SOURCES.get(number % SOURCES.len()).unwrap_or(&"0"),
-        Style::Good => "32",
-        Style::Bad => "31",
-        Style::Faint => "2",
+    }
+}
+
+/// Text that may be from outside without what could drive the terminal; line breaks and tabs stay.
+pub(crate) fn tame(text: &str) -> Cow<'_, str> {
+    let wild = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(wild) {
+        Cow::Owned(text.replace(wild, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_containers_say_does_not_drive_the_terminal() {
+        assert_eq!(tame("a\x1b[2Jb\n\t"), "a\u{fffd}[2Jb\n\t");
+    }
 
     #[test]
     fn colour_is_only_added_where_it_is_wanted() {

@@ -40,11 +40,6 @@ impl Table {
         self.rows.push(cells.collect());
     }
 
-    /// How many rows there are.
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     /// The lines of the table.
     pub(crate) fn render(&self, headers: Headers) -> String {
         let header: Vec<String> = self.columns.iter().map(|name| (*name).to_owned()).collect();
