@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -107,7 +107,6 @@ impl Kplay {
             args: args.into_iter().map(Into::into).collect(),
             stdin: Vec::new(),
             env: Vec::new(),
-            timeout: TIMEOUT,
         }
     }
 
@@ -361,7 +360,6 @@ pub(crate) struct Call<'a> {
     args: Vec<OsString>,
     stdin: Vec<u8>,
     env: Vec<(&'static str, OsString)>,
-    timeout: Duration,
 }
 
 impl Call<'_> {
@@ -373,11 +371,6 @@ impl Call<'_> {
 
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
-        self
-    }
-
-    pub(crate) fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
         self
     }
 
@@ -430,7 +423,7 @@ impl Call<'_> {
         let writer = std::thread::spawn(move || input.write_all(&stdin).ok());
         let stdout = drain(child.stdout.take().expect("a pipe"));
         let stderr = drain(child.stderr.take().expect("a pipe"));
-        let in_time = wait::ended(child.id(), self.timeout);
+        let in_time = wait::ended(child.id(), TIMEOUT);
         if !in_time {
             child.kill().expect("our own child");
         }
@@ -448,7 +441,7 @@ impl Call<'_> {
             stderr: collect(&stderr, "stderr"),
         };
         drop(writer);
-        assert!(in_time, "not within {:?}: {run}", self.timeout);
+        assert!(in_time, "not within {:?}: {run}", TIMEOUT);
         run
     }
 }

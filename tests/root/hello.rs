@@ -1,1 +1,76 @@
-//! x
+//! `manifests/hello.yaml`, as the README plays it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+
+use crate::Kplay;
+use crate::wait;
+
+/// What a page says.
+fn page(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(wait::PATIENCE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the manifest is part of the test"
+)]
+fn the_readmes_first_command() {
+    let Some(kplay) = Kplay::new() else { return };
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/hello.yaml");
+    let text = std::fs::read_to_string(&manifest).expect("the manifest");
+    let port = text
+        .lines()
+        .find_map(|line| line.split("hostPort:").nth(1))
+        .and_then(|rest| rest.trim().trim_end_matches(['}', ']', ',']).parse().ok())
+        .expect("a hostPort in the manifest");
+    let apply = || {
+        let run = kplay.run(["apply".as_ref(), manifest.as_os_str()]);
+        kplay.note_pods();
+        run.succeeds()
+    };
+    let created = apply();
+    assert!(created.contains("pod/hello created\n"), "{created}");
+    let mut answer = String::new();
+    wait::until("the page is served", || {
+        answer = page(port, "/").unwrap_or_default();
+        answer.starts_with("HTTP/1.1 200")
+    });
+    assert!(answer.contains("hello"), "{answer}");
+    let pod = kplay.pod("hello");
+    let containers = pod["status"]["containerStatuses"]
+        .as_array()
+        .expect("containers");
+    assert_eq!(containers.len(), 2);
+    let inits = pod["status"]["initContainerStatuses"]
+        .as_array()
+        .expect("init containers");
+    assert_eq!(inits.len(), 1);
+    let _typed: k8s_openapi::api::core::v1::Pod =
+        serde_json::from_value(pod.clone()).expect("a v1.Pod");
+    for container in containers {
+        let name = container["name"].as_str().expect("a name");
+        kplay.run(["logs", "hello", "-c", name]).succeeds();
+    }
+    let env = kplay
+        .run(["exec", "hello", "--", "/toolbox", "env"])
+        .succeeds();
+    assert!(env.contains("HOSTNAME=hello"), "{env}");
+    let again = apply();
+    assert!(again.contains("pod/hello unchanged\n"), "{again}");
+    kplay
+        .run(["delete".as_ref(), "-f".as_ref(), manifest.as_os_str()])
+        .succeeds();
+    assert!(page(port, "/").is_err(), "nobody listens any more");
+    kplay.assert_nothing_left();
+}

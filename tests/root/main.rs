@@ -28,4 +28,4 @@ mod security;
 mod terminal;
 mod volumes;
 
-pub(crate) use harness::{Kplay, Run};
+pub(crate) use harness::Kplay;

@@ -88,3 +88,10 @@ pub(crate) fn ended(pid: u32, timeout: Duration) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
+
+/// Whether something can be read from a file within `limit`.
+pub(crate) fn readable(file: &std::fs::File, limit: Duration) -> bool {
+    let timeout = Timespec::try_from(limit).expect("a short time");
+    let mut fds = [PollFd::new(file, PollFlags::IN)];
+    poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
+}
