@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::harness::free_port;
+use crate::leftovers;
 use crate::wait;
 
 /// `localhost/busybox:1` as `podman save` writes it.
@@ -168,7 +169,7 @@ fn make(folder: &Path) {
         &["--dest-tls-verify=false", "--format", "v2s2", source, &to],
     );
     drop(registry);
-    fs::remove_dir_all(folder.join("podman")).expect("removable");
+    fs::remove_dir_all(podman_state()).expect("removable");
 }
 
 fn root_filesystem(root: &Path) {
@@ -186,9 +187,14 @@ fn root_filesystem(root: &Path) {
     }
 }
 
+/// podman's own state: it refuses a long path, which the fixtures' folder may have.
+fn podman_state() -> PathBuf {
+    std::env::temp_dir().join(format!("{}podman", leftovers::PREFIX))
+}
+
 fn podman(folder: &Path, args: &[&str]) {
-    let root = folder.join("podman/root");
-    let run = folder.join("podman/run");
+    let root = podman_state().join("root");
+    let run = podman_state().join("run");
     let own = [
         "--root",
         utf8(&root),
