@@ -1,24 +1,10 @@
 //! `manifests/hello.yaml`, as the README plays it.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::Kplay;
-use crate::wait;
-
-/// What a page says.
-fn page(port: u16, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(wait::PATIENCE))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
+use crate::ports::{page, served};
 
 #[test]
 #[expect(
@@ -29,7 +15,7 @@ fn the_readmes_first_command() {
     let Some(kplay) = Kplay::new() else { return };
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/hello.yaml");
     let text = std::fs::read_to_string(&manifest).expect("the manifest");
-    let port = text
+    let port: u16 = text
         .lines()
         .find_map(|line| line.split("hostPort:").nth(1))
         .and_then(|rest| rest.trim().trim_end_matches(['}', ']', ',']).parse().ok())
@@ -41,11 +27,8 @@ fn the_readmes_first_command() {
     };
     let created = apply();
     assert!(created.contains("pod/hello created\n"), "{created}");
-    let mut answer = String::new();
-    wait::until("the page is served", || {
-        answer = page(port, "/").unwrap_or_default();
-        answer.starts_with("HTTP/1.1 200")
-    });
+    let address = (Ipv4Addr::LOCALHOST, port);
+    let answer = served(address);
     assert!(answer.contains("hello"), "{answer}");
     let pod = kplay.pod("hello");
     let containers = pod["status"]["containerStatuses"]
@@ -71,6 +54,6 @@ fn the_readmes_first_command() {
     kplay
         .run(["delete".as_ref(), "-f".as_ref(), manifest.as_os_str()])
         .succeeds();
-    assert!(page(port, "/").is_err(), "nobody listens any more");
+    assert!(page(address, "/").is_err(), "nobody listens any more");
     kplay.assert_nothing_left();
 }

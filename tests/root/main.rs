@@ -24,6 +24,7 @@ mod exec_logs;
 mod hello;
 mod images;
 mod pods;
+mod ports;
 mod security;
 mod terminal;
 mod volumes;
