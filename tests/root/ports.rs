@@ -106,16 +106,10 @@ fn the_port_outlives_a_container() {
 
 #[test]
 fn datagrams_come_back() {
-    let Some(kplay) = Kplay::with_busybox() else {
-        return;
-    };
+    let Some(kplay) = Kplay::new() else { return };
     let port = free_port();
-    let pod = crate::harness::script_pod(
-        "echo",
-        "terminationGracePeriodSeconds: 0,",
-        &format!("ports: [{{containerPort: 7, hostPort: {port}, protocol: UDP}}],"),
-        "nc -u -l -p 7 -e cat",
-    );
+    let pod = web(&format!("hostPort: {port}, protocol: UDP"))
+        .replace("args: [http,", "args: [udp-echo,");
     kplay.apply(&pod).succeeds();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket
