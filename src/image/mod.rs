@@ -1,1 +1,40 @@
-//! References to root filesystems.
+//! References to root filesystems: pulls and loads images, keeps them unpacked, and says where their layers are.
+//!
+//! ```text
+//! registry ─ pull ─┐                        ┌─ layers/CHAIN/diff     unpacked, as overlayfs takes them
+//! archive  ─ load ─┼─ layer ─ unpack ─ store ┼─ images/ID/…           manifest and configuration, verbatim
+//! kplay itself ────┘                        └─ references/…          name → image
+//! ```
+//!
+//! A layer goes through as a stream: its compressed bytes are counted and hashed, inflated, hashed again and
+//! written beneath the layer's own folder ([`unpack`]); nothing is used before both digests are right. Compressed
+//! layers are not kept. Mounting is the business of `runtime`.
+#![forbid(unsafe_code)]
+
+mod digest;
+mod error;
+mod layer;
+mod load;
+mod manifest;
+mod platform;
+mod pull;
+mod records;
+mod registry;
+mod remove;
+mod store;
+mod toolbox;
+pub mod unpack;
+
+#[cfg(test)]
+mod testing;
+
+pub use digest::{Digest, InvalidDigest};
+pub use error::{Class, Error};
+pub use layer::Error as LayerError;
+pub use load::{Error as LoadError, LoadSource, Loaded};
+pub use manifest::Error as ManifestError;
+pub use platform::{InvalidPlatform, Platform};
+pub use pull::{Credentials, PullOptions, PullProgress, pull};
+pub use registry::{Error as RegistryError, TlsVerify};
+pub use remove::{Removed, Unnamed};
+pub use store::{Hold, Store, StoredImage};

@@ -1,1 +1,45 @@
 //! Everything before a pod exists and after it has gone.
+//!
+//! [`apply`] makes the machine match plans, [`delete`] takes pods and objects away, [`sweep`] cleans up after crashes;
+//! [`wait`] waits for conditions, [`client`] talks to running executors, [`resolve`] finds pods by what people call
+//! them. Which containers a pod has and in what order they start is the executor's business.
+//!
+//! ```text
+//! check ─ images ─ locks ─ diff ─ objects ─ stop changed ─ launch all ─ wait ─ prune
+//!                                 └──────────── undone if one fails ──┘
+//! ```
+//!
+//! A crash at any point leaves pods that `get` shows as failed, that the next `apply` starts again and that `delete`
+//! removes: a record is written before its pod is launched and removed after everything else of it.
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod client;
+pub mod delete;
+pub mod diff;
+pub mod error;
+pub mod images;
+pub mod launch;
+pub mod report;
+pub mod resolve;
+pub mod stop;
+pub mod sweep;
+mod undo;
+pub mod wait;
+
+use crate::state::layout::Layout;
+use crate::sys::poll::Interrupt;
+
+pub use error::Error;
+pub use launch::Launcher;
+pub use report::{Change, Event, Report};
+
+/// What every command of the manager needs.
+#[derive(Debug)]
+pub struct Manager {
+    pub layout: Layout,
+    /// How executors are started.
+    pub launcher: Launcher,
+    /// Ctrl-C and SIGTERM.
+    pub interrupt: Interrupt,
+}

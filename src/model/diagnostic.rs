@@ -22,6 +22,49 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+impl Diagnostic {
+    /// A fault without a place yet.
+    #[must_use]
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, message)
+    }
+
+    /// Something that is ignored, without a place yet.
+    #[must_use]
+    pub fn note(message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, message)
+    }
+
+    /// A diagnostic without place and hint.
+    #[must_use]
+    pub fn new(severity: Severity, message: impl Into<String>) -> Self {
+        Self {
+            severity,
+            message: message.into(),
+            place: None,
+            hint: None,
+        }
+    }
+
+    /// The same, at a place.
+    #[must_use]
+    pub fn at(self, place: Place) -> Self {
+        Self {
+            place: Some(place),
+            ..self
+        }
+    }
+
+    /// The same, with a remedy.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
 /// Where in a manifest, with the line itself, so that nobody has to read the file again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -33,7 +76,7 @@ pub struct Place {
     pub column: usize,
     /// How many characters to underline, at least 1.
     pub width: usize,
-    /// The whole line, without its end.
+    /// The whole line, without its end. Empty if the line is too long to be shown.
     pub text: String,
     /// Said beside the underline: "defined here: `a`, `b`".
     pub label: Option<String>,

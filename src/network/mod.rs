@@ -1,1 +1,4 @@
 //! Files and sockets of the pod's network.
+#![forbid(unsafe_code)]
+
+pub mod files;

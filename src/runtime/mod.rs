@@ -1,1 +1,120 @@
-//! The one door to libcontainer.
+//! The one door to libcontainer, and what a pod needs beneath it: root file systems, the pod's shared namespaces,
+//! starting containers and running commands in them.
+//!
+//! libcontainer forks, blocks and changes its caller, so every request runs in a fresh, single-threaded process,
+//! `kplay internal create`, which the executor starts inside the container's cgroup:
+//!
+//! ```text
+//! executor ── request (memfd), stdio, seccomp program ──▶ helper ── libcontainer ──▶ init of the container
+//!     ▲                                                     │ {"started": pid}        │ {"not_executable": …}
+//!     └────────────── one SEQPACKET socket ─────────────────┴─────────────────────────┘ closed by execve
+//! ```
+//!
+//! Every process on the way holds the socket, close-on-exec, so its end of file says that nobody is on the way any
+//! more: a request that saw `started` and no error before it has executed its program, nothing less.
+//! The processes are children of the executor (`as_sibling`), which must be the subreaper and have one thread.
+//!
+//! What it does not do: decide what a container looks like (`spec`), or when it starts (`executor`).
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod create;
+mod entry;
+mod environment;
+mod error;
+#[cfg(test)]
+pub mod fake;
+mod helper;
+pub mod rootfs;
+pub mod sandbox;
+pub mod seccomp;
+mod trace;
+pub mod user;
+mod wire;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::sys::cgroup::CgroupEntry;
+use crate::sys::pidfd::PidFd;
+use crate::sys::process::Kept;
+
+pub use container::Libcontainer;
+pub use error::Error;
+pub use helper::Program;
+pub use rootfs::{enter_private_mounts, mount_shared_memory};
+pub use seccomp::SeccompProfile;
+
+/// Starts containers, and commands in running ones.
+///
+/// Futures are not `Send`: the executor has one thread. Dropping one that is not ready kills its helper, but not what
+/// the helper may have started: kill the cgroup then.
+pub trait Runtime {
+    /// Starts a container. Ready when its program runs (`execve` succeeded), or with the reason why it does not.
+    fn start(&self, request: StartRequest) -> impl Future<Output = Result<Started, Error>>;
+
+    /// Runs a command in a running container. Ready when the command runs.
+    fn exec(&self, request: ExecRequest) -> impl Future<Output = Result<Started, Error>>;
+
+    /// Forgets a container whose processes are gone, so that its id can be used again.
+    ///
+    /// # Errors
+    /// Its state folder cannot be removed.
+    fn forget(&self, state: &std::path::Path, id: &str) -> Result<(), Error>;
+}
+
+/// What starts a container.
+#[derive(Debug)]
+pub struct StartRequest {
+    /// Unique within `state`.
+    pub id: String,
+    /// A folder of the container's own, where `config.json` is written. On tmpfs, if it should be fast.
+    pub bundle: PathBuf,
+    /// The folder with the state of the pod's containers.
+    pub state: PathBuf,
+    /// Without `linux.resources` and `linux.seccomp`: cgroups and seccomp are set outside libcontainer.
+    /// `root.path` must be mounted. PATH and HOME are added to the environment where they are missing.
+    pub spec: Spec,
+    pub seccomp: SeccompProfile,
+    pub cgroup: CgroupEntry,
+    pub stdio: Stdio,
+}
+
+/// What runs a command in a running container.
+#[derive(Debug)]
+pub struct ExecRequest {
+    /// The container's id, as in its [`StartRequest`].
+    pub id: String,
+    /// As in its [`StartRequest`].
+    pub state: PathBuf,
+    pub process: Process,
+    pub seccomp: SeccompProfile,
+    pub cgroup: CgroupEntry,
+    pub stdio: Stdio,
+}
+
+/// Where a process reads and writes.
+#[derive(Debug)]
+pub enum Stdio {
+    /// The process's own ends. They are given to its user, so that `/dev/stdout` can be opened again.
+    Pipes {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// A new terminal of this size, in characters; the spec's `process.terminal` is set accordingly.
+    Terminal { rows: u16, columns: u16 },
+}
+
+/// A process that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// A child of the caller.
+    pub process: PidFd,
+    /// The terminal's master, with [`Stdio::Terminal`].
+    pub terminal: Option<OwnedFd>,
+    /// Keeps the reaper away; to be held until the process has been waited for.
+    pub kept: Kept,
+}

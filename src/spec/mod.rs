@@ -1,1 +1,145 @@
-//! Plan, image configuration and mounts to an OCI runtime spec; pure.
+//! A plan, an image's configuration and facts of the machine become an OCI runtime specification. Pure.
+//!
+//! The defaults (mounts, masked paths, capabilities) are containerd's. Cgroups and seccomp are not in the result: they
+//! are set around the runtime, not by it.
+#![forbid(unsafe_code)]
+
+pub mod arguments;
+pub mod environment;
+mod mounts;
+mod process;
+pub mod resources;
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
+    RootBuilder, Spec, SpecBuilder,
+};
+
+pub use mounts::BindMount;
+pub use process::{HostFacts, ResolvedUser, exec_process};
+
+use crate::model::plan::ContainerPlan;
+
+/// The specification could not be built: a value that the runtime's types do not take.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot describe the container to the runtime")]
+pub struct Error(#[from] oci_spec::OciSpecError);
+
+/// All that a container is made from.
+#[derive(Debug)]
+pub struct ContainerInput<'a> {
+    pub plan: &'a ContainerPlan,
+    /// Program and arguments, at least one.
+    pub args: Vec<String>,
+    /// `NAME=value`, complete.
+    pub env: Vec<String>,
+    /// Absolute.
+    pub working_dir: &'a Path,
+    pub user: ResolvedUser,
+    /// Where the root file system is mounted.
+    pub rootfs: &'a Path,
+    pub namespaces: Namespaces,
+    /// Volumes and the pod's files.
+    pub mounts: Vec<BindMount>,
+    /// The pod's `/dev/shm`; the host's if it has the host's IPC namespace.
+    pub shared_memory: &'a Path,
+    pub oom_score_adj: i32,
+    /// Whether `/sys/fs/cgroup` can be mounted in the container (version 2).
+    pub cgroup2: bool,
+    pub host: &'a HostFacts,
+}
+
+/// Which namespaces a container gets. Its mount namespace is always its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespaces {
+    pub network: NamespaceChoice,
+    pub ipc: NamespaceChoice,
+    pub uts: NamespaceChoice,
+    pub pid: NamespaceChoice,
+}
+
+/// Where a namespace comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamespaceChoice {
+    Host,
+    New,
+    /// `/proc/PID/ns/…`.
+    Join(PathBuf),
+}
+
+/// Describes a container to the runtime.
+///
+/// # Errors
+/// A value that the runtime's types do not take.
+pub fn container(input: &ContainerInput<'_>) -> Result<Spec, Error> {
+    let root = RootBuilder::default()
+        .path(input.rootfs)
+        .readonly(input.plan.security.read_only_root_filesystem)
+        .build()?;
+    Ok(SpecBuilder::default()
+        .version("1.2.0")
+        .root(root)
+        .process(process::container_process(input)?)
+        .mounts(mounts::all(input)?)
+        .linux(linux(input)?)
+        .build()?)
+}
+
+fn linux(input: &ContainerInput<'_>) -> Result<Linux, Error> {
+    let privileged = input.plan.security.privileged;
+    let mut linux = LinuxBuilder::default().namespaces(namespaces(input)?);
+    if privileged {
+        linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
+    } else {
+        linux = linux
+            .masked_paths(owned(&mounts::MASKED_PATHS))
+            .readonly_paths(owned(&mounts::READONLY_PATHS));
+    }
+    let mut linux = linux.build()?;
+    // The builder's default has resources, which would make libcontainer look for cgroups.
+    linux.set_resources(None);
+    Ok(linux)
+}
+
+fn owned(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|path| (*path).to_owned()).collect()
+}
+
+fn namespaces(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamespace>, Error> {
+    let chosen = &input.namespaces;
+    // The cgroup namespace of a privileged container is the host's.
+    let cgroup = if input.plan.security.privileged {
+        NamespaceChoice::Host
+    } else {
+        NamespaceChoice::New
+    };
+    let all = [
+        (LinuxNamespaceType::Mount, &NamespaceChoice::New),
+        (LinuxNamespaceType::Network, &chosen.network),
+        (LinuxNamespaceType::Ipc, &chosen.ipc),
+        (LinuxNamespaceType::Uts, &chosen.uts),
+        (LinuxNamespaceType::Pid, &chosen.pid),
+        (LinuxNamespaceType::Cgroup, &cgroup),
+    ];
+    let mut result = Vec::new();
+    for (r#type, choice) in all {
+        let namespace = LinuxNamespaceBuilder::default().typ(r#type);
+        match choice {
+            NamespaceChoice::Host => {}
+            NamespaceChoice::New => result.push(namespace.build()?),
+            NamespaceChoice::Join(path) => result.push(namespace.path(path).build()?),
+        }
+    }
+    Ok(result)
+}
+
+/// The process that a specification describes.
+#[must_use]
+pub fn process_of(spec: &Spec) -> Process {
+    spec.process().clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

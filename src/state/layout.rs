@@ -3,28 +3,34 @@
 //! ```text
 //! ROOT (/var/lib/kplay)              survives a reboot
 //!   images/                          the image store
-//!   pods/KEY/record.json             what was applied
+//!   pods/KEY/record.json             what was applied; the last to be removed
+//!   pods/KEY/status.json             the final v1.PodStatus, so that a reboot does not lose it
 //!   pods/KEY/volumes/NAME/           emptyDir and ConfigMap volumes on disk
 //!   pods/KEY/containers/NAME-N/      upper and work folder of a container's overlay
 //!   logs/NS_NAME_UID/CONTAINER/N.log
 //!   objects/NS/KIND/NAME.json        ConfigMaps, Deployments, … as applied
+//!   volumes/NS/NAME/                 what a PersistentVolumeClaim is bound to
 //! RUNROOT (/run/kplay)               tmpfs
 //!   locks/KEY                        held while a command changes the pod
+//!   locks/NS_KIND_NAME               held while a command changes the object
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
 //!   pods/KEY/status.json             v1.PodStatus, written by the executor
 //!   pods/KEY/events.jsonl
-//!   pods/KEY/executor.lock           locked as long as the executor lives
+//!   pods/KEY/executor.lock           locked as long as the executor lives; its pid
+//!   pods/KEY/executor.log            what the executor had to say before it died
+//!   pods/KEY/deleting                the pod is being deleted: since when
 //!   pods/KEY/control.sock
 //!   pods/KEY/mnt/                    mount points, seen only in the executor's mount namespace
 //!   pods/KEY/oci/                    libcontainer's state and bundles
 //! ```
 //!
 //! KEY is `NAMESPACE_NAME`; neither has a `_`. Where that would be too long for a file name, its end is a digest.
+//! KIND is `configmap`, `deployment.apps`. In KIND and NAME everything but letters, digits, `-`, `.` and `:` is `%XX`.
 
 use std::path::{Path, PathBuf};
 
-use crate::model::names::PodKey;
+use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
 
 /// The two folders that hold everything.
 #[derive(Clone, Debug)]
@@ -63,20 +69,101 @@ impl Layout {
     pub fn pod(&self, key: &PodKey) -> PodPaths {
         let name = file_name(key);
         PodPaths {
-            data: self.root.join("pods").join(&name),
-            run: self.runroot.join("pods").join(&name),
+            data: self.pods_data().join(&name),
+            run: self.pods_run().join(&name),
         }
+    }
+
+    /// The folder of all pods' folders under ROOT.
+    #[must_use]
+    pub fn pods_data(&self) -> PathBuf {
+        self.root.join("pods")
+    }
+
+    /// The folder of all pods' folders under RUNROOT.
+    #[must_use]
+    pub fn pods_run(&self) -> PathBuf {
+        self.runroot.join("pods")
+    }
+
+    /// The folder of a pod's log folders; another one for each pod of the same name.
+    #[must_use]
+    pub fn pod_logs(&self, key: &PodKey, uid: &str) -> PathBuf {
+        self.logs()
+            .join(shortened(format!("{}_{}_{uid}", key.namespace, key.name)))
+    }
+
+    /// The folder of all pods' log folders.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The folder that a claim is bound to.
+    #[must_use]
+    pub fn volume(&self, namespace: &Namespace, claim: &str) -> PathBuf {
+        self.root
+            .join("volumes")
+            .join(namespace.as_str())
+            .join(shortened(escaped(claim)))
+    }
+
+    /// The folder of all locks.
+    #[must_use]
+    pub fn locks(&self) -> PathBuf {
+        self.runroot.join("locks")
+    }
+
+    /// The lock of whoever changes a pod.
+    #[must_use]
+    pub fn pod_lock(&self, key: &PodKey) -> PathBuf {
+        self.locks().join(file_name(key))
+    }
+
+    /// The lock of whoever changes an object's record.
+    #[must_use]
+    pub fn object_lock(&self, key: &ObjectKey) -> PathBuf {
+        let name = format!("{}_{}_{}", key.namespace, kind(key), escaped(&key.name));
+        self.locks().join(shortened(name))
+    }
+
+    /// An object's record. Those of Secrets do not survive a reboot.
+    #[must_use]
+    pub fn object(&self, key: &ObjectKey) -> PathBuf {
+        let name = shortened(escaped(&key.name));
+        let folder = if key.kind == "Secret" {
+            &self.runroot
+        } else {
+            &self.root
+        };
+        folder
+            .join("objects")
+            .join(key.namespace.as_str())
+            .join(kind(key))
+            .join(format!("{name}.json"))
+    }
+
+    /// The folders of all objects' records.
+    #[must_use]
+    pub fn objects(&self) -> [PathBuf; 2] {
+        [self.root.join("objects"), self.runroot.join("objects")]
     }
 }
 
 /// A pod's two folders.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPaths {
     data: PathBuf,
     run: PathBuf,
 }
 
 impl PodPaths {
+    /// A pod that is in these two folders, as an executor knows them.
+    #[must_use]
+    pub fn at(data: PathBuf, run: PathBuf) -> Self {
+        Self { data, run }
+    }
+
     /// The pod's folder under ROOT.
     #[must_use]
     pub fn data(&self) -> &Path {
@@ -88,13 +175,151 @@ impl PodPaths {
     pub fn run(&self) -> &Path {
         &self.run
     }
+
+    /// Volumes on disk.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
+    /// The pod's own `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
+    #[must_use]
+    pub fn etc(&self) -> PathBuf {
+        self.data.join("etc")
+    }
+
+    /// What one run of a container writes.
+    #[must_use]
+    pub fn container(&self, run: &str) -> PathBuf {
+        self.data.join("containers").join(run)
+    }
+
+    /// The folder of mount points that only the executor's mount namespace sees.
+    #[must_use]
+    pub fn mounts(&self) -> PathBuf {
+        self.run.join("mnt")
+    }
+
+    /// Where one run of a container has its root file system.
+    #[must_use]
+    pub fn rootfs(&self, run: &str) -> PathBuf {
+        self.mounts().join("rootfs").join(run)
+    }
+
+    /// The container runtime's state.
+    #[must_use]
+    pub fn oci_state(&self) -> PathBuf {
+        self.run.join("oci")
+    }
+
+    /// A container's bundle.
+    #[must_use]
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.run.join("bundles").join(id)
+    }
+
+    /// What was applied.
+    #[must_use]
+    pub fn record(&self) -> PathBuf {
+        self.data.join("record.json")
+    }
+
+    /// The status of a pod that has ended.
+    #[must_use]
+    pub fn final_status(&self) -> PathBuf {
+        self.data.join("status.json")
+    }
+
+    /// The status that the executor keeps.
+    #[must_use]
+    pub fn status(&self) -> PathBuf {
+        self.run.join("status.json")
+    }
+
+    /// What happened, one JSON value per line.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.run.join("events.jsonl")
+    }
+
+    /// What the executor was started with.
+    #[must_use]
+    pub fn launch(&self) -> PathBuf {
+        self.run.join("launch.json")
+    }
+
+    /// Locked as long as the executor lives.
+    #[must_use]
+    pub fn executor_lock(&self) -> PathBuf {
+        self.run.join("executor.lock")
+    }
+
+    /// The executor's standard error.
+    #[must_use]
+    pub fn executor_log(&self) -> PathBuf {
+        self.run.join("executor.log")
+    }
+
+    /// Where the executor listens.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+
+    /// There from the moment at which somebody began to delete the pod.
+    #[must_use]
+    pub fn deleting(&self) -> PathBuf {
+        self.run.join("deleting")
+    }
+
+    /// There when what a dead executor left behind has been cleaned up.
+    #[must_use]
+    pub fn swept(&self) -> PathBuf {
+        self.run.join("swept")
+    }
 }
 
 /// Longest file name that leaves room for a suffix.
 const LONGEST: usize = 200;
 
 fn file_name(key: &PodKey) -> String {
-    let name = format!("{}_{}", key.namespace, key.name);
+    shortened(format!("{}_{}", key.namespace, key.name))
+}
+
+/// The key of which `name` is the file name, unless a part of that was replaced by a digest.
+pub(super) fn key_of(name: &str) -> Option<PodKey> {
+    let (namespace, rest) = name.split_once('_')?;
+    Some(PodKey {
+        namespace: Namespace::parse(namespace).ok()?,
+        name: PodName::parse(rest).ok()?,
+    })
+}
+
+fn kind(key: &ObjectKey) -> String {
+    let kind = key.kind.to_ascii_lowercase();
+    if key.group.is_empty() {
+        escaped(&kind)
+    } else {
+        escaped(&format!("{kind}.{}", key.group))
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'.' if index == 0 => escaped.push_str("%2E"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b':' => {
+                escaped.push(char::from(byte));
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+/// `name`, which is ASCII, made fit for a file name.
+fn shortened(name: String) -> String {
     if name.len() <= LONGEST {
         return name;
     }
@@ -102,5 +327,60 @@ fn file_name(key: &PodKey) -> String {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("{}_{hash:016x}", &name[..180])
+    format!("{}_{hash:016x}", name.get(..180).unwrap_or(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(namespace: &str, name: &str) -> PodKey {
+        PodKey {
+            namespace: Namespace::parse(namespace).unwrap(),
+            name: PodName::parse(name).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_pods_file_name_leads_back_to_its_key() {
+        let check = |key: PodKey| assert_eq!(key_of(&file_name(&key)), Some(key));
+        check(key("default", "web-0"));
+        check(key("a", "b.c"));
+        // A digest's `_` is in no name.
+        let label = "a".repeat(63);
+        let long = [label.as_str(); 3].join(".");
+        let name = file_name(&key(&label, &long));
+        assert!(name.len() <= LONGEST, "{name}");
+        assert_eq!(key_of(&name), None);
+        assert_ne!(name, file_name(&key(&label, &format!("{long}.x"))));
+    }
+
+    #[test]
+    fn no_object_leaves_its_folder() {
+        let layout = Layout::new("/r".into(), "/s".into());
+        let check = |kind: &str, group: &str, name: &str, expected: &str| {
+            let key = ObjectKey {
+                kind: kind.into(),
+                group: group.into(),
+                namespace: Namespace::default(),
+                name: name.into(),
+            };
+            assert_eq!(layout.object(&key), Path::new(expected));
+        };
+        check("ConfigMap", "", "a", "/r/objects/default/configmap/a.json");
+        check("Secret", "", "a", "/s/objects/default/secret/a.json");
+        check(
+            "Deployment",
+            "apps",
+            "a.b",
+            "/r/objects/default/deployment.apps/a.b.json",
+        );
+        check(
+            "Role",
+            "../x",
+            "../system:y",
+            "/r/objects/default/role...%2Fx/%2E.%2Fsystem:y.json",
+        );
+        check("..", "", "é", "/r/objects/default/%2E./%C3%A9.json");
+    }
 }

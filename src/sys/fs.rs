@@ -62,6 +62,27 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Reads the end of a file, at most `longest` bytes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_tail(path: &Path, longest: usize) -> Result<Vec<u8>> {
+    use std::io::{Read as _, Seek as _};
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        let longest = longest as u64;
+        let start = file.metadata()?.len().saturating_sub(longest);
+        file.seek(io::SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(longest).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| Error::new("read", path, e))
+}
+
 /// Makes a folder and its parents, with `mode` for those it makes. An existing folder is fine.
 ///
 /// # Errors
@@ -164,6 +185,64 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
     absent_is_fine(std::fs::remove_dir_all(path)).map_err(|e| Error::new("remove", path, e))
 }
 
+/// Sets a file's permission bits, whatever the umask.
+///
+/// # Errors
+/// It is not there, or the caller may not.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(path, permissions).map_err(|e| Error::new("set the mode of", path, e))
+}
+
+/// Gives a file, or a symbolic link itself, to a group.
+///
+/// # Errors
+/// It is not there, or the caller may not.
+pub fn set_group(path: &Path, group: u32) -> Result<()> {
+    std::os::unix::fs::lchown(path, None, Some(group))
+        .map_err(|e| Error::new("set the group of", path, e))
+}
+
+/// Makes a symbolic link.
+///
+/// # Errors
+/// There is something of this name already, or it cannot be made.
+pub fn symlink(target: &Path, path: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, path).map_err(|e| Error::new("make the link", path, e))
+}
+
+/// Where a symbolic link leads; nothing if there is none.
+///
+/// # Errors
+/// It is something else, or cannot be read.
+pub fn read_link_if_there(path: &Path) -> Result<Option<PathBuf>> {
+    match std::fs::read_link(path) {
+        Ok(target) => Ok(Some(target)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::new("read the link", path, e)),
+    }
+}
+
+/// Puts a file or folder in the place of another, at once.
+///
+/// # Errors
+/// It cannot be done.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|e| Error::new("rename", from, e))
+}
+
+/// What is at a path, links followed; nothing if there is none.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn metadata_if_there(path: &Path) -> Result<Option<std::fs::Metadata>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::new("look at", path, e)),
+    }
+}
+
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -229,4 +308,104 @@ fn open_lock(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(path)
         .map_err(|e| Error::new("open the lock file", path, e))
+}
+
+/// Reads a regular file of at most `largest` bytes below the folder `root`, as a process would whose root it is: no
+/// link leads out of it. Does not wait for a FIFO or device.
+///
+/// # Errors
+/// It is not there, is no regular file, or is too large.
+pub fn read_in_root(root: &Path, path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    use std::io::Read as _;
+
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::openat2(
+        open_in(root)?,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?;
+    let file = File::from(file);
+    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    if !file.metadata()?.is_file() {
+        return Err(invalid("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(largest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > largest {
+        return Err(invalid("it is too large"));
+    }
+    Ok(bytes)
+}
+
+/// Makes the folder `path` and its parents below the folder `root`, as a process would whose root it is: no link
+/// leads out of it. An existing folder is fine.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_dir_in_root(root: &Path, path: &Path, mode: u32) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+    let mut folder = open_in(root)?;
+    let anchor = open_in(root)?;
+    let mut done = PathBuf::new();
+    for component in path.components() {
+        let std::path::Component::Normal(name) = component else {
+            continue;
+        };
+        done.push(name);
+        match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        folder = rustix::fs::openat2(&anchor, &done, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    }
+    Ok(())
+}
+
+fn open_in(root: &Path) -> io::Result<std::os::fd::OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(root, flags, Mode::empty())?)
+}
+
+/// Checks that `path` is a regular file that this process may execute.
+///
+/// # Errors
+/// It is not there, is no regular file, or may not be executed (`PermissionDenied`).
+pub fn check_executable(path: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags};
+
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(rustix::fs::accessat(
+        rustix::fs::CWD,
+        path,
+        Access::EXEC_OK,
+        AtFlags::EACCESS,
+    )?)
+}
+
+/// Gives a standard stream to a user, so that a process of that user can open it again by `/dev/stdout` and the like.
+/// A device, such as `/dev/null`, is everybody's and stays as it is.
+///
+/// # Errors
+/// The caller may not.
+pub fn give_stream_to(stream: impl std::os::fd::AsFd, uid: u32) -> io::Result<()> {
+    use rustix::fs::FileType;
+
+    let stat = rustix::fs::fstat(&stream)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice || stat.st_uid == uid {
+        return Ok(());
+    }
+    // The group stays: whoever made the stream may have wanted it.
+    Ok(rustix::fs::fchown(
+        stream,
+        Some(rustix::process::Uid::from_raw(uid)),
+        None,
+    )?)
 }

@@ -4,4 +4,31 @@
     reason = "this is where the path is put into the error"
 )]
 
+pub mod append;
+pub mod beneath;
+pub mod capability;
+pub mod cgroup;
+mod clone;
+pub mod exe;
+pub mod fd;
 pub mod fs;
+pub mod holder;
+pub mod identity;
+pub mod inet;
+pub mod inotify;
+pub mod lockfile;
+pub mod mount;
+pub mod namespace;
+pub mod netns;
+mod pause;
+pub mod pidfd;
+pub mod poll;
+pub mod process;
+pub mod pump;
+pub mod seccomp;
+pub mod signal;
+pub mod socket;
+pub mod terminal;
+pub mod unmount;
+pub mod watch;
+pub mod within;

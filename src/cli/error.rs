@@ -1,0 +1,276 @@
+//! What can go wrong in a command, and the exit code of each kind: the contract with scripts.
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done; with `--wait` and `wait`: and the condition holds |
+//! | 1 | a workload failed |
+//! | 2 | wrong usage |
+//! | 3 | a manifest is wrong |
+//! | 4 | the machine or a registry said no |
+//! | 5 | not found |
+//! | 70 | a bug in kplay |
+//! | 124 | the timeout passed |
+//! | 130, 143 | ended by SIGINT, SIGTERM |
+//! | other | `exec`: the command's; `up --exit-code-from`: the container's |
+
+use std::io;
+
+use crate::image::Class;
+use crate::protocol::{FailureClass, Refusal};
+use crate::{image, loader, manager, output, state, sys};
+
+/// A workload failed.
+pub(crate) const WORKLOAD: u8 = 1;
+/// Wrong usage; clap's own code, too.
+pub(crate) const USAGE: u8 = 2;
+/// A manifest is wrong.
+pub(crate) const MANIFEST: u8 = 3;
+/// The machine or a registry said no.
+pub(crate) const MACHINE: u8 = 4;
+/// Not found.
+pub(crate) const NOT_FOUND: u8 = 5;
+/// A bug in kplay.
+pub(crate) const BUG: u8 = 70;
+/// The timeout passed; `timeout(1)`'s own code, too.
+pub(crate) const TIMEOUT: u8 = 124;
+/// What a signal's number is added to.
+pub(crate) const SIGNAL: u8 = 128;
+
+/// How a command ended that did what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Well,
+    /// With the exit code of something else: a command's, a container's.
+    With(u8),
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Usage(String),
+    /// The faults have been told.
+    #[error("the manifests are wrong")]
+    Manifest,
+    /// A workload failed; told in these words.
+    #[error("{message}")]
+    Workload { message: String, hint: Option<String> },
+    #[error("{message}")]
+    NotFound { message: String, hint: String },
+    #[error("{0}")]
+    Timeout(String),
+    /// SIGINT, SIGTERM or SIGHUP.
+    #[error("interrupted by signal {0}")]
+    Signal(i32),
+    #[error("cannot {what}")]
+    Machine {
+        what: &'static str,
+        source: io::Error,
+    },
+    /// The machine or a running pod said no, in these words.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    File(sys::fs::Error),
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    #[error(transparent)]
+    Source(#[from] loader::source::Error),
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error(transparent)]
+    Logs(#[from] state::logs::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Manager(#[from] manager::Error),
+}
+
+impl Error {
+    /// Wrong usage that clap cannot see.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// The exit code; see the module's table.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Manifest => MANIFEST,
+            Self::Workload { .. } => WORKLOAD,
+            Self::NotFound { .. } => NOT_FOUND,
+            Self::Timeout(_) => TIMEOUT,
+            Self::Signal(number) | Self::State(state::Error::Interrupted { signal: number }) => {
+                signal_code(*number)
+            }
+            Self::Output(output::Error::Closed) => 0,
+            Self::Logs(state::logs::Error::Output(error)) if is_closed(error) => 0,
+            Self::Source(loader::source::Error::NoManifest { .. }) => MANIFEST,
+            Self::Image(error) if error.class() == Class::NotStored => NOT_FOUND,
+            Self::Manager(error) => manager_code(error),
+            Self::Machine { .. }
+            | Self::Refused(_)
+            | Self::File(_)
+            | Self::Source(_)
+            | Self::Output(_)
+            | Self::State(_)
+            | Self::Logs(_)
+            | Self::Image(_) => MACHINE,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { hint, .. } => Some(hint.clone()),
+            Self::Workload { hint, .. } => hint.clone(),
+            Self::Image(error) => image_hint(error).map(str::to_owned),
+            Self::Manager(error) => manager_hint(error),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody has to be told: the reader has gone, or all has been told.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Manifest | Self::Signal(_)) || self.code() == 0
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// What a shell reports of a command that a signal ended.
+pub(crate) fn signal_code(number: i32) -> u8 {
+    u8::try_from(number).map_or(u8::MAX, |number| SIGNAL.saturating_add(number))
+}
+
+fn manager_code(error: &manager::Error) -> u8 {
+    use manager::Error as E;
+    match error {
+        E::Interrupted { signal } | E::State(state::Error::Interrupted { signal }) => {
+            signal_code(*signal)
+        }
+        E::TimedOut { .. } => TIMEOUT,
+        E::NotFound { .. } => NOT_FOUND,
+        E::Ambiguous { .. } | E::UnknownKind(_) => USAGE,
+        E::Conflict { .. } => MANIFEST,
+        E::RolledBack { cause, .. } => manager_code(cause),
+        // All are told; the first decides.
+        E::Several(errors) => errors.first().map_or(MACHINE, manager_code),
+        E::Launch { failure, .. } => match failure.class {
+            FailureClass::Machine => MACHINE,
+            FailureClass::Start | FailureClass::Workload => WORKLOAD,
+        },
+        E::Workload { .. } => WORKLOAD,
+        E::Refused { reason, .. } => match reason {
+            Refusal::NoSuchContainer => NOT_FOUND,
+            Refusal::CommandNotFound => 127,
+            Refusal::CannotExecute => 126,
+            Refusal::NotRunning | Refusal::Failed => MACHINE,
+        },
+        E::Images(_)
+        | E::State(_)
+        | E::Io { .. }
+        | E::Spawn { .. }
+        | E::ExecutorDied { .. }
+        | E::Undead { .. }
+        | E::Leftovers { .. }
+        | E::NotRunning { .. }
+        | E::Control { .. } => MACHINE,
+    }
+}
+
+fn manager_hint(error: &manager::Error) -> Option<String> {
+    use manager::Error as E;
+    match error {
+        E::RolledBack { cause, .. } => manager_hint(cause),
+        E::Launch { pod, .. } | E::Workload { pod, .. } => Some(format!(
+            "`kplay describe pod {name} -n {namespace}` and `kplay logs {name} -n {namespace} --all-containers` say more, \
+             after `apply --no-rollback` also of a pod that is taken away again",
+            name = pod.name,
+            namespace = pod.namespace
+        )),
+        E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
+        E::Undead { .. } | E::Leftovers { .. } => {
+            Some("`kplay delete pod NAME --force` tries again".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn image_hint(error: &image::Error) -> Option<&'static str> {
+    Some(match error.class() {
+        Class::NotFound => "look for a misspelt name or tag; `kplay image ls` lists what is stored here",
+        Class::Unauthorized => "log in with `podman login` or `docker login`, or give `--creds USER:PASSWORD`",
+        Class::Unreachable => "look at the network, the proxy variables and the registry's name",
+        Class::Tls => "a registry without a trusted certificate takes `--tls-verify=false`",
+        Class::NoSpace => "remove images with `kplay image rm`, or choose another disk with `--root`",
+        Class::NotStored => "`kplay image ls` lists what is stored here",
+        Class::InUse => "delete the pod first, or give `--force`",
+        Class::Registry => "try again later",
+        Class::Corrupt
+        | Class::Unsupported
+        | Class::Platform
+        | Class::Hostile
+        | Class::Machine => return None,
+    })
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::names::{Namespace, PodKey, PodName};
+
+    #[test]
+    fn every_kind_has_the_code_that_scripts_rely_on() {
+        let pod = || PodKey {
+            namespace: Namespace::default(),
+            name: PodName::parse("web").expect("a name"),
+        };
+        let check = |error: Error, expected: u8| assert_eq!(error.code(), expected, "{error}");
+        let workload = || manager::Error::Workload {
+            pod: pod(),
+            reason: "Error".into(),
+            message: String::new(),
+        };
+        check(Error::usage("x"), 2);
+        check(Error::Manifest, 3);
+        check(Error::Refused("x".into()), 4);
+        check(Error::Timeout("x".into()), 124);
+        check(Error::Signal(2), 130);
+        check(Error::Signal(15), 143);
+        check(Error::Output(output::Error::Closed), 0);
+        check(workload().into(), 1);
+        check(
+            manager::Error::RolledBack {
+                cause: Box::new(workload()),
+                failures: Vec::new(),
+            }
+            .into(),
+            1,
+        );
+        check(manager::Error::Images(Vec::new()).into(), 4);
+        check(manager::Error::Interrupted { signal: 15 }.into(), 143);
+        check(
+            manager::Error::Refused {
+                reason: Refusal::CommandNotFound,
+                message: "x".into(),
+            }
+            .into(),
+            127,
+        );
+    }
+}

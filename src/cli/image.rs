@@ -1,0 +1,312 @@
+//! `image pull|ls|rm|load`, and docker's spellings of them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+use super::error::{Done, Error, chain};
+use super::session::{Network, Session};
+use crate::image::{
+    self, Credentials, LoadSource, Platform, PullOptions, PullProgress, Store, TlsVerify,
+};
+use crate::model::reference::Reference;
+use crate::output::images::{self, Row};
+use crate::output::object::{self, Notation};
+use crate::output::progress::Progress;
+use crate::output::table::Headers;
+use crate::state::view;
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Pull images from their registries
+    Pull(PullArgs),
+    /// List images
+    #[command(alias = "list")]
+    Ls(LsArgs),
+    /// Remove images
+    #[command(alias = "remove")]
+    Rm(RmArgs),
+    /// Load images from archives
+    Load(LoadArgs),
+}
+
+/// Flags of `image pull`.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// Pull these images
+    #[arg(value_name = "IMAGE", required = true, value_parser = Reference::parse)]
+    images: Vec<Reference>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// How registries are asked.
+#[derive(Debug, Args)]
+struct RegistryArgs {
+    /// Let registries prove who they are; `false` also takes http
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
+    tls_verify: bool,
+    /// Log in as this user
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
+    creds: Option<Credentials>,
+    /// Pull the image for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = Platform::parse)]
+    platform: Option<Platform>,
+}
+
+fn credentials(text: &str) -> Result<Credentials, String> {
+    match text.split_once(':') {
+        Some((username, password)) if !username.is_empty() => Ok(Credentials {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        }),
+        _ => Err("not `USER:PASSWORD`".to_owned()),
+    }
+}
+
+/// Flags of `image ls`.
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Print in this format
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    output: Option<Format>,
+    /// Print no column names
+    #[arg(long)]
+    no_headers: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Json,
+    Yaml,
+}
+
+/// Flags of `image rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Remove these images, by name or by the start of their id
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
+    /// Remove them even if pods use them
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Flags of `image load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// Read this archive or OCI layout folder; `-` (the default) is standard input
+    #[arg(short, long, value_name = "FILE", default_value = "-", hide_default_value = true)]
+    input: PathBuf,
+}
+
+/// Runs a command about images.
+///
+/// # Errors
+/// The store or a registry says no.
+pub(crate) fn run(command: &ImageCommand, session: &Session) -> Result<Done, Error> {
+    match command {
+        ImageCommand::Pull(arguments) => pull(arguments, session),
+        ImageCommand::Ls(arguments) => ls(arguments, session),
+        ImageCommand::Rm(arguments) => rm(arguments, session),
+        ImageCommand::Load(arguments) => load(arguments, session),
+    }
+}
+
+/// Pulls images, one after the other, and prints their ids.
+///
+/// # Errors
+/// One cannot be had.
+pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Error> {
+    if session.network == Network::Forbidden {
+        return Err(Error::Refused(
+            "nothing can be pulled with `--offline`".to_owned(),
+        ));
+    }
+    let store = session.store()?;
+    let registry = &arguments.registry;
+    let options = PullOptions {
+        platform: registry.platform.clone().unwrap_or_else(Platform::host),
+        tls_verify: if registry.tls_verify {
+            TlsVerify::On
+        } else {
+            TlsVerify::Off
+        },
+        credentials: registry.creds.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Machine {
+            what: "start the pull",
+            source,
+        })?;
+    let progress = RefCell::new(Progress::new(&session.ui));
+    for reference in &arguments.images {
+        let name = reference.to_string();
+        let counter = ByteCounter::default();
+        let image = runtime.block_on(image::pull(&store, reference, &options, &|step| {
+            if let Some((done, total)) = counter.add(step) {
+                progress.borrow_mut().update(&name, done, total);
+            }
+        }))?;
+        progress.borrow_mut().finish(&name);
+        session.ui.line(&image.id)?;
+    }
+    Ok(Done::Well)
+}
+
+/// Adds up the steps of a pull.
+#[derive(Debug, Default)]
+pub(crate) struct ByteCounter(RefCell<(u64, u64)>);
+
+impl ByteCounter {
+    /// Bytes that came, and bytes in all, if a step says something about bytes.
+    pub(crate) fn add(&self, step: PullProgress) -> Option<(u64, u64)> {
+        let mut sum = self.0.borrow_mut();
+        match step {
+            PullProgress::Resolved { bytes, .. } => sum.1 = bytes,
+            PullProgress::Received { bytes, .. } => sum.0 += bytes,
+            PullProgress::LayerDone { .. } => return None,
+        }
+        Some(*sum)
+    }
+}
+
+/// Lists images.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) fn ls(arguments: &LsArgs, session: &Session) -> Result<Done, Error> {
+    let notation = match arguments.output {
+        Some(Format::Json) => Some(Notation::Json),
+        Some(Format::Yaml) => Some(Notation::Yaml),
+        None => None,
+    };
+    let headers = if arguments.no_headers {
+        Headers::Hidden
+    } else {
+        Headers::Shown
+    };
+    print_list(notation, headers, session)
+}
+
+/// Prints the images of the store; with `-q` only their ids, as docker does.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) fn print_list(
+    notation: Option<Notation>,
+    headers: Headers,
+    session: &Session,
+) -> Result<Done, Error> {
+    let mut rows = Vec::new();
+    for image in session.store()?.list()? {
+        let row = |reference| Row {
+            reference,
+            id: image.id.clone(),
+            created: image.created.as_deref().and_then(|time| time.parse().ok()),
+            size: image.size,
+        };
+        if image.references.is_empty() {
+            rows.push(row(None));
+        }
+        rows.extend(image.references.iter().cloned().map(Some).map(row));
+    }
+    let text = match notation {
+        Some(notation) => object::text(&images::object(&rows), notation)?,
+        None if session.ui.is_quiet() => {
+            let ids: BTreeSet<&str> = rows.iter().map(|row| images::short_id(&row.id)).collect();
+            ids.into_iter().map(|id| format!("{id}\n")).collect()
+        }
+        None => images::table(&rows, headers, Timestamp::now()),
+    };
+    session.ui.data(text.as_bytes())?;
+    Ok(Done::Well)
+}
+
+/// Removes images.
+///
+/// # Errors
+/// One is not there, or is used by a pod.
+pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
+    let store = session.store()?;
+    let used = used_images(session)?;
+    let in_use = |id: &str| !arguments.force && used.contains_key(id);
+    let mut failed: Option<Error> = None;
+    for name in &arguments.images {
+        match remove(&store, name, &in_use) {
+            Ok(removed) => {
+                for reference in removed.references {
+                    session.ui.line(&format!("Untagged: {reference}"))?;
+                }
+                for id in removed.images {
+                    session.ui.line(&format!("Deleted: {id}"))?;
+                }
+            }
+            Err(error) => {
+                if let Some(before) = failed.replace(error.into()) {
+                    session.ui.error(&before);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(Done::Well), Err)
+}
+
+/// By name, or by id if no image has the name.
+fn remove(
+    store: &Store,
+    name: &str,
+    in_use: &dyn Fn(&str) -> bool,
+) -> Result<image::Removed, image::Error> {
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match Reference::parse(name) {
+        Ok(reference) if !is_id || store.find(&reference)?.is_some() => {
+            store.remove(&reference, in_use)
+        }
+        _ if is_id => store.remove_id(name, in_use),
+        _ => Err(image::Error::NotStored(name.to_owned())),
+    }
+}
+
+/// Ids of images that pods use, with the pods.
+fn used_images(session: &Session) -> Result<BTreeMap<String, String>, Error> {
+    let (views, unreadable) = view::list(&session.layout)?;
+    for error in &unreadable {
+        session.ui.warning(&chain(error));
+    }
+    let used = views.iter().flat_map(|view| {
+        let pod = view.record.key().to_string();
+        let ids = view.record.images.values();
+        ids.map(move |id| (id.clone(), pod.clone()))
+    });
+    Ok(used.collect())
+}
+
+/// Loads images, and prints what came.
+///
+/// # Errors
+/// What is read has no images that kplay can use.
+pub(crate) fn load(arguments: &LoadArgs, session: &Session) -> Result<Done, Error> {
+    let store = session.store()?;
+    let loaded = if arguments.input == Path::new("-") {
+        store.load(LoadSource::Reader(&mut std::io::stdin().lock()))?
+    } else {
+        store.load(LoadSource::Path(&arguments.input))?
+    };
+    for image in loaded {
+        if image.references.is_empty() {
+            session.ui.line(&format!("Loaded image ID: {}", image.id))?;
+        }
+        for reference in image.references {
+            session.ui.line(&format!("Loaded image: {reference}"))?;
+        }
+    }
+    Ok(Done::Well)
+}

@@ -1,0 +1,85 @@
+//! What every command is given: where state is, and how to talk.
+
+use std::path::{Path, PathBuf};
+
+use super::app::{ColorArg, GlobalArgs, LogFormat};
+use super::error::Error;
+use crate::image::Store;
+use crate::output::{ColourChoice, Settings, Ui, Verbosity};
+use crate::state::layout::Layout;
+use crate::sys::terminal;
+
+/// One run of the command line.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) ui: Ui,
+    pub(crate) layout: Layout,
+    pub(crate) network: Network,
+}
+
+/// Whether registries may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    Allowed,
+    /// `--offline`.
+    Forbidden,
+}
+
+impl Session {
+    /// Decides what holds for the whole run.
+    ///
+    /// # Errors
+    /// A folder's path cannot be made absolute.
+    pub(crate) fn new(global: &GlobalArgs, verbose: u8) -> Result<Self, Error> {
+        if verbose > 1 {
+            trace(global.log_format);
+        }
+        Ok(Self {
+            ui: Ui::new(Settings {
+                colour: match global.color {
+                    ColorArg::Auto => ColourChoice::Auto,
+                    ColorArg::Always => ColourChoice::Always,
+                    ColorArg::Never => ColourChoice::Never,
+                },
+                verbosity: match (global.quiet, verbose) {
+                    (true, _) => Verbosity::Quiet,
+                    (false, 0) => Verbosity::Normal,
+                    (false, _) => Verbosity::Verbose,
+                },
+                columns: terminal::size(std::io::stderr()).map(|size| size.columns),
+            }),
+            layout: Layout::new(absolute(&global.root)?, absolute(&global.runroot)?),
+            network: if global.offline {
+                Network::Forbidden
+            } else {
+                Network::Allowed
+            },
+        })
+    }
+
+    /// The image store.
+    ///
+    /// # Errors
+    /// Its folder cannot be made.
+    pub(crate) fn store(&self) -> Result<Store, Error> {
+        Ok(Store::open(&self.layout.images())?)
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|source| Error::Machine {
+        what: "find the state's folder",
+        source,
+    })
+}
+
+/// Shows what developers ask for. Set up only when it is asked for: it would be a part of every command's time.
+fn trace(format: LogFormat) {
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::DEBUG);
+    match format {
+        LogFormat::Text => subscriber.with_ansi(false).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

@@ -1,0 +1,126 @@
+//! What an argument `POD` means: a pod's name, `TYPE/NAME`, or a workload's bare name.
+
+use super::error::Error;
+use super::get;
+use super::inventory::{Inventory, Pod};
+use super::logs::names;
+use super::resource;
+use super::session::Session;
+use crate::output::object::string;
+use crate::output::report;
+
+/// The pods that a text means: at least one.
+///
+/// # Errors
+/// There is none, or several workloads of that name.
+pub(crate) fn pods<'a>(inventory: &'a Inventory, text: &str) -> Result<Vec<&'a Pod>, Error> {
+    let (kind, name) = match text.split_once('/') {
+        None => (None, text),
+        Some(_) => {
+            let (kind, name) = resource::find_typed(text).ok_or_else(|| {
+                Error::usage(format!("`{text}` is not TYPE/NAME with a type that kplay knows"))
+            })?;
+            (Some(kind), name)
+        }
+    };
+    let named = |pod: &&Pod| pod.key.name.as_str() == name;
+    let is_pod = kind.is_none_or(|kind| kind == resource::pods());
+    if let Some(pod) = inventory.pods.iter().find(named).filter(|_| is_pod) {
+        return Ok(vec![pod]);
+    }
+    let owned = |pod: &&Pod| {
+        let owner = &pod.view.record.owner;
+        owner.name == name && kind.is_none_or(|kind| kind.kind == owner.kind)
+    };
+    let found: Vec<&Pod> = inventory.pods.iter().filter(owned).collect();
+    let mut owners: Vec<String> = found
+        .iter()
+        .map(|pod| pod.view.record.owner.to_string())
+        .collect();
+    owners.dedup();
+    match (found.is_empty(), owners.as_slice()) {
+        (false, [_]) => Ok(found),
+        (false, several) => Err(Error::usage(format!(
+            "`{name}` is more than one object: name it as {}",
+            report::joined(several.iter().map(String::as_str))
+        ))),
+        (true, _) => {
+            let kind = kind.unwrap_or(resource::pods());
+            let known: Vec<&str> = inventory
+                .pods
+                .iter()
+                .filter(|pod| kind == resource::pods() || pod.view.record.owner.kind == kind.kind)
+                .map(|pod| {
+                    if kind == resource::pods() {
+                        pod.key.name.as_str()
+                    } else {
+                        pod.view.record.owner.name.as_str()
+                    }
+                })
+                .collect();
+            Err(get::not_found(kind, name, &known))
+        }
+    }
+}
+
+/// The one pod that a text means; of a workload with several its first, which is told.
+///
+/// # Errors
+/// As [`pods`].
+pub(crate) fn one_pod<'a>(
+    inventory: &'a Inventory,
+    text: &str,
+    session: &Session,
+) -> Result<&'a Pod, Error> {
+    let found = pods(inventory, text)?;
+    let first = found.first().copied();
+    if let (Some(first), 2..) = (first, found.len()) {
+        let (count, name) = (found.len(), &first.key.name);
+        session.ui.talk(&format!("Found {count} pods, using pod/{name}"));
+    }
+    Ok(first.expect("`pods` returns at least one"))
+}
+
+/// The names of a pod's containers: init containers first, as they start.
+pub(crate) fn containers(pod: &Pod) -> Vec<&str> {
+    let manifest = &pod.view.record.manifest;
+    let mut all = names(manifest, "/spec/initContainers");
+    all.extend(names(manifest, "/spec/containers"));
+    all
+}
+
+/// The container that is named; the pod's default one if none is, which is told if it was a choice.
+///
+/// # Errors
+/// The pod has no such container.
+pub(crate) fn container<'a>(
+    pod: &'a Pod,
+    named: Option<&str>,
+    session: &Session,
+) -> Result<&'a str, Error> {
+    let all = containers(pod);
+    let find = |name: &str| all.iter().find(|container| **container == name).copied();
+    if let Some(name) = named {
+        return find(name).ok_or_else(|| Error::NotFound {
+            message: format!("the pod `{}` has no container `{name}`", pod.key.name),
+            hint: format!("it has {}", report::joined(all.iter().copied())),
+        });
+    }
+    let manifest = &pod.view.record.manifest;
+    let annotation = "/metadata/annotations/kubectl.kubernetes.io~1default-container";
+    if let Some(container) = find(string(manifest, annotation)) {
+        return Ok(container);
+    }
+    let main = names(manifest, "/spec/containers");
+    let first = main.first().copied().unwrap_or_default();
+    if all.len() > 1 {
+        let init = names(manifest, "/spec/initContainers");
+        let init = init.iter().map(|name| format!("{name} (init)"));
+        let others: Vec<String> = main.iter().map(|name| (*name).to_owned()).chain(init).collect();
+        session.ui.talk(&format!(
+            "Defaulted container \"{first}\" out of: {}",
+            others.join(", ")
+        ));
+    }
+    Ok(first)
+}

@@ -1,0 +1,278 @@
+//! Published ports: listens on the host and connects from inside the pod's network namespace.
+//!
+//! In user space, so that it is the same for root and rootless, works for 127.0.0.1 and ::1, and needs no firewall
+//! rules. The price is that the pod sees its own address as the client's. All runs on the executor's one thread.
+//!
+//! A connection at rest costs two sockets and one small task, no buffer: bytes go through a buffer on the stack,
+//! and only what the other end does not take at once is kept.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::model::plan::Protocol;
+use crate::sys::inet;
+use crate::sys::netns::NetNs;
+
+mod relay;
+#[cfg(test)]
+mod tests;
+
+/// Why a port cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("port {} of {} is in use", address.port(), address.ip())]
+    InUse {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("{} is not an address of this machine", address.ip())]
+    NoSuchAddress {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("may not listen on port {} of {}", address.port(), address.ip())]
+    NotAllowed {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("cannot listen on port {} of {}", address.port(), address.ip())]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("cannot publish port {port}: {} is not supported", protocol_name(*protocol))]
+    Unsupported { port: u16, protocol: Protocol },
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+/// One port to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication {
+    pub protocol: Protocol,
+    /// The host's address to listen on; all of them, IPv4 and IPv6, if there is none.
+    pub host_ip: Option<IpAddr>,
+    /// 0 takes any free port.
+    pub host_port: u16,
+    /// Where to connect to, as seen inside the pod.
+    pub target: SocketAddr,
+}
+
+/// Ports that are taken; whoever connects waits until [`Bound::serve`].
+#[derive(Debug)]
+pub struct Bound(Vec<(TcpListener, SocketAddr)>);
+
+impl Bound {
+    /// Takes all ports, or none of them. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// One of them cannot be had.
+    pub fn bind(publications: &[Publication]) -> Result<Self, Error> {
+        let listeners = publications.iter().map(|publication| {
+            if publication.protocol != Protocol::Tcp {
+                return Err(Error::Unsupported {
+                    port: publication.host_port,
+                    protocol: publication.protocol,
+                });
+            }
+            Ok((listen(publication)?, publication.target))
+        });
+        Ok(Self(listeners.collect::<Result<_, _>>()?))
+    }
+
+    /// The host's addresses that are listened on, in the order of the publications.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.0
+            .iter()
+            .map(|(listener, _)| listener.local_addr())
+            .collect()
+    }
+
+    /// Starts to forward into the pod's network namespace.
+    #[must_use]
+    pub fn serve(self, netns: NetNs) -> Forwarder {
+        self.serve_at_most(netns, max_connections(inet::open_files_limit()))
+    }
+
+    fn serve_at_most(self, netns: NetNs, connections: usize) -> Forwarder {
+        let pod = Arc::new(Pod {
+            netns,
+            connections: Arc::new(Semaphore::new(connections)),
+        });
+        let accept = |(listener, target)| tokio::spawn(accept(listener, target, Arc::clone(&pod)));
+        Forwarder {
+            listeners: self.0.into_iter().map(accept).collect(),
+        }
+    }
+}
+
+/// The ports of a pod, being forwarded. Dropping it stops listening as [`Forwarder::shutdown`] does, a little later.
+#[derive(Debug)]
+pub struct Forwarder {
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Forwarder {
+    /// Gives the ports back. Connections go on until one of their ends closes them.
+    pub async fn shutdown(mut self) {
+        for listener in &self.listeners {
+            listener.abort();
+        }
+        for listener in self.listeners.drain(..) {
+            // It ends because it was aborted, which is no news.
+            listener.await.ok();
+        }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            listener.abort();
+        }
+    }
+}
+
+/// Where connections go.
+#[derive(Debug)]
+struct Pod {
+    netns: NetNs,
+    /// One permit per connection.
+    connections: Arc<Semaphore>,
+}
+
+/// Two sockets for each, while a quarter of the open files remains for what else the executor has to do.
+fn max_connections(open_files: u64) -> usize {
+    let sockets = open_files - open_files / 4;
+    usize::try_from(sockets / 2)
+        .unwrap_or(usize::MAX)
+        .clamp(1, Semaphore::MAX_PERMITS)
+}
+
+fn listen(publication: &Publication) -> Result<TcpListener, Error> {
+    let port = publication.host_port;
+    let Some(ip) = publication.host_ip else {
+        return listen_everywhere(port);
+    };
+    let address = SocketAddr::new(ip, port);
+    listen_on(address, address)
+}
+
+/// One socket for IPv6 and IPv4; on a machine without IPv6, for IPv4.
+fn listen_everywhere(port: u16) -> Result<TcpListener, Error> {
+    let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    match listen_on(all, all_v4) {
+        Err(Error::Listen { source, .. } | Error::NoSuchAddress { source, .. })
+            if inet::is_without_ipv6(&source) =>
+        {
+            listen_on(all_v4, all_v4)
+        }
+        other => other,
+    }
+}
+
+/// Listens on `address`; an error names `named`.
+fn listen_on(address: SocketAddr, named: SocketAddr) -> Result<TcpListener, Error> {
+    const BACKLOG: u32 = 4096;
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            inet::set_dual_stack(&socket)?;
+        }
+        // A port whose last connections the kernel still remembers is free nevertheless.
+        socket.set_reuseaddr(true)?;
+        // Handed down to the connections: clients that vanish do not keep their sockets for ever.
+        socket.set_keepalive(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source: io::Error| {
+        let address = named;
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Error::InUse { address, source },
+            io::ErrorKind::AddrNotAvailable => Error::NoSuchAddress { address, source },
+            io::ErrorKind::PermissionDenied => Error::NotAllowed { address, source },
+            _ => Error::Listen { address, source },
+        }
+    })
+}
+
+/// Takes connections as long as there are permits; the others wait in the kernel.
+async fn accept(listener: TcpListener, target: SocketAddr, pod: Arc<Pod>) {
+    /// How long to leave the kernel alone when it has no more descriptors or memory.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut is_failing = false;
+    loop {
+        let Ok(permit) = Arc::clone(&pod.connections).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((client, from)) => {
+                is_failing = false;
+                let pod = Arc::clone(&pod);
+                tokio::spawn(async move {
+                    if let Err(error) = forward(client, target, &pod.netns).await {
+                        tracing::debug!(%from, %target, %error, "a forwarded connection failed");
+                    }
+                    drop(permit);
+                });
+            }
+            // The client went away before it was taken.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, %target, "cannot take connections, trying again");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Forwards one connection. The client sees a failure as a reset: a service that is not there, and one that died,
+/// must not look like one that closed.
+async fn forward(mut client: TcpStream, target: SocketAddr, netns: &NetNs) -> io::Result<()> {
+    let mut server = match connect(target, netns).await {
+        Ok(server) => server,
+        Err(e) => {
+            client.set_zero_linger()?;
+            return Err(e);
+        }
+    };
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let relayed = relay::relay(&mut client, &mut server).await;
+    if relayed.is_err() {
+        client.set_zero_linger()?;
+        server.set_zero_linger()?;
+    }
+    relayed
+}
+
+async fn connect(target: SocketAddr, netns: &NetNs) -> io::Result<TcpStream> {
+    // A socket belongs to the namespace in which it was made, wherever it is connected from.
+    let socket = netns.visit(|| match target {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    })?;
+    socket.connect(target).await
+}

@@ -1,0 +1,408 @@
+#![expect(
+    clippy::print_stderr,
+    reason = "says why a test was skipped, or what was measured"
+)]
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Bound, Error, Forwarder, Publication};
+use crate::model::plan::Protocol;
+use crate::sys::netns::NetNs;
+
+fn publication(host: &str, target: SocketAddr) -> Publication {
+    let (ip, port) = host.rsplit_once(':').expect("IP:PORT");
+    Publication {
+        protocol: Protocol::Tcp,
+        host_ip: (!ip.is_empty()).then(|| ip.parse().expect("an address")),
+        host_port: port.parse().expect("a port"),
+        target,
+    }
+}
+
+/// Runs a test on one thread, as the executor, in a host's namespace of its own and with a pod's.
+fn with_pod<T>(test: impl AsyncFnOnce(NetNs) -> T) -> Option<T> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: not root");
+        return None;
+    }
+    let host = NetNs::fresh();
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(runtime.block_on(test(NetNs::fresh())))
+    };
+    Some(
+        host.visit(run)
+            .expect("the host's namespace can be entered"),
+    )
+}
+
+/// A listener inside the pod.
+fn listen(pod: &NetNs) -> (TcpListener, SocketAddr) {
+    let listener = pod.visit(|| {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    let listener = listener.expect("a listener in the pod");
+    let address = listener.local_addr().expect("its address");
+    (listener, address)
+}
+
+/// A forwarder from a free port of the host's 127.0.0.1.
+fn forward(pod: NetNs, target: SocketAddr) -> (Forwarder, SocketAddr) {
+    let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
+    let address = bound.addresses().expect("an address")[0];
+    (bound.serve(pod), address)
+}
+
+/// Sends back all that comes.
+async fn echo(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let (mut from, mut to) = stream.split();
+            tokio::io::copy(&mut from, &mut to).await
+        });
+    }
+}
+
+async fn round_trip(to: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(to).await?;
+    stream.write_all(b"hello").await?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await?;
+    assert_eq!(&answer, b"hello");
+    Ok(())
+}
+
+#[test]
+fn all_addresses_when_none_is_given() {
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        tokio::spawn(echo(listener));
+        let bound = Bound::bind(&[publication(":0", target)]).expect("a free port");
+        let port = bound.addresses().expect("an address")[0].port();
+        let _forwarder = bound.serve(pod);
+        for ip in ["127.0.0.1", "127.0.0.2", "::1"] {
+            let address = SocketAddr::new(ip.parse().expect("an address"), port);
+            round_trip(address).await.expect(ip);
+        }
+        let again =
+            Bound::bind(&[publication(&format!(":{port}"), target)]).expect_err("it is in use");
+        assert_eq!(
+            again.to_string(),
+            format!("port {port} of 0.0.0.0 is in use")
+        );
+    });
+}
+
+#[test]
+fn one_address_only() {
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        tokio::spawn(echo(listener));
+        let (_forwarder, address) = forward(pod, target);
+        round_trip(address).await.expect("a round trip");
+        let other = SocketAddr::new([127, 0, 0, 2].into(), address.port());
+        let refused = TcpStream::connect(other)
+            .await
+            .expect_err("nobody listens there");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn ports_that_cannot_be_had() {
+    with_pod(async |pod| {
+        let (_listener, target) = listen(&pod);
+        let check = |host: &str, expected: &str| {
+            let error = Bound::bind(&[
+                publication("127.0.0.1:4000", target),
+                publication(host, target),
+            ]);
+            assert_eq!(error.expect_err(host).to_string(), expected);
+            // All or nothing.
+            Bound::bind(&[publication("127.0.0.1:4000", target)])
+                .expect("the first one is free again");
+        };
+        let _taken = std::net::TcpListener::bind("127.0.0.1:5000").expect("a free port");
+        check("127.0.0.1:5000", "port 5000 of 127.0.0.1 is in use");
+        check(":5000", "port 5000 of 0.0.0.0 is in use");
+        check(
+            "192.0.2.1:5000",
+            "192.0.2.1 is not an address of this machine",
+        );
+        let udp = Publication {
+            protocol: Protocol::Udp,
+            ..publication(":53", target)
+        };
+        let error = Bound::bind(&[udp]).expect_err("not yet");
+        assert!(matches!(
+            error,
+            Error::Unsupported {
+                port: 53,
+                protocol: Protocol::Udp
+            }
+        ));
+        assert_eq!(
+            error.to_string(),
+            "cannot publish port 53: UDP is not supported"
+        );
+    });
+}
+
+#[test]
+fn half_closed_connections_go_on() {
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        let (_forwarder, address) = forward(pod, target);
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await?;
+            let mut request = String::new();
+            stream.read_to_string(&mut request).await?;
+            // Only now, after the client has closed its direction.
+            stream
+                .write_all(format!("{request} world").as_bytes())
+                .await
+        });
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        client.write_all(b"hello").await.expect("written");
+        client.shutdown().await.expect("closed");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer");
+        assert_eq!(answer, "hello world");
+        server.await.expect("the server").expect("no error");
+    });
+}
+
+#[test]
+fn much_data_to_a_slow_reader() {
+    const LEN: usize = 64 * 1024 * 1024;
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        tokio::spawn(echo(listener));
+        let (_forwarder, address) = forward(pod, target);
+        let stream = TcpStream::connect(address).await.expect("connected");
+        let (mut from, mut to) = stream.into_split();
+        let start = Instant::now();
+        let writer = tokio::spawn(async move {
+            let chunk: Vec<u8> = (0..=255).cycle().take(65536).collect();
+            for _ in 0..LEN / chunk.len() {
+                to.write_all(&chunk).await?;
+            }
+            to.shutdown().await
+        });
+        // Until every buffer on the way is full.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (mut buffer, mut at) = (vec![0; 100_000], 0);
+        loop {
+            let len = from.read(&mut buffer).await.expect("data");
+            if len == 0 {
+                break;
+            }
+            let right = buffer[..len]
+                .iter()
+                .enumerate()
+                .all(|(i, byte)| *byte == ((at + i) % 256) as u8);
+            assert!(right, "near {at}");
+            at += len;
+        }
+        assert_eq!(at, LEN);
+        writer.await.expect("the writer").expect("no error");
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!(
+            "{:.1} Gb/s there and back",
+            LEN as f64 * 8.0 / seconds / 1e9
+        );
+    });
+}
+
+#[test]
+fn nobody_listening_in_the_pod_is_a_reset() {
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        drop(listener);
+        let (_forwarder, address) = forward(pod, target);
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        let error = client.read(&mut [0; 1]).await.expect_err("reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn resets_reach_the_other_end() {
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        let (_forwarder, address) = forward(pod, target);
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        let (server, _) = listener.accept().await.expect("accepted");
+        server.set_zero_linger().expect("an open socket");
+        drop(server);
+        let error = client.read(&mut [0; 1]).await.expect_err("reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+        let client = TcpStream::connect(address).await.expect("connected");
+        let (mut server, _) = listener.accept().await.expect("accepted");
+        client.set_zero_linger().expect("an open socket");
+        drop(client);
+        let error = server.read(&mut [0; 1]).await.expect_err("reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn shutdown_frees_the_port_and_keeps_connections() {
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        tokio::spawn(echo(listener));
+        let (forwarder, address) = forward(pod, target);
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        client.write_all(b"a").await.expect("written");
+        client.read_u8().await.expect("echoed");
+        forwarder.shutdown().await;
+        let refused = TcpStream::connect(address)
+            .await
+            .expect_err("nobody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        Bound::bind(&[publication(&address.to_string(), target)]).expect("the port is free");
+        client.write_all(b"b").await.expect("written");
+        assert_eq!(client.read_u8().await.expect("echoed"), b'b');
+    });
+}
+
+#[test]
+fn limits() {
+    for (open_files, expected) in [(0, 1), (4, 1), (1024, 384), (1 << 20, 393_216)] {
+        assert_eq!(super::max_connections(open_files), expected);
+    }
+    assert!(super::max_connections(u64::MAX) <= tokio::sync::Semaphore::MAX_PERMITS);
+}
+
+#[test]
+fn clients_over_the_limit_wait() {
+    with_pod(async |pod| {
+        const MOST: usize = 3;
+        let (listener, target) = listen(&pod);
+        let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
+        let address = bound.addresses().expect("an address")[0];
+        let _forwarder = bound.serve_at_most(pod, MOST);
+        let mut clients = Vec::new();
+        let mut servers = Vec::new();
+        for _ in 0..MOST {
+            clients.push(TcpStream::connect(address).await.expect("connected"));
+            servers.push(listener.accept().await.expect("accepted"));
+        }
+        let mut waiting = TcpStream::connect(address)
+            .await
+            .expect("the kernel takes it");
+        waiting.write_all(b"x").await.expect("the kernel takes it");
+        let nothing = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+        assert!(nothing.is_err(), "it waits");
+        clients.pop();
+        servers.pop();
+        let (mut server, _) = listener.accept().await.expect("its turn");
+        assert_eq!(server.read_u8().await.expect("what it sent"), b'x');
+    });
+}
+
+#[test]
+fn without_descriptors_the_rest_goes_on() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if !alone("without_descriptors_the_rest_goes_on") {
+        return;
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        tokio::spawn(echo(listener));
+        let (_forwarder, address) = forward(pod, target);
+        let mut early = TcpStream::connect(address).await.expect("connected");
+        early.write_all(b"a").await.expect("written");
+        early.read_u8().await.expect("echoed");
+        let late = tokio::net::TcpSocket::new_v4().expect("a socket");
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("may be lowered");
+        let mut late = late.connect(address).await.expect("the kernel takes it");
+        late.write_all(b"b").await.expect("written");
+        early.write_all(b"c").await.expect("written");
+        assert_eq!(early.read_u8().await.expect("goes on"), b'c');
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("raised");
+        assert_eq!(late.read_u8().await.expect("served at last"), b'b');
+    });
+}
+
+#[test]
+fn a_thousand_idle_connections() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const COUNT: usize = 1000;
+    if !alone("a_thousand_idle_connections") {
+        return;
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    if hard < 8192 {
+        eprintln!("skipped: only {hard} open files");
+        return;
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(8192), hard).expect("raised");
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        let (_forwarder, address) = forward(pod, target);
+        let mut all = Vec::new();
+        let before = resident();
+        for _ in 0..COUNT {
+            let client = TcpStream::connect(address).await.expect("connected");
+            let (mut server, _) = listener.accept().await.expect("accepted");
+            server.write_all(b"x").await.expect("written");
+            all.push((client, server));
+        }
+        for (client, _) in &mut all {
+            assert_eq!(client.read_u8().await.expect("served"), b'x');
+        }
+        let each = (resident() - before) / COUNT;
+        eprintln!("{each} bytes resident per connection, test's own ends included");
+        assert!(each < 8192, "{each}");
+    });
+}
+
+/// Whether this test has a process of its own, whose limits it may change; if not, it is run in one.
+fn alone(test: &str) -> bool {
+    const ALONE: &str = "KPLAY_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let status = std::process::Command::new(std::env::current_exe().expect("a program"))
+        .args([
+            "--exact",
+            &format!("executor::forward::tests::{test}"),
+            "--nocapture",
+        ])
+        .env(ALONE, "1")
+        .status();
+    assert!(status.expect("it starts").success());
+    false
+}
+
+/// Bytes of anonymous memory of this process.
+fn resident() -> usize {
+    let status = std::io::read_to_string(
+        std::fs::OpenOptions::new()
+            .read(true)
+            .open("/proc/self/status")
+            .expect("proc"),
+    );
+    let status = status.expect("text");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .expect("a field");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<usize>()
+        .expect("a number")
+        * 1024
+}

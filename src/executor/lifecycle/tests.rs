@@ -1,0 +1,422 @@
+//! Timelines: events in, who is started, stopped and killed when.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::executor::testing::{container, plan};
+
+fn at(seconds: u64) -> Now {
+    Now {
+        wall: Timestamp::from_second(1_800_000_000 + seconds as i64).expect("a valid time"),
+        monotonic: Duration::from_secs(seconds),
+    }
+}
+
+/// A pod with its timeline: one word per action, events and progress left out.
+struct Play {
+    pod: Pod,
+    now: u64,
+    log: Vec<String>,
+    told: Vec<Progress>,
+}
+
+impl Play {
+    /// Containers as `i:name` (init), `s:name` (sidecar), `name`.
+    fn new(policy: RestartPolicy, containers: &[&str]) -> Self {
+        let mut plan = plan("p");
+        plan.restart_policy = policy;
+        plan.containers.clear();
+        for text in containers {
+            match text.split_once(':') {
+                Some(("i", name)) => plan
+                    .init_containers
+                    .push(container(name, ContainerRole::Init)),
+                Some((_, name)) => plan
+                    .init_containers
+                    .push(container(name, ContainerRole::Sidecar)),
+                None => plan.containers.push(container(text, ContainerRole::Main)),
+            }
+        }
+        Self::of(&plan)
+    }
+
+    fn of(plan: &PodPlan) -> Self {
+        let mut play = Self {
+            pod: Pod::new(plan, "uid", at(0)),
+            now: 0,
+            log: Vec::new(),
+            told: Vec::new(),
+        };
+        play.event(Event::Tick);
+        play
+    }
+
+    fn event(&mut self, event: Event) {
+        for action in self.pod.on(event, at(self.now)) {
+            let word = match action {
+                Action::Start { container, .. } => format!("start {}", self.name(container)),
+                Action::Stop(container) => format!("stop {}", self.name(container)),
+                Action::Kill(container) => format!("kill {}", self.name(container)),
+                Action::RestartSandbox => "sandbox".into(),
+                Action::End => "end".into(),
+                Action::Tell(progress) => {
+                    self.told.push(progress);
+                    continue;
+                }
+                Action::Report { .. } => continue,
+            };
+            self.log.push(format!("{} {word}", self.now));
+        }
+    }
+
+    fn name(&self, index: Index) -> String {
+        self.pod.members[index].name.clone()
+    }
+
+    fn index(&self, name: &str) -> Index {
+        let found = self.pod.members.iter().position(|m| m.name == name);
+        found.expect("a container of this name")
+    }
+
+    fn up(&mut self, name: &str) -> &mut Self {
+        let container = self.index(name);
+        let id = format!("{name}-id");
+        self.event(Event::Started { container, id });
+        self
+    }
+
+    fn exit(&mut self, name: &str, code: i32) -> &mut Self {
+        let container = self.index(name);
+        let exit = Exit {
+            code,
+            signal: None,
+            out_of_memory: false,
+            message: None,
+        };
+        self.event(Event::Exited { container, exit });
+        self
+    }
+
+    fn stop(&mut self, grace: Option<u64>) -> &mut Self {
+        self.event(Event::Stop {
+            grace: grace.map(Duration::from_secs),
+            cause: Cause::Deleted,
+        });
+        self
+    }
+
+    /// Lets time pass until `seconds`, with a tick whenever one is due.
+    fn until(&mut self, seconds: u64) -> &mut Self {
+        let mut ticks = 0;
+        while let Some(due) = self.pod.next_tick() {
+            if due.as_secs() > seconds {
+                break;
+            }
+            self.now = self.now.max(due.as_secs());
+            self.event(Event::Tick);
+            ticks += 1;
+            assert!(ticks < 1000, "a tick must change what is due");
+        }
+        self.now = seconds;
+        self
+    }
+
+    fn check(&self, expected: &[&str]) {
+        assert_eq!(self.log, expected);
+    }
+}
+
+#[test]
+fn main_containers_start_one_after_another() {
+    let mut play = Play::new(RestartPolicy::Always, &["a", "b"]);
+    play.check(&["0 start a"]);
+    play.up("a").check(&["0 start a", "0 start b"]);
+    assert_eq!(play.told, []);
+    play.up("b");
+    assert_eq!(play.told, [Progress::Started]);
+}
+
+#[test]
+fn init_containers_run_in_order_and_sidecars_stay() {
+    let mut play = Play::new(RestartPolicy::Always, &["i:one", "s:side", "i:two", "main"]);
+    play.up("one").exit("one", 0).up("side").up("two");
+    play.check(&["0 start one", "0 start side", "0 start two"]);
+    play.exit("two", 0);
+    play.check(&["0 start one", "0 start side", "0 start two", "0 start main"]);
+}
+
+#[test]
+fn a_failed_init_container_ends_a_pod_that_never_restarts() {
+    let mut play = Play::new(RestartPolicy::Never, &["s:side", "i:init", "main"]);
+    play.up("side").up("init").exit("init", 1);
+    play.check(&["0 start side", "0 start init", "0 stop side"]);
+    play.exit("side", 0);
+    play.check(&["0 start side", "0 start init", "0 stop side", "0 end"]);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::InitFailed));
+    assert!(matches!(&play.told[..], [Progress::Failed(f)] if f.class == FailureClass::Workload));
+}
+
+#[test]
+fn a_failed_init_container_is_tried_again_with_back_off() {
+    let mut play = Play::new(RestartPolicy::OnFailure, &["i:init", "main"]);
+    play.up("init").exit("init", 1).up("init");
+    assert_eq!(play.told, [], "the first restart is immediate");
+    play.exit("init", 1);
+    assert!(matches!(&play.told[..], [Progress::Failed(_)]));
+    play.until(60);
+    play.check(&["0 start init", "0 start init", "10 start init"]);
+}
+
+#[test]
+fn restarts_follow_the_policy_and_the_back_off() {
+    let mut play = Play::new(RestartPolicy::Always, &["a"]);
+    for _ in 0..4 {
+        play.up("a").exit("a", 0);
+        let next = play.pod.next_tick().map_or(play.now, |due| due.as_secs());
+        play.until(next);
+    }
+    play.check(&[
+        "0 start a",
+        "0 start a",
+        "10 start a",
+        "30 start a",
+        "70 start a",
+    ]);
+    assert_eq!(play.pod.members[0].restarts, 4);
+
+    let mut play = Play::new(RestartPolicy::OnFailure, &["a"]);
+    play.up("a").exit("a", 3).up("a").exit("a", 0);
+    play.check(&["0 start a", "0 start a", "0 end"]);
+
+    let mut play = Play::new(RestartPolicy::Never, &["a", "b"]);
+    play.up("a").up("b").exit("a", 1).exit("b", 0);
+    play.check(&["0 start a", "0 start b", "0 end"]);
+}
+
+#[test]
+fn a_failing_start_does_not_stop_the_others() {
+    let mut play = Play::new(RestartPolicy::Always, &["a", "b"]);
+    let fault = Fault::Start {
+        id: "x".into(),
+        message: "no such file".into(),
+    };
+    play.event(Event::NotStarted {
+        container: 0,
+        fault,
+    });
+    // The first restart is immediate, and in the kubelet's order comes first.
+    play.check(&["0 start a", "0 start a"]);
+    assert!(matches!(&play.told[..], [Progress::Failed(f)] if f.class == FailureClass::Start));
+}
+
+#[test]
+fn a_job_that_may_not_be_restarted_again_fails() {
+    for (limit, starts) in [(0, 1), (1, 1), (2, 2), (3, 3)] {
+        let mut plan = plan("p");
+        plan.restart_policy = RestartPolicy::OnFailure;
+        plan.backoff_limit = Some(limit);
+        let mut play = Play::of(&plan);
+        let name = play.name(0);
+        for _ in 0..starts {
+            play.up(&name).exit(&name, 1);
+            play.until(play.now + 300);
+        }
+        assert_eq!(
+            play.pod.stage,
+            Stage::Over(Cause::BackoffLimitExceeded),
+            "limit {limit}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_is_stopped_then_killed_after_its_grace_period() {
+    let mut play = Play::new(RestartPolicy::Always, &["a", "b"]);
+    play.up("a")
+        .up("b")
+        .until(5)
+        .stop(None)
+        .exit("b", 143)
+        .until(100);
+    play.check(&[
+        "0 start a",
+        "0 start b",
+        "5 stop a",
+        "5 stop b",
+        "35 kill a",
+    ]);
+    play.exit("a", 137);
+    assert_eq!(play.log.last().map(String::as_str), Some("100 end"));
+}
+
+#[test]
+fn the_grace_period_is_two_seconds_at_least_unless_it_is_none() {
+    let mut play = Play::new(RestartPolicy::Always, &["a"]);
+    play.up("a").stop(Some(1)).until(9);
+    play.check(&["0 start a", "0 stop a", "2 kill a"]);
+
+    let mut play = Play::new(RestartPolicy::Always, &["a"]);
+    play.up("a").stop(Some(0));
+    play.check(&["0 start a", "0 kill a"]);
+}
+
+#[test]
+fn sidecars_end_last_and_in_reverse() {
+    let mut play = Play::new(RestartPolicy::Always, &["s:one", "s:two", "main"]);
+    play.up("one").up("two").up("main").stop(Some(30));
+    play.until(1).exit("main", 0);
+    play.until(2).exit("two", 0);
+    play.until(3).exit("one", 0);
+    play.check(&[
+        "0 start one",
+        "0 start two",
+        "0 start main",
+        "0 stop main",
+        "1 stop two",
+        "2 stop one",
+        "3 end",
+    ]);
+}
+
+#[test]
+fn sidecars_whose_turn_never_came_get_two_seconds() {
+    let mut play = Play::new(RestartPolicy::Always, &["s:side", "main"]);
+    play.up("side").up("main").stop(Some(10)).until(60);
+    play.check(&[
+        "0 start side",
+        "0 start main",
+        "0 stop main",
+        "10 stop side",
+        "10 kill main",
+        "12 kill side",
+    ]);
+}
+
+#[test]
+fn a_second_stop_makes_it_quicker_and_never_slower() {
+    let mut play = Play::new(RestartPolicy::Always, &["a"]);
+    play.up("a")
+        .stop(Some(30))
+        .until(1)
+        .stop(Some(5))
+        .stop(Some(60));
+    play.until(60);
+    play.check(&["0 start a", "0 stop a", "6 kill a"]);
+}
+
+#[test]
+fn sidecars_end_when_the_main_containers_are_done() {
+    let mut play = Play::new(RestartPolicy::Never, &["s:side", "main"]);
+    play.up("side").up("main").exit("main", 0).exit("side", 1);
+    play.check(&["0 start side", "0 start main", "0 stop side", "0 end"]);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::Completed));
+}
+
+#[test]
+fn a_deadline_counts_from_the_pods_start() {
+    let mut plan = plan("p");
+    plan.active_deadline = Some(7);
+    let mut play = Play::of(&plan);
+    let name = play.name(0);
+    play.until(3).up(&name).until(100);
+    assert_eq!(
+        play.log[1..],
+        [format!("7 stop {name}"), format!("37 kill {name}")]
+    );
+}
+
+#[test]
+fn a_lost_sandbox_is_made_again() {
+    let mut play = Play::new(RestartPolicy::Always, &["i:init", "main"]);
+    play.up("init").exit("init", 0).up("main");
+    play.event(Event::SandboxGone);
+    play.exit("main", 137);
+    play.event(Event::SandboxReady);
+    play.check(&[
+        "0 start init",
+        "0 start main",
+        "0 kill main",
+        "0 sandbox",
+        "0 start init",
+    ]);
+    assert_eq!(play.pod.members[1].restarts, 1);
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Up(usize),
+    Fail(usize),
+    Exit(usize, i32),
+    Wait(u64),
+    Stop(u64),
+    SandboxGone,
+    SandboxReady,
+}
+
+fn step() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => (0..4usize).prop_map(Happening::Up),
+        1 => (0..4usize).prop_map(Happening::Fail),
+        4 => (0..4usize, prop_oneof![Just(0), Just(1), Just(137)]).prop_map(|(c, e)| Happening::Exit(c, e)),
+        2 => (1..400u64).prop_map(Happening::Wait),
+        1 => (0..40u64).prop_map(Happening::Stop),
+        1 => Just(Happening::SandboxGone),
+        1 => Just(Happening::SandboxReady),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, in whatever order the kernel delivers it.
+    #[test]
+    fn no_run_of_events_breaks_the_rules(
+        policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
+        steps in proptest::collection::vec(step(), 0..60),
+    ) {
+        let mut play = Play::new(policy, &["i:init", "s:side", "a", "b"]);
+        let mut stopped = false;
+        for step in steps {
+            let starting = |play: &Play, c: usize| play.pod.members[c].state == State::Starting;
+            let running = |play: &Play, c: usize| matches!(play.pod.members[c].state, State::Running { .. });
+            let before = play.log.len();
+            let name = |play: &Play, c: usize| play.name(c);
+            match step {
+                Happening::Up(c) if starting(&play, c) => { let n = name(&play, c); play.up(&n); }
+                Happening::Fail(c) if starting(&play, c) => {
+                    let fault = Fault::Start { id: "x".into(), message: "m".into() };
+                    play.event(Event::NotStarted { container: c, fault });
+                }
+                Happening::Exit(c, code) if running(&play, c) => { let n = name(&play, c); play.exit(&n, code); }
+                Happening::Wait(seconds) => { let end = play.now + seconds; play.until(end); }
+                Happening::Stop(grace) => { stopped = true; play.stop(Some(grace)); }
+                Happening::SandboxGone => play.event(Event::SandboxGone),
+                Happening::SandboxReady if play.pod.stage == Stage::Resurrecting => play.event(Event::SandboxReady),
+                _ => {}
+            }
+            let new = &play.log[before..];
+            prop_assert!(play.pod.members.iter().filter(|m| m.state == State::Starting).count() <= 1);
+            if stopped {
+                prop_assert!(new.iter().all(|line| !line.contains("start ") && !line.contains("sandbox")), "{new:?}");
+            }
+            if policy == RestartPolicy::Never {
+                let mains: u32 = play.pod.members.iter().filter(|m| m.role == ContainerRole::Main).map(|m| m.restarts).sum();
+                prop_assert_eq!(mains, 0);
+            }
+            let ends = play.log.iter().filter(|line| line.ends_with(" end")).count();
+            prop_assert!(ends <= 1);
+            prop_assert_eq!(ends == 1, matches!(play.pod.stage, Stage::Over(_)));
+            prop_assert!(play.told.len() <= 1);
+        }
+        // A stopped pod whose processes obey SIGKILL always ends.
+        play.stop(Some(1));
+        for _ in 0..20 {
+            for c in 0..4 {
+                if play.pod.members[c].state == State::Starting { let n = play.name(c); play.up(&n); }
+                let killed = matches!(play.pod.members[c].state, State::Running { told: Told::Kill, .. });
+                if killed { let n = play.name(c); play.exit(&n, 137); }
+            }
+            let end = play.now + 3;
+            play.until(end);
+        }
+        prop_assert!(matches!(play.pod.stage, Stage::Over(_)), "{:?}", play.pod.stage);
+    }
+}

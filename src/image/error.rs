@@ -1,0 +1,184 @@
+//! What can go wrong with images, and what kind of failure it is.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::digest::Digest;
+use super::{layer, load, manifest, registry};
+
+/// Why an image cannot be found, pulled, loaded or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Files(#[from] crate::sys::fs::Error),
+    #[error("no space left for images in {dir:?}")]
+    NoSpace {
+        dir: PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the record {path:?} of the image store is damaged")]
+    Record {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    #[error("cannot use the image `{image}`")]
+    Manifest {
+        image: String,
+        source: manifest::Error,
+    },
+    #[error("cannot use layer {layer} of the image `{image}`")]
+    Layer {
+        image: String,
+        layer: Digest,
+        source: layer::Error,
+    },
+    #[error("cannot load images from {archive}")]
+    Load {
+        archive: String,
+        source: load::Error,
+    },
+    #[error("the image `{0}` is not stored here")]
+    NotStored(String),
+    #[error("images of `kplay.local` are made by kplay itself, and `{0}` is none that it has")]
+    NotEmbedded(String),
+    #[error("the id `{prefix}` fits more than one image: {}", ids.join(", "))]
+    AmbiguousId { prefix: String, ids: Vec<String> },
+    #[error("the image `{image}` is used by a pod")]
+    InUse { image: String },
+    #[error("a worker thread of the pull ended early")]
+    Worker(#[source] io::Error),
+}
+
+/// Kinds of failure, for exit codes and remedies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The registry does not have the image.
+    NotFound,
+    /// The registry wants other credentials, or none are enough.
+    Unauthorized,
+    /// Nothing answers at the registry's address, or its name has none.
+    Unreachable,
+    /// The registry's certificate is not trusted, or what answers does not speak TLS.
+    Tls,
+    /// The registry fails, or asks to come back later.
+    Registry,
+    /// What came is not what its digest or size says.
+    Corrupt,
+    /// A kind of image or archive that kplay does not run.
+    Unsupported,
+    /// There is no image for this machine.
+    Platform,
+    /// A layer that tries to write where it must not, or is too big.
+    Hostile,
+    NoSpace,
+    /// A reference or id that the store does not have, or that is not one image.
+    NotStored,
+    InUse,
+    /// The file system or this machine.
+    Machine,
+}
+
+impl Error {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NoSpace { .. } => Class::NoSpace,
+            Self::Registry(e) => e.class(),
+            Self::Manifest { source, .. } => manifest_class(source),
+            Self::Layer { source, .. } => layer_class(source),
+            Self::Load { source, .. } => source.class(),
+            Self::NotStored(_) | Self::NotEmbedded(_) | Self::AmbiguousId { .. } => {
+                Class::NotStored
+            }
+            Self::InUse { .. } => Class::InUse,
+            Self::Files(_) | Self::Record { .. } | Self::Worker(_) => Class::Machine,
+        }
+    }
+
+    /// A remedy, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.class() {
+            Class::Tls => Some(
+                "if the registry's certificate is of a private authority, name its certificates in SSL_CERT_FILE or \
+                 SSL_CERT_DIR; a registry without TLS, or one to be trusted anyway, needs TLS verification turned off",
+            ),
+            Class::Unauthorized => Some("the image may be private, or its name misspelt"),
+            Class::NoSpace => {
+                Some("remove images that are not needed, or use another folder for kplay's data")
+            }
+            Class::Corrupt => {
+                Some("try again; if it stays so, the registry's or archive's copy is damaged")
+            }
+            Class::NotFound
+            | Class::Unreachable
+            | Class::Registry
+            | Class::Unsupported
+            | Class::Platform
+            | Class::Hostile
+            | Class::NotStored
+            | Class::InUse
+            | Class::Machine => None,
+        }
+    }
+
+    /// Names a full disk as such, wherever it was met.
+    pub(super) fn naming_no_space(self, dir: &std::path::Path) -> Self {
+        let full = |e: &io::Error| {
+            matches!(
+                e.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(full) {
+                let (dir, source) = (dir.to_owned(), Box::new(self));
+                return Self::NoSpace { dir, source };
+            }
+            cause = error.source();
+        }
+        self
+    }
+}
+
+pub(super) fn manifest_class(error: &manifest::Error) -> Class {
+    use manifest::Error as E;
+    match error {
+        E::Schema1 | E::MediaType(_) => Class::Unsupported,
+        E::OtherPlatform { .. } | E::NoPlatform { .. } => Class::Platform,
+        E::TooBig { .. } | E::TooManyLayers(_) | E::Nested => Class::Hostile,
+        E::Json { .. } | E::Digest { .. } | E::LayerCount { .. } => Class::Corrupt,
+    }
+}
+
+pub(super) fn layer_class(error: &layer::Error) -> Class {
+    use super::unpack::{Error as U, MalformedArchive};
+    use layer::Error as E;
+    match error {
+        E::Digest { .. }
+        | E::DiffId { .. }
+        | E::Truncated { .. }
+        | E::TooLong { .. }
+        | E::Inflate(_) => Class::Corrupt,
+        E::Compression(_) => Class::Unsupported,
+        E::Bomb { .. } => Class::Hostile,
+        E::Read(_) | E::Thread(_) => Class::Machine,
+        E::Unpack(e) => match e {
+            U::Escape { .. }
+            | U::LinkEscape { .. }
+            | U::LinkTarget { .. }
+            | U::Root { .. }
+            | U::Whiteout { .. }
+            | U::TooMany { .. } => Class::Hostile,
+            U::Kind { .. } => Class::Unsupported,
+            U::Archive(MalformedArchive::Read(_)) | U::Write { .. } | U::Prepare(_) => {
+                Class::Machine
+            }
+            U::Archive(_) => Class::Corrupt,
+        },
+    }
+}

@@ -1,0 +1,477 @@
+//! Manifests, indexes and configurations: read once from JSON into what the rest of `image` needs. The bytes
+//! themselves are kept verbatim by the store.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::digest::{Digest, InvalidDigest};
+use super::platform::Platform;
+use crate::model::image::ImageConfig;
+
+/// Most bytes of a manifest or index. containers/image has the same limit.
+pub(super) const MOST_MANIFEST_BYTES: u64 = 4 << 20;
+/// Most bytes of a configuration.
+pub(super) const MOST_CONFIG_BYTES: u64 = 8 << 20;
+/// Most layers of an image: overlayfs takes no more.
+pub(super) const MOST_LAYERS: usize = 500;
+
+/// What the registry is asked for.
+pub(super) const ACCEPTED: &[&str] = &[OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// Why a manifest, index or configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the {what} is not valid JSON of its kind")]
+    Json {
+        what: &'static str,
+        source: serde_json::Error,
+    },
+    #[error("the {what} names the digest of a {of} that cannot be used")]
+    Digest {
+        what: &'static str,
+        of: &'static str,
+        source: InvalidDigest,
+    },
+    #[error("the {what} has more than {most} bytes")]
+    TooBig { what: &'static str, most: u64 },
+    #[error("manifests of schema version 1 are not supported; they are obsolete since 2017")]
+    Schema1,
+    #[error("it is of the type `{0}`, which is not a container image")]
+    MediaType(String),
+    #[error("it has {0} layers; the most is {MOST_LAYERS}")]
+    TooManyLayers(usize),
+    #[error("the manifest has {layers} layers, but the configuration has {diff_ids}")]
+    LayerCount { layers: usize, diff_ids: usize },
+    #[error("an index within an index within an index")]
+    Nested,
+    #[error("the image is for {offered}, and this machine needs {wanted}")]
+    OtherPlatform { wanted: Platform, offered: Platform },
+    #[error("there is no image for {wanted}; there is: {}", list(offered))]
+    NoPlatform {
+        wanted: Platform,
+        offered: Vec<Platform>,
+    },
+}
+
+fn list(platforms: &[Platform]) -> String {
+    if platforms.is_empty() {
+        return "nothing".into();
+    }
+    let names: Vec<String> = platforms.iter().map(Platform::to_string).collect();
+    names.join(", ")
+}
+
+/// Content that is fetched by its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Descriptor {
+    pub(super) media_type: String,
+    pub(super) digest: Digest,
+    /// Bytes.
+    pub(super) size: u64,
+}
+
+/// An image for one platform.
+#[derive(Clone, Debug)]
+pub(super) struct Manifest {
+    pub(super) config: Descriptor,
+    /// Lowest first.
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// One of an index's images.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) descriptor: Descriptor,
+    pub(super) platform: Option<Platform>,
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// What is under a reference.
+#[derive(Clone, Debug)]
+pub(super) enum Document {
+    Image(Manifest),
+    Index(Vec<Entry>),
+}
+
+/// An image's configuration, as far as kplay reads it.
+#[derive(Clone, Debug)]
+pub(super) struct Configuration {
+    pub(super) config: ImageConfig,
+    /// Lowest first.
+    pub(super) diff_ids: Vec<Digest>,
+    /// RFC 3339, as the image has it.
+    pub(super) created: Option<String>,
+    pub(super) platform: Platform,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDocument {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    config: Option<RawDescriptor>,
+    layers: Option<Vec<RawDescriptor>>,
+    manifests: Option<Vec<RawDescriptor>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDescriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: String,
+    size: u64,
+    platform: Option<RawPlatform>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct RawPlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    variant: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawConfiguration {
+    config: Option<RawConfig>,
+    rootfs: Option<RawRootFs>,
+    created: Option<String>,
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawConfig {
+    env: Option<Vec<String>>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    user: Option<String>,
+    working_dir: Option<String>,
+    stop_signal: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct RawRootFs {
+    diff_ids: Option<Vec<String>>,
+}
+
+impl Document {
+    /// Reads a manifest or an index; which of the two is told by its content where it has no media type.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let what = "manifest";
+        within(bytes, what, MOST_MANIFEST_BYTES)?;
+        let raw: RawDocument =
+            serde_json::from_slice(bytes).map_err(|source| Error::Json { what, source })?;
+        match (
+            raw.schema_version,
+            raw.media_type.as_deref().unwrap_or_default(),
+        ) {
+            (Some(1), _) => return Err(Error::Schema1),
+            (_, "" | OCI_MANIFEST | OCI_INDEX | DOCKER_MANIFEST | DOCKER_LIST) => {}
+            (_, other) => return Err(Error::MediaType(other.to_owned())),
+        }
+        match raw {
+            // A document that claims to be both would be read differently by different tools.
+            RawDocument {
+                config: None,
+                layers: None,
+                manifests: Some(manifests),
+                ..
+            } => Ok(Self::Index(
+                manifests.into_iter().map(entry).collect::<Result<_, _>>()?,
+            )),
+            RawDocument {
+                config: Some(config),
+                layers,
+                manifests: None,
+                ..
+            } => {
+                let layers = layers.unwrap_or_default();
+                if layers.len() > MOST_LAYERS {
+                    return Err(Error::TooManyLayers(layers.len()));
+                }
+                let config = descriptor(config, "configuration")?;
+                check_config_type(&config.media_type)?;
+                let layers = layers.into_iter().map(layer).collect::<Result<_, _>>()?;
+                Ok(Self::Image(Manifest { config, layers }))
+            }
+            _ => Err(Error::MediaType("neither a manifest nor an index".into())),
+        }
+    }
+}
+
+impl Configuration {
+    /// Reads a configuration.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let what = "configuration";
+        within(bytes, what, MOST_CONFIG_BYTES)?;
+        let raw: RawConfiguration =
+            serde_json::from_slice(bytes).map_err(|source| Error::Json { what, source })?;
+        let diff_ids = raw
+            .rootfs
+            .and_then(|rootfs| rootfs.diff_ids)
+            .unwrap_or_default();
+        if diff_ids.len() > MOST_LAYERS {
+            return Err(Error::TooManyLayers(diff_ids.len()));
+        }
+        let diff_ids = diff_ids
+            .iter()
+            .map(|text| digest(text, what, "layer"))
+            .collect::<Result<_, _>>()?;
+        let config = raw.config.unwrap_or_default();
+        Ok(Self {
+            diff_ids,
+            created: raw.created,
+            platform: Platform {
+                os: raw.os.unwrap_or_default(),
+                architecture: raw.architecture.unwrap_or_default(),
+                variant: raw.variant.unwrap_or_default(),
+            },
+            config: ImageConfig {
+                env: config.env.unwrap_or_default(),
+                entrypoint: config.entrypoint.unwrap_or_default(),
+                cmd: config.cmd.unwrap_or_default(),
+                user: config.user.unwrap_or_default(),
+                working_dir: config.working_dir.unwrap_or_default(),
+                stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
+                labels: config.labels.unwrap_or_default(),
+            },
+        })
+    }
+
+    /// Checks that the configuration belongs to a manifest of so many layers.
+    pub(super) fn check_layers(&self, layers: usize) -> Result<(), Error> {
+        let diff_ids = self.diff_ids.len();
+        if layers == diff_ids {
+            Ok(())
+        } else {
+            Err(Error::LayerCount { layers, diff_ids })
+        }
+    }
+
+    /// Checks that the image runs on `wanted`. An image that does not say what it is for is taken.
+    pub(super) fn check_platform(&self, wanted: &Platform) -> Result<(), Error> {
+        let unsaid = self.platform.os.is_empty() || self.platform.architecture.is_empty();
+        if unsaid || wanted.rank(&self.platform).is_some() {
+            return Ok(());
+        }
+        Err(Error::OtherPlatform {
+            wanted: wanted.clone(),
+            offered: self.platform.clone(),
+        })
+    }
+}
+
+/// The entry that fits best; the first of those that fit as well. An only entry without a platform fits.
+pub(super) fn choose<'a>(entries: &'a [Entry], wanted: &Platform) -> Result<&'a Entry, Error> {
+    if let [only] = entries
+        && only.platform.is_none()
+    {
+        return Ok(only);
+    }
+    let ranked = entries.iter().filter_map(|entry| {
+        let rank = wanted.rank(entry.platform.as_ref()?)?;
+        Some((rank, entry))
+    });
+    let best = ranked.min_by_key(|(rank, _)| *rank);
+    best.map(|(_, entry)| entry).ok_or_else(|| {
+        let known = |platform: &Platform| platform.architecture != "unknown";
+        Error::NoPlatform {
+            wanted: wanted.clone(),
+            offered: entries
+                .iter()
+                .filter_map(|e| e.platform.clone())
+                .filter(known)
+                .collect(),
+        }
+    })
+}
+
+fn within(bytes: &[u8], what: &'static str, most: u64) -> Result<(), Error> {
+    if bytes.len() as u64 <= most {
+        Ok(())
+    } else {
+        Err(Error::TooBig { what, most })
+    }
+}
+
+fn digest(text: &str, what: &'static str, of: &'static str) -> Result<Digest, Error> {
+    Digest::parse(text).map_err(|source| Error::Digest { what, of, source })
+}
+
+fn descriptor(raw: RawDescriptor, of: &'static str) -> Result<Descriptor, Error> {
+    Ok(Descriptor {
+        digest: digest(&raw.digest, "manifest", of)?,
+        media_type: raw.media_type,
+        size: raw.size,
+    })
+}
+
+fn entry(raw: RawDescriptor) -> Result<Entry, Error> {
+    let platform = raw.platform.as_ref().map(|platform| Platform {
+        os: platform.os.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone().unwrap_or_default(),
+    });
+    let annotations = raw.annotations.clone().unwrap_or_default();
+    Ok(Entry {
+        descriptor: descriptor(raw, "manifest")?,
+        platform,
+        annotations,
+    })
+}
+
+fn layer(raw: RawDescriptor) -> Result<Descriptor, Error> {
+    let layer = descriptor(raw, "layer")?;
+    // The compression is told by the bytes; the type only tells a file system layer from something else.
+    let known = [
+        "application/vnd.oci.image.layer.",
+        "application/vnd.docker.image.rootfs.",
+    ];
+    if known
+        .iter()
+        .any(|prefix| layer.media_type.starts_with(prefix))
+    {
+        Ok(layer)
+    } else {
+        Err(Error::MediaType(layer.media_type))
+    }
+}
+
+/// Refuses what is stored in registries and is no image: charts, signatures, WebAssembly.
+fn check_config_type(media_type: &str) -> Result<(), Error> {
+    match media_type {
+        "application/vnd.oci.image.config.v1+json"
+        | "application/vnd.docker.container.image.v1+json" => Ok(()),
+        other => Err(Error::MediaType(other.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+    fn manifest(config_type: &str, layer_type: &str) -> String {
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"{config_type}","digest":"sha256:{HEX}","size":1}},
+            "layers":[{{"mediaType":"{layer_type}","digest":"sha256:{HEX}","size":2}}]}}"#
+        )
+    }
+
+    #[test]
+    fn a_document_is_an_image_or_an_index_or_an_error() {
+        let check = |text: &str, expected: &str| {
+            let found = match Document::parse(text.as_bytes()) {
+                Ok(Document::Image(manifest)) => format!("{} layers", manifest.layers.len()),
+                Ok(Document::Index(entries)) => format!("{} entries", entries.len()),
+                Err(e) => e.to_string(),
+            };
+            assert!(found.starts_with(expected), "{text}: {found}");
+        };
+        check(&manifest(CONFIG, LAYER), "1 layers");
+        check(r#"{"schemaVersion":2,"manifests":[]}"#, "0 entries");
+        check(
+            r#"{"schemaVersion":1,"fsLayers":[]}"#,
+            "manifests of schema version 1",
+        );
+        check(
+            &manifest("application/vnd.cncf.helm.config.v1+json", LAYER),
+            "it is of the type `application/vnd.cncf",
+        );
+        check(
+            &manifest(CONFIG, "text/plain"),
+            "it is of the type `text/plain`",
+        );
+        check(
+            &manifest(CONFIG, LAYER).replace(HEX, "../../etc"),
+            "the manifest names the digest",
+        );
+        check(r#"{"schemaVersion":2}"#, "it is of the type `neither");
+        check(
+            &manifest(CONFIG, LAYER).replace("\"layers\"", "\"manifests\":[],\"layers\""),
+            "it is of the type `neither",
+        );
+        check("{", "the manifest is not valid JSON");
+        check(&" ".repeat((4 << 20) + 1), "the manifest has more than");
+    }
+
+    #[test]
+    fn a_configuration_may_have_null_for_nothing() {
+        let text = format!(
+            r#"{{"created":"2024-01-01T00:00:00Z","os":"linux","architecture":"arm64","variant":"v8",
+            "config":{{"Env":null,"Entrypoint":["/a"],"Cmd":null,"User":"1:2","WorkingDir":"/w","Labels":null,"StopSignal":""}},
+            "rootfs":{{"type":"layers","diff_ids":["sha256:{HEX}"]}}}}"#
+        );
+        let read = Configuration::parse(text.as_bytes()).expect("a configuration");
+        assert_eq!(read.config.entrypoint, ["/a"]);
+        assert_eq!(
+            (read.config.user.as_str(), read.config.working_dir.as_str()),
+            ("1:2", "/w")
+        );
+        assert_eq!(read.config.stop_signal, None);
+        assert_eq!(read.platform.to_string(), "linux/arm64/v8");
+        assert!(read.check_layers(1).is_ok() && read.check_layers(2).is_err());
+        let wanted = |text| Platform::parse(text).expect("a platform");
+        assert!(read.check_platform(&wanted("arm64")).is_ok());
+        assert!(read.check_platform(&wanted("amd64")).is_err());
+        assert!(Configuration::parse(b"{}").is_ok_and(|c| c.diff_ids.is_empty()));
+    }
+
+    #[test]
+    fn the_best_platform_of_an_index_is_chosen() {
+        let check = |offered: &[&str], wanted: &str, expected: Result<usize, &str>| {
+            let entries: Vec<Entry> = offered
+                .iter()
+                .enumerate()
+                .map(|(i, platform)| Entry {
+                    descriptor: Descriptor {
+                        media_type: String::new(),
+                        digest: Digest::of(&[]),
+                        size: i as u64,
+                    },
+                    platform: Platform::parse(platform).ok(),
+                    annotations: BTreeMap::new(),
+                })
+                .collect();
+            let wanted = Platform::parse(wanted).expect("a platform");
+            let chosen = choose(&entries, &wanted).map(|e| e.descriptor.size as usize);
+            assert_eq!(
+                chosen.map_err(|e| e.to_string()),
+                expected.map_err(str::to_owned)
+            );
+        };
+        check(
+            &["linux/arm/v6", "linux/arm/v7", "linux/arm/v8"],
+            "linux/arm/v7",
+            Ok(1),
+        );
+        check(&["linux/arm/v5", "linux/arm/v6"], "linux/arm/v7", Ok(1));
+        check(&["linux/amd64", "linux/amd64"], "amd64", Ok(0));
+        check(&[""], "amd64", Ok(0));
+        check(
+            &["linux/arm64", "unknown/unknown"],
+            "amd64",
+            Err("there is no image for linux/amd64; there is: linux/arm64"),
+        );
+        check(
+            &[],
+            "amd64",
+            Err("there is no image for linux/amd64; there is: nothing"),
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Writes a layer's archive into a folder, trusting nothing in it.
+//!
+//! - Every path is cleaned of `.` and `..` first; one that leaves the root is an error that names it. Then the
+//!   kernel resolves its parents within the layer's folder ([`crate::sys::beneath`]), so that a symbolic link in the
+//!   layer leads where it would lead in the container, and never out.
+//! - A later entry replaces an earlier one, as in `tar`; a folder onto a folder only changes its attributes.
+//! - `.wh.NAME` becomes overlayfs' whiteout, `.wh..wh..opq` its mark of an opaque folder. A whiteout hides what lower
+//!   layers have, never what its own layer has.
+//! - Owner, mode (with setuid), times and devices are kept. Of extended attributes `security.capability`, POSIX ACLs
+//!   and `user.*` are; the others mean something to the host (`trusted.overlay.*` would steer the mount) and are not.
+//! - Parents that the archive does not have are made 0755 and root's, as the root itself is if it has no entry.
+//!
+//! What is unpacked is not yet to be trusted: `layer` checks the digests after it.
+
+pub(super) mod archive;
+pub(super) mod path;
+mod pax;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+
+pub use archive::MalformedArchive;
+
+use archive::{Archive, Source};
+use writer::Writer;
+
+/// How much a layer may be. Generous for real images, and finite for hostile ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries of the archive.
+    pub entries: u64,
+    /// Bytes that all paths of folders have together: they are held in memory until their times are set.
+    pub folder_bytes: u64,
+}
+
+impl Limits {
+    /// Ten million entries, and 256 MiB of folders' paths.
+    pub const USUAL: Self = Self {
+        entries: 10_000_000,
+        folder_bytes: 256 << 20,
+    };
+}
+
+/// How a layer marks what it hides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marks {
+    /// `trusted.overlay.*`: for mounts made by root.
+    Trusted,
+    /// `user.overlay.*`: for mounts made in a user namespace with `userxattr`.
+    User,
+}
+
+impl Marks {
+    /// The marks that this process's mounts read: rootless ones cannot set `trusted.*`.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        if crate::sys::beneath::in_initial_user_namespace() {
+            Self::Trusted
+        } else {
+            Self::User
+        }
+    }
+
+    fn opaque(self) -> &'static [u8] {
+        match self {
+            Self::Trusted => b"trusted.overlay.opaque",
+            Self::User => b"user.overlay.opaque",
+        }
+    }
+}
+
+/// Why an archive cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the entry `{path}` leaves the root filesystem")]
+    Escape { path: String },
+    #[error("the entry `{path}` is a hard link to `{target}`, which leaves the root filesystem")]
+    LinkEscape { path: String, target: String },
+    #[error("the entry `{path}` is a hard link to `{target}`, which the layer does not have")]
+    LinkTarget { path: String, target: String },
+    #[error("the entry `{path}` replaces the root filesystem itself")]
+    Root { path: String },
+    #[error("the entry `{path}` is not something a whiteout can hide")]
+    Whiteout { path: String },
+    #[error("the entry `{path}` is of a kind that layers cannot have (`{kind}`)")]
+    Kind { path: String, kind: char },
+    #[error("the layer has more than {most} {what}")]
+    TooMany { what: &'static str, most: u64 },
+    #[error("cannot {verb} `{path}`")]
+    Write {
+        verb: &'static str,
+        path: String,
+        source: io::Error,
+    },
+    #[error("cannot prepare the layer's folder")]
+    Prepare(#[source] io::Error),
+    #[error(transparent)]
+    Archive(#[from] MalformedArchive),
+}
+
+/// Unpacks an archive into an empty folder of the caller's own, and reads it to its end.
+///
+/// Runs in a thread of its own, whose umask it changes.
+///
+/// # Errors
+/// Why not. The folder is then to be removed.
+pub(super) fn unpack(
+    source: impl Source,
+    folder: &Path,
+    marks: Marks,
+    limits: &Limits,
+) -> Result<(), Error> {
+    crate::sys::beneath::clear_thread_umask().map_err(Error::Prepare)?;
+    let mut writer = Writer::new(folder, marks, limits)?;
+    let mut archive = Archive::new(source);
+    let mut entries = 0;
+    while let Some(entry) = archive.next()? {
+        entries += 1;
+        if entries > limits.entries {
+            let (what, most) = ("entries", limits.entries);
+            return Err(Error::TooMany { what, most });
+        }
+        writer.write(&entry, &mut archive)?;
+    }
+    writer.finish()?;
+    // The digest covers everything, also what follows the end of the archive.
+    archive.drain()?;
+    Ok(())
+}
+
+/// A path of an archive as text for a message: on one line, and not endless.
+pub(super) fn shown(path: &[u8]) -> String {
+    const LONGEST: usize = 300;
+    let text = String::from_utf8_lossy(path);
+    let mut shown: String = text
+        .chars()
+        .take(LONGEST)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,304 @@
+//! One container to its plan.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::super::node::At;
+use super::super::report::Report;
+use super::pod::{PodScope, choice};
+use super::{env, ports, resources, security};
+use crate::model::names::{ContainerName, VolumeName};
+use crate::model::plan::{
+    ContainerPlan, ContainerRole, PullPolicy, TerminationMessagePolicy, VolumeMount,
+};
+use crate::model::reference::Reference;
+
+/// Makes the plan; `None` if anything that it cannot be without is wrong.
+pub(super) fn convert(
+    container: &core::Container,
+    at: At<'_>,
+    role: ContainerRole,
+    pod: &PodScope<'_>,
+) -> Option<ContainerPlan> {
+    let report = pod.scope.report;
+    let name = name(container, at, report);
+    let reference = reference(container, at, report);
+    check_init(container, role, at, report);
+    check_process(container, at, report);
+    let pull_policy = pull_policy(container, at, report);
+    let termination_message_policy = message_policy(container, at, report);
+    let message_path = container.termination_message_path.as_deref();
+    let host_network = pod.spec.host_network == Some(true);
+    let declared = container.ports.as_deref().unwrap_or_default();
+    let requirements = container.resources.clone().unwrap_or_default();
+    let env = env::convert(container, at, pod);
+    let ports = ports::convert(declared, host_network, at.field("ports"), report);
+    let mounts = mounts(
+        container.volume_mounts.as_deref().unwrap_or_default(),
+        at.field("volumeMounts"),
+        pod,
+    );
+    let resources = resources::convert(&requirements, at.field("resources"), report);
+    let security = security::container(container, pod.spec, at.key("securityContext"), report);
+    Some(ContainerPlan {
+        name: name?,
+        role,
+        image: container.image.clone()?,
+        reference: reference?,
+        pull_policy: pull_policy?,
+        command: container
+            .command
+            .clone()
+            .filter(|command| !command.is_empty()),
+        args: container.args.clone().filter(|args| !args.is_empty()),
+        working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
+        env,
+        ports,
+        mounts,
+        resources,
+        security,
+        termination_message_path: message_path.unwrap_or_default().into(),
+        termination_message_policy: termination_message_policy?,
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+    })
+}
+
+/// What a process cannot be started with.
+fn check_process(container: &core::Container, at: At<'_>, report: &Report) {
+    for (field, path) in [
+        (
+            "terminationMessagePath",
+            &container.termination_message_path,
+        ),
+        ("workingDir", &container.working_dir),
+    ] {
+        let path = path.as_deref().unwrap_or_default();
+        if !path.is_empty() && (!path.starts_with('/') || path.contains('\0')) {
+            let message = format!("`{field}` must be an absolute path, is `{path}`");
+            report.error(at.field(field), message);
+        }
+    }
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        let words = words.iter().flatten().enumerate();
+        for (index, _) in words.filter(|(_, word)| word.contains('\0')) {
+            let message = format!("`{field}` must not have a NUL character");
+            report.error(at.field(field).index(index), message);
+        }
+    }
+}
+
+fn pull_policy(container: &core::Container, at: At<'_>, report: &Report) -> Option<PullPolicy> {
+    let text = container.image_pull_policy.as_deref().unwrap_or_default();
+    let policies = [
+        ("Always", PullPolicy::Always),
+        ("IfNotPresent", PullPolicy::IfNotPresent),
+        ("Never", PullPolicy::Never),
+    ];
+    let place = at.field("imagePullPolicy");
+    choice(text, &policies, "imagePullPolicy", place, report)
+}
+
+fn message_policy(
+    container: &core::Container,
+    at: At<'_>,
+    report: &Report,
+) -> Option<TerminationMessagePolicy> {
+    let text = container
+        .termination_message_policy
+        .as_deref()
+        .unwrap_or_default();
+    let policies = [
+        ("File", TerminationMessagePolicy::File),
+        (
+            "FallbackToLogsOnError",
+            TerminationMessagePolicy::FallbackToLogsOnError,
+        ),
+    ];
+    let place = at.field("terminationMessagePolicy");
+    choice(text, &policies, "terminationMessagePolicy", place, report)
+}
+
+fn name(container: &core::Container, at: At<'_>, report: &Report) -> Option<ContainerName> {
+    if container.name.is_empty() {
+        report.error(at, "a container must have a `name`");
+        return None;
+    }
+    let parsed = ContainerName::parse(&container.name);
+    parsed
+        .map_err(|error| {
+            report.error(
+                at.field("name"),
+                format!("the container name `{}` {error}", container.name),
+            );
+        })
+        .ok()
+}
+
+fn reference(container: &core::Container, at: At<'_>, report: &Report) -> Option<Reference> {
+    let image = container.image.as_deref().unwrap_or_default();
+    if image.is_empty() {
+        report.error(
+            at.field("image"),
+            format!("container `{}` must have an `image`", container.name),
+        );
+        return None;
+    }
+    let place = at.field("image");
+    if image.trim() != image {
+        report.error(
+            place,
+            format!("the image `{image}` must not start or end with a space"),
+        );
+        return None;
+    }
+    Reference::parse(image)
+        .map_err(|error| {
+            report.error(
+                place,
+                format!("the image `{image}` cannot be used: {error}"),
+            );
+        })
+        .ok()
+}
+
+/// What only containers that stay may have.
+fn check_init(container: &core::Container, role: ContainerRole, at: At<'_>, report: &Report) {
+    let restart = container.restart_policy.as_deref().unwrap_or("Always");
+    if !["Always", "OnFailure", "Never"].contains(&restart) {
+        let message =
+            format!("`restartPolicy` must be `Always`, `OnFailure` or `Never`, is `{restart}`");
+        report.error(at.field("restartPolicy"), message);
+    }
+    if role != ContainerRole::Init {
+        return;
+    }
+    for field in [
+        "lifecycle",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+    ] {
+        if at.field(field).exists() {
+            let message = format!("an init container may not have `{field}`");
+            report.error_hint(
+                at.key(field),
+                message,
+                "only one with `restartPolicy: Always` (a sidecar) may",
+            );
+        }
+    }
+}
+
+fn mounts(mounts: &[core::VolumeMount], at: At<'_>, pod: &PodScope<'_>) -> Vec<VolumeMount> {
+    let report = pod.scope.report;
+    let mut paths = HashSet::new();
+    let mut converted = Vec::new();
+    for (index, mount) in mounts.iter().enumerate() {
+        let place = at.index(index);
+        let path = mount.mount_path.as_str();
+        check_mount_path(path, place, report);
+        if !path.is_empty() && !paths.insert(path.trim_end_matches('/')) {
+            report.error(
+                place.field("mountPath"),
+                format!("two volumes are mounted at `{path}`"),
+            );
+        }
+        check_volume_name(&mount.name, place, pod);
+        let sub_path = mount.sub_path.as_deref().filter(|path| !path.is_empty());
+        if let Some(sub_path) = sub_path {
+            if let Some(reason) = relative_path_fault(sub_path) {
+                report.error(place.field("subPath"), format!("`subPath` {reason}"));
+            }
+            if mount
+                .sub_path_expr
+                .as_deref()
+                .is_some_and(|path| !path.is_empty())
+            {
+                report.error(
+                    place.key("subPathExpr"),
+                    "`subPath` and `subPathExpr` exclude each other",
+                );
+            }
+        }
+        let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
+        if recursive != "Disabled" && mount.read_only != Some(true) {
+            report.error(
+                place.field("recursiveReadOnly"),
+                "`recursiveReadOnly` needs `readOnly: true`",
+            );
+        }
+        if let Ok(volume) = VolumeName::parse(&mount.name) {
+            converted.push(VolumeMount {
+                volume,
+                mount_path: path.into(),
+                read_only: mount.read_only == Some(true),
+                sub_path: sub_path.map(PathBuf::from),
+            });
+        }
+    }
+    converted
+}
+
+fn check_mount_path(path: &str, at: At<'_>, report: &Report) {
+    let place = at.field("mountPath");
+    if path.is_empty() {
+        report.error(place, "a mount must have a `mountPath`");
+    } else if !path.starts_with('/') {
+        report.error(
+            place,
+            format!("`mountPath` must be an absolute path, is `{path}`"),
+        );
+    } else if path.contains(':') || path.contains('\0') {
+        report.error(place, "`mountPath` must not have a `:`");
+    } else if path.split('/').any(|part| part == "..") {
+        report.error(place, "`mountPath` must not have `..`");
+    } else if path.trim_end_matches('/').is_empty() {
+        report.error(place, "a volume cannot be mounted at `/`");
+    }
+}
+
+fn check_volume_name(name: &str, at: At<'_>, pod: &PodScope<'_>) {
+    if name.is_empty() {
+        pod.scope
+            .report
+            .error(at, "a mount must have the `name` of a volume");
+        return;
+    }
+    if pod.volumes.contains(name) {
+        return;
+    }
+    let message = format!("there is no volume `{name}` in this pod");
+    // In the manifest's order, and never more than somebody may have meant.
+    let declared = pod.spec.volumes.iter().flatten().take(1000);
+    let volumes: Vec<&str> = declared.map(|volume| volume.name.as_str()).collect();
+    let hint = match (
+        super::super::decode::closest(name, &volumes),
+        volumes.as_slice(),
+    ) {
+        (Some(close), _) => format!("did you mean `{close}`?"),
+        (None, []) => "the pod has no `volumes`".to_owned(),
+        (None, volumes) => {
+            let shown = volumes.iter().take(10);
+            let list: Vec<String> = shown.map(|volume| format!("`{volume}`")).collect();
+            format!("its volumes are {}", list.join(", "))
+        }
+    };
+    pod.scope.report.error_hint(at.field("name"), message, hint);
+}
+
+/// What is wrong with a path that must stay within a volume.
+pub(super) fn relative_path_fault(path: &str) -> Option<&'static str> {
+    if path.starts_with('/') {
+        Some("must be a relative path")
+    } else if path.split('/').any(|part| part == "..") {
+        Some("must not have `..`")
+    } else if path.contains('\0') {
+        Some("must not have a NUL character")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,276 @@
+//! Controllers to the one pod that is played for them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+
+use super::super::node::At;
+use super::super::object::Kind;
+use super::super::report::Report;
+use super::super::selector::{Operator, Requirement, Selector};
+
+/// What a workload says about its pod.
+#[derive(Debug)]
+pub(in super::super) struct Workload {
+    pub(super) kind: Kind,
+    /// The pod's labels and annotations.
+    pub(super) metadata: ObjectMeta,
+    pub(super) spec: core::PodSpec,
+    /// Where `metadata` and `spec` of the pod are in the document.
+    pub(super) template: &'static str,
+    /// Where the workload's own fields are.
+    pub(super) controller: &'static str,
+    pub(super) selector: Option<LabelSelector>,
+    /// A StatefulSet's `serviceName`.
+    pub(super) service_name: Option<String>,
+    /// A StatefulSet's claims: mounts may name them.
+    pub(super) claims: Vec<String>,
+    /// A Job's `activeDeadlineSeconds` and `backoffLimit`.
+    pub(super) deadline: Option<i64>,
+    pub(super) backoff_limit: Option<i32>,
+}
+
+impl Workload {
+    fn new(kind: Kind, template: core::PodTemplateSpec) -> Option<Self> {
+        Some(Self {
+            kind,
+            metadata: template.metadata.unwrap_or_default(),
+            spec: template.spec?,
+            template: "spec.template",
+            controller: "spec",
+            selector: None,
+            service_name: None,
+            claims: Vec::new(),
+            deadline: None,
+            backoff_limit: None,
+        })
+    }
+
+    /// Whether the pod's end is its purpose.
+    pub(super) fn runs_to_completion(&self) -> bool {
+        matches!(self.kind, Kind::Job | Kind::CronJob)
+    }
+
+    /// The pod's name for the workload's.
+    pub(super) fn pod_name(&self, name: &str) -> String {
+        match self.kind {
+            Kind::Pod => name.to_owned(),
+            _ => format!("{name}-0"),
+        }
+    }
+
+    /// The labels that the controller would add.
+    pub(super) fn added_labels(&self, name: &str) -> Vec<(&'static str, String)> {
+        match self.kind {
+            Kind::StatefulSet => vec![
+                ("apps.kubernetes.io/pod-index", "0".to_owned()),
+                ("statefulset.kubernetes.io/pod-name", self.pod_name(name)),
+            ],
+            Kind::Job | Kind::CronJob => vec![
+                ("batch.kubernetes.io/job-name", name.to_owned()),
+                ("job-name", name.to_owned()),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
+pub(super) fn pod(pod: core::Pod) -> Workload {
+    Workload {
+        kind: Kind::Pod,
+        metadata: pod.metadata,
+        spec: pod.spec.unwrap_or_default(),
+        template: "",
+        controller: "",
+        selector: None,
+        service_name: None,
+        claims: Vec::new(),
+        deadline: None,
+        backoff_limit: None,
+    }
+}
+
+pub(super) fn deployment(object: apps::Deployment) -> Option<Workload> {
+    let spec = object.spec;
+    Some(Workload {
+        selector: Some(spec.selector),
+        ..Workload::new(Kind::Deployment, spec.template)?
+    })
+}
+
+pub(super) fn replica_set(object: apps::ReplicaSet) -> Option<Workload> {
+    let spec = object.spec;
+    Some(Workload {
+        selector: Some(spec.selector),
+        ..Workload::new(Kind::ReplicaSet, spec.template?)?
+    })
+}
+
+pub(super) fn replication_controller(object: core::ReplicationController) -> Option<Workload> {
+    let spec = object.spec?;
+    // Without a selector it is the template's labels, which always match.
+    let selector = spec.selector.map(|labels| LabelSelector {
+        match_labels: Some(labels),
+        ..LabelSelector::default()
+    });
+    Some(Workload {
+        selector,
+        ..Workload::new(Kind::ReplicationController, spec.template?)?
+    })
+}
+
+pub(super) fn daemon_set(object: apps::DaemonSet) -> Option<Workload> {
+    let spec = object.spec;
+    Some(Workload {
+        selector: Some(spec.selector),
+        ..Workload::new(Kind::DaemonSet, spec.template)?
+    })
+}
+
+pub(super) fn stateful_set(object: apps::StatefulSet) -> Option<Workload> {
+    let spec = object.spec;
+    let claims = spec.volume_claim_templates.unwrap_or_default();
+    Some(Workload {
+        selector: Some(spec.selector),
+        service_name: spec.service_name.filter(|name| !name.is_empty()),
+        claims: claims
+            .into_iter()
+            .filter_map(|claim| claim.metadata.name)
+            .collect(),
+        ..Workload::new(Kind::StatefulSet, spec.template)?
+    })
+}
+
+pub(super) fn job(object: batch::Job) -> Option<Workload> {
+    of_job(Kind::Job, object.spec?)
+}
+
+pub(super) fn cron_job(object: batch::CronJob) -> Option<Workload> {
+    Some(Workload {
+        template: "spec.jobTemplate.spec.template",
+        controller: "spec.jobTemplate.spec",
+        ..of_job(Kind::CronJob, object.spec.job_template.spec?)?
+    })
+}
+
+fn of_job(kind: Kind, spec: batch::JobSpec) -> Option<Workload> {
+    Some(Workload {
+        deadline: spec.active_deadline_seconds,
+        backoff_limit: Some(spec.backoff_limit.unwrap_or(6)),
+        ..Workload::new(kind, spec.template)?
+    })
+}
+
+/// Checks the fields of the controller that are honoured.
+pub(super) fn check(
+    workload: &Workload,
+    at: At<'_>,
+    labels: &BTreeMap<String, String>,
+    report: &Report,
+) {
+    let controller = at.path(workload.controller);
+    let negative =
+        |field: &str| {
+            if controller.field(field).node.is_some_and(
+                |node| matches!(node.value, super::super::node::Value::Int(n) if n < 0),
+            ) {
+                report.error(
+                    controller.field(field),
+                    format!("`{field}` must not be negative"),
+                );
+            }
+        };
+    for field in [
+        "replicas",
+        "minReadySeconds",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "parallelism",
+        "completions",
+    ] {
+        negative(field);
+    }
+    match workload.kind {
+        Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet => {
+            check_selector(workload, controller, labels, report);
+        }
+        Kind::ReplicationController if workload.selector.is_some() => {
+            check_selector(workload, controller, labels, report);
+        }
+        Kind::CronJob => check_schedule(at, report),
+        _ => {}
+    }
+}
+
+fn check_selector(
+    workload: &Workload,
+    at: At<'_>,
+    labels: &BTreeMap<String, String>,
+    report: &Report,
+) {
+    let selector = workload.selector.clone().unwrap_or_default();
+    let pairs = selector.match_labels.unwrap_or_default();
+    let expressions = selector.match_expressions.unwrap_or_default();
+    if pairs.is_empty() && expressions.is_empty() {
+        let hint = "add `matchLabels` with the labels of the template";
+        report.error_hint(at.key("selector"), "`selector` is missing or empty", hint);
+        return;
+    }
+    let before = report.errors();
+    let mut requirements: Vec<Requirement> = pairs
+        .into_iter()
+        .map(|(key, value)| Requirement {
+            key,
+            operator: Operator::In(vec![value]),
+        })
+        .collect();
+    let expressions_at = at.path("selector.matchExpressions");
+    for (index, expression) in expressions.into_iter().enumerate() {
+        let values = expression.values.unwrap_or_default();
+        let operator = match (expression.operator.as_str(), values.is_empty()) {
+            ("In", false) => Operator::In(values),
+            ("NotIn", false) => Operator::NotIn(values),
+            ("Exists", true) => Operator::Exists,
+            ("DoesNotExist", true) => Operator::Missing,
+            _ => {
+                let message = "`operator` must be `In` or `NotIn` with `values`, or `Exists` or `DoesNotExist` without";
+                report.error(expressions_at.index(index).field("operator"), message);
+                continue;
+            }
+        };
+        requirements.push(Requirement {
+            key: expression.key,
+            operator,
+        });
+    }
+    if report.errors() == before && !Selector::new(requirements).matches(labels) {
+        let message = "`selector` does not match the labels of the pod template";
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("`{key}: {value}`"))
+            .collect();
+        let hint = match labels.is_empty() {
+            true => "add the labels to `template.metadata.labels`".to_owned(),
+            false => format!("the template has {}", labels.join(", ")),
+        };
+        report.error_hint(at.key("selector"), message, hint);
+    }
+}
+
+fn check_schedule(at: At<'_>, report: &Report) {
+    let schedule = at.path("spec.schedule");
+    let text = schedule
+        .node
+        .and_then(|node| node.as_str())
+        .unwrap_or_default();
+    if text.trim().is_empty() {
+        report.error(at.key("spec").key("schedule"), "`schedule` is missing");
+    } else if !text.starts_with('@') && text.split_whitespace().count() != 5 {
+        report.error_hint(
+            schedule,
+            format!("`{text}` is not a cron schedule"),
+            "it has five fields, such as `*/5 * * * *`",
+        );
+    }
+}

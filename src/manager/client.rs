@@ -1,0 +1,142 @@
+//! Talks to a running executor over its control socket. The server side is the executor's.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::error::Error;
+use crate::model::names::PodKey;
+use crate::protocol::{Exec, Reply, Request};
+use crate::state::pod_dir::PodDir;
+use crate::sys::socket::{Connection, Packet};
+
+/// What a command in a container reads and writes.
+#[derive(Debug)]
+pub enum ExecIo<'a> {
+    /// Descriptors of the caller's, of which the command gets copies. Without `Exec::tty`.
+    Streams {
+        stdin: BorrowedFd<'a>,
+        stdout: BorrowedFd<'a>,
+        stderr: BorrowedFd<'a>,
+    },
+    /// A terminal of its own. With `Exec::tty`.
+    Terminal,
+}
+
+/// A command that runs in a container. Readable (in poll's sense) when it has ended; dropped, it runs on.
+#[derive(Debug)]
+pub struct ExecSession {
+    pod: PodKey,
+    connection: Connection,
+    terminal: Option<OwnedFd>,
+}
+
+/// Sends a request. The executor answers on the connection and then closes it.
+///
+/// # Errors
+/// [`Error::NotRunning`] if nobody listens; [`Error::Control`].
+pub fn send(dir: &PodDir, request: &Request) -> Result<Connection, Error> {
+    send_with(dir, request, &[])
+}
+
+fn send_with(dir: &PodDir, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Connection, Error> {
+    let pod = dir.key().clone();
+    let connection = match Connection::connect(&dir.paths().control_socket()) {
+        Ok(connection) => connection,
+        Err(error) => {
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    Error::NotRunning { pod }
+                }
+                kind => Error::Control {
+                    pod,
+                    source: io::Error::new(kind, error),
+                },
+            });
+        }
+    };
+    let packet = serde_json::to_vec(request).expect("a request has no maps");
+    match connection.send(&packet, fds) {
+        Ok(()) => Ok(connection),
+        Err(source) => Err(Error::Control { pod, source }),
+    }
+}
+
+/// Starts a command in a container.
+///
+/// # Errors
+/// [`Error::NotRunning`], [`Error::Refused`] with the reason, [`Error::Control`].
+///
+/// # Panics
+/// `io` does not fit `exec.tty`.
+pub fn exec(dir: &PodDir, exec: Exec, io: &ExecIo<'_>) -> Result<ExecSession, Error> {
+    let fds = match io {
+        ExecIo::Streams {
+            stdin,
+            stdout,
+            stderr,
+        } => vec![*stdin, *stdout, *stderr],
+        ExecIo::Terminal => Vec::new(),
+    };
+    assert_eq!(exec.tty.is_some(), fds.is_empty(), "a terminal or streams");
+    let wants_terminal = exec.tty.is_some();
+    let mut session = ExecSession {
+        pod: dir.key().clone(),
+        connection: send_with(dir, &Request::Exec(exec), &fds)?,
+        terminal: None,
+    };
+    let (reply, mut fds) = session.receive()?;
+    match reply {
+        Reply::ExecStarted if fds.len() == usize::from(wants_terminal) => {
+            session.terminal = fds.pop();
+            Ok(session)
+        }
+        Reply::ExecStarted | Reply::ExecExited { .. } => Err(session.broken()),
+        Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
+    }
+}
+
+impl ExecSession {
+    /// The master side of the command's terminal, once, if it has one.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Waits for the command's end and returns its exit code: 128 + n for a signal.
+    ///
+    /// # Errors
+    /// [`Error::Control`] if the executor ended before the command was seen to.
+    pub fn wait(self) -> Result<u8, Error> {
+        match self.receive()?.0 {
+            Reply::ExecExited { code } => Ok(code),
+            Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
+            Reply::ExecStarted => Err(self.broken()),
+        }
+    }
+
+    fn receive(&self) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        let control = |source| Error::Control {
+            pod: self.pod.clone(),
+            source,
+        };
+        let Packet { bytes, fds } = self
+            .connection
+            .receive()
+            .map_err(control)?
+            .ok_or_else(|| control(io::ErrorKind::UnexpectedEof.into()))?;
+        let reply = serde_json::from_slice(&bytes).map_err(|e| control(e.into()))?;
+        Ok((reply, fds))
+    }
+
+    fn broken(&self) -> Error {
+        Error::Control {
+            pod: self.pod.clone(),
+            source: io::ErrorKind::InvalidData.into(),
+        }
+    }
+}
+
+impl AsFd for ExecSession {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}

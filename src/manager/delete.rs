@@ -1,0 +1,254 @@
+//! Takes pods and objects away.
+//!
+//! All pods at the same time: ask, wait, kill what does not end, clean up, remove the record last. A pod is marked
+//! before it is asked to end, so that the next command finishes what this one could not.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::error::Error;
+use super::report::{Event, Report, pod_object};
+use super::resolve::{self, Kind};
+use super::stop::{self, Grace, OnSignal};
+use super::{Manager, client};
+use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
+use crate::protocol::Request;
+use crate::state::lock::{Locks, Subject};
+use crate::state::object;
+use crate::state::pod_dir::{self, Found, LockedPodDir, PodDir};
+use crate::sys::fs;
+
+/// What is to go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A pod or another object. With a workload go its pods.
+    Object(ObjectKey),
+    /// All pods and objects of this kind in a namespace: `delete pods --all`.
+    AllOf {
+        kind: &'static str,
+        namespace: Namespace,
+    },
+    /// Everything in a namespace, or everywhere.
+    All(Option<Namespace>),
+}
+
+/// Whether the claims' folders go with the claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volumes {
+    Keep,
+    Delete,
+}
+
+/// Whether what is not there is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Error,
+    Ignore,
+}
+
+/// Whether the command waits until the pods are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    ForEnd,
+    /// `--wait=false`: they end by themselves, and the next command removes them.
+    No,
+}
+
+/// How to delete.
+#[derive(Clone, Copy, Debug)]
+pub struct DeleteOptions {
+    pub grace: Grace,
+    pub volumes: Volumes,
+    pub missing: Missing,
+    pub wait: Wait,
+}
+
+/// Takes the targets away. What is not there is told at the end; the rest is deleted all the same. The order of the
+/// events is that in which things are gone.
+///
+/// # Errors
+/// [`Error::NotFound`] for each target that is not there, unless that is to be ignored; what could not be removed;
+/// [`Error::Several`] of these; [`Error::Interrupted`].
+pub fn delete(
+    manager: &Manager,
+    targets: &[Target],
+    options: DeleteOptions,
+    report: Report<'_>,
+) -> Result<(), Error> {
+    let mut doomed = Doomed::default();
+    for target in targets {
+        doomed.add(manager, target)?;
+    }
+    let mut errors = match options.missing {
+        Missing::Ignore => Vec::new(),
+        Missing::Error => std::mem::take(&mut doomed.missing),
+    };
+    let subjects = doomed.pods.iter().cloned().map(Subject::Pod);
+    let objects = doomed.objects.iter().cloned().map(Subject::Object);
+    let locks = Locks::take(
+        &manager.layout,
+        subjects.chain(objects),
+        &manager.interrupt,
+        &mut |subject| report(Event::Waiting(subject.clone())),
+    )?;
+    errors.extend(delete_pods(manager, &locks, &doomed.pods, options, report)?);
+    for key in &doomed.objects {
+        match delete_object(manager, &locks, key, options.volumes) {
+            Ok(()) => report(Event::Deleted(key.clone())),
+            Err(error) => errors.push(error),
+        }
+    }
+    Error::all(errors)
+}
+
+/// What was found of the targets.
+#[derive(Debug, Default)]
+struct Doomed {
+    pods: BTreeSet<PodKey>,
+    objects: BTreeSet<ObjectKey>,
+    missing: Vec<Error>,
+}
+
+impl Doomed {
+    fn add(&mut self, manager: &Manager, target: &Target) -> Result<(), Error> {
+        match target {
+            Target::Object(key) if key.kind == "Pod" && key.group.is_empty() => {
+                let pod = PodName::parse(&key.name).ok().map(|name| PodKey {
+                    namespace: key.namespace.clone(),
+                    name,
+                });
+                match pod.filter(|pod| PodDir::new(&manager.layout, pod).exists()) {
+                    Some(pod) => {
+                        self.pods.insert(pod);
+                    }
+                    None => self.missing.push(not_found(key)),
+                }
+            }
+            Target::Object(key) => {
+                let owned = resolve::owned(&manager.layout, |owner| owner == key)?;
+                let there = fs::read_if_there(&manager.layout.object(key));
+                if there.map_err(crate::state::Error::from)?.is_some() {
+                    self.objects.insert(key.clone());
+                } else if owned.is_empty() {
+                    self.missing.push(not_found(key));
+                }
+                self.pods.extend(owned.into_iter().map(|(_, pod)| pod));
+            }
+            Target::AllOf { kind, namespace } => {
+                self.add_all(manager, Some(namespace), Some(kind))?;
+            }
+            Target::All(namespace) => self.add_all(manager, namespace.as_ref(), None)?,
+        }
+        Ok(())
+    }
+
+    fn add_all(
+        &mut self,
+        manager: &Manager,
+        namespace: Option<&Namespace>,
+        kind: Option<&str>,
+    ) -> Result<(), Error> {
+        let here = |other: &Namespace| namespace.is_none_or(|namespace| namespace == other);
+        // A corrupt object has no key to delete it by; `get` names its file.
+        let (records, _corrupt) = object::list(&manager.layout)?;
+        let wanted =
+            |key: &ObjectKey| kind.is_none_or(|kind| key.kind == kind) && here(&key.namespace);
+        let keys = records.into_iter().map(|record| record.key);
+        self.objects.extend(keys.filter(wanted));
+        for found in pod_dir::list(&manager.layout)? {
+            let dir = match found {
+                Found::Pod(dir) => dir,
+                Found::Nameless(error) => {
+                    self.missing.push(error.into());
+                    continue;
+                }
+            };
+            let owner_goes = || matches!(dir.record(), Ok(Some(record)) if wanted(&record.owner));
+            let all_pods = kind.is_none_or(|kind| kind == "Pod") && here(&dir.key().namespace);
+            if all_pods || owner_goes() {
+                self.pods.insert(dir.key().clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_found(key: &ObjectKey) -> Error {
+    let known = resolve::KINDS
+        .iter()
+        .find(|kind: &&Kind| kind.kind == key.kind && kind.group == key.group);
+    Error::NotFound {
+        kind: known.map_or_else(|| key.kind.to_ascii_lowercase(), resolve::full_plural),
+        name: key.name.clone(),
+    }
+}
+
+/// Returns what could not be done.
+pub(super) fn delete_pods(
+    manager: &Manager,
+    locks: &Locks,
+    keys: &BTreeSet<PodKey>,
+    options: DeleteOptions,
+    report: Report<'_>,
+) -> Result<Vec<Error>, Error> {
+    let mut errors = Vec::new();
+    let mut dirs: Vec<LockedPodDir<'_>> = Vec::new();
+    let now = Timestamp::now();
+    // Another command may have deleted one while this one waited for the lock: fine.
+    for dir in keys
+        .iter()
+        .filter_map(|key| locks.pod(key))
+        .filter(|dir| dir.exists())
+    {
+        match dir.mark_deleting(now) {
+            Ok(()) => {
+                report(Event::PodStopping(dir.key().clone()));
+                dirs.push(dir);
+            }
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    if options.wait == Wait::No {
+        dirs.retain(|dir| {
+            let asked = asked_to_end(dir, options.grace);
+            if asked {
+                report(Event::Deleted(pod_object(dir.key())));
+            }
+            !asked
+        });
+    }
+    let plain: Vec<&PodDir> = dirs.iter().map(|dir| &**dir).collect();
+    let stopped = stop::stop_all(manager, &plain, options.grace, OnSignal::Leave)?;
+    for (dir, stopped) in dirs.iter().zip(stopped) {
+        match stopped.and_then(|()| stop::remove(&manager.layout, dir)) {
+            Ok(()) => report(Event::Deleted(pod_object(dir.key()))),
+            Err(error) => errors.push(error),
+        }
+    }
+    Ok(errors)
+}
+
+/// Whether the pod's executor lives and was asked to end it.
+fn asked_to_end(dir: &PodDir, grace: Grace) -> bool {
+    let request = Request::Stop {
+        grace_period: grace.requested(),
+    };
+    matches!(dir.has_executor(), Ok(true)) && client::send(dir, &request).is_ok()
+}
+
+fn delete_object(
+    manager: &Manager,
+    locks: &Locks,
+    key: &ObjectKey,
+    volumes: Volumes,
+) -> Result<(), Error> {
+    if volumes == Volumes::Delete && key.kind == "PersistentVolumeClaim" {
+        let folder = manager.layout.volume(&key.namespace, &key.name);
+        crate::sys::unmount::beneath(&folder)
+            .and_then(|()| fs::remove_dir_all(&folder))
+            .map_err(crate::state::Error::from)?;
+    }
+    object::remove(locks, key)?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What has to be done to a pod or an object: recorded state and plan in, a step out. Pure.
+//!
+//! | on the machine | plan and images as recorded | different |
+//! | --- | --- | --- |
+//! | nothing | create | create |
+//! | runs | keep | replace |
+//! | ended as it should, or is a bare pod or a Job | keep | replace |
+//! | ended, and its owner would make a new one (Deployment, …) | replace | replace |
+//! | its executor died, or it is being deleted | replace | replace |
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::report::Change;
+use crate::model::image::Image;
+use crate::model::names::{ContainerName, ObjectKey};
+use crate::model::plan::PodPlan;
+use crate::model::status::Phase;
+use crate::protocol::Launch;
+use crate::state::record::SourceSet;
+
+/// Whether pods that are as they should be are restarted too (`--replace`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    Changed,
+    All,
+}
+
+/// What is known of a pod that is on the machine.
+#[derive(Clone, Debug)]
+pub struct Recorded<'a> {
+    pub owner: &'a ObjectKey,
+    pub sources: Option<&'a SourceSet>,
+    /// What it was started with; `None` after a reboot, or if it was started by a kplay that said it differently.
+    pub launch: Option<&'a Launch>,
+    pub life: Life,
+}
+
+/// What a recorded pod does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Its executor takes care of it.
+    Runs,
+    Ended(Ending),
+    /// Its executor died before the pod ended.
+    Abandoned,
+    /// Somebody has begun to delete it.
+    Deleting,
+}
+
+/// How a pod ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Succeeded,
+    Failed,
+}
+
+impl Life {
+    /// What a status says of a pod that nobody takes care of.
+    #[must_use]
+    pub fn without_executor(phase: Option<Phase>) -> Self {
+        match phase {
+            Some(Phase::Succeeded) => Self::Ended(Ending::Succeeded),
+            Some(Phase::Failed) => Self::Ended(Ending::Failed),
+            Some(Phase::Pending | Phase::Running) | None => Self::Abandoned,
+        }
+    }
+}
+
+/// What to do with a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodStep {
+    Create,
+    /// Stop what is there, then create.
+    Replace,
+    Keep,
+}
+
+impl PodStep {
+    /// In kubectl's words.
+    #[must_use]
+    pub fn change(self) -> Change {
+        match self {
+            Self::Create => Change::Created,
+            Self::Replace => Change::Configured,
+            Self::Keep => Change::Unchanged,
+        }
+    }
+}
+
+/// The pod is another owner's, who has nothing to do with the files at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub owner: ObjectKey,
+}
+
+/// The step for a pod.
+///
+/// # Errors
+/// It belongs to somebody else, unless all is to be replaced.
+pub fn pod_step(
+    recorded: Option<&Recorded<'_>>,
+    plan: &PodPlan,
+    images: &BTreeMap<ContainerName, Image>,
+    sources: Option<&SourceSet>,
+    replace: Replace,
+) -> Result<PodStep, Conflict> {
+    let Some(recorded) = recorded else {
+        return Ok(PodStep::Create);
+    };
+    if replace == Replace::All {
+        return Ok(PodStep::Replace);
+    }
+    let same_files = sources.is_some() && recorded.sources == sources;
+    if *recorded.owner != plan.owner && !same_files {
+        return Err(Conflict {
+            owner: recorded.owner.clone(),
+        });
+    }
+    let unchanged = recorded
+        .launch
+        .is_some_and(|launch| launch.plan == *plan && same_images(&launch.images, images));
+    Ok(if unchanged && may_stay(recorded.life, plan) {
+        PodStep::Keep
+    } else {
+        PodStep::Replace
+    })
+}
+
+fn may_stay(life: Life, plan: &PodPlan) -> bool {
+    match life {
+        Life::Runs => true,
+        Life::Ended(Ending::Succeeded) => true,
+        // A controller makes a new pod in the place of one that failed; nobody does for a bare pod, and a Job that
+        // failed stays failed.
+        Life::Ended(Ending::Failed) => plan.runs_to_completion || plan.owner.kind == "Pod",
+        Life::Abandoned | Life::Deleting => false,
+    }
+}
+
+/// By ID: layers may have moved when the image was loaded again.
+fn same_images(
+    recorded: &BTreeMap<ContainerName, Image>,
+    planned: &BTreeMap<ContainerName, Image>,
+) -> bool {
+    let ids = |images: &BTreeMap<ContainerName, Image>| -> Vec<(ContainerName, String)> {
+        images
+            .iter()
+            .map(|(name, image)| (name.clone(), image.id.clone()))
+            .collect()
+    };
+    ids(recorded) == ids(planned)
+}
+
+/// What becomes of an object that is not a pod.
+#[must_use]
+pub fn object_change(recorded: Option<&Value>, manifest: &Value) -> Change {
+    match recorded {
+        None => Change::Created,
+        Some(recorded) if recorded == manifest => Change::Unchanged,
+        Some(_) => Change::Configured,
+    }
+}

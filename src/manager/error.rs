@@ -1,0 +1,144 @@
+//! What can go wrong before a pod exists and after it has gone.
+
+use std::io;
+
+use crate::model::names::{ContainerName, ObjectKey, PodKey};
+use crate::model::reference::Reference;
+use crate::protocol::{FailureClass, LaunchFailure, Refusal};
+use crate::state;
+
+/// Why the manager could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was changed on the machine.
+    #[error("{} of the images cannot be had", .0.len())]
+    Images(Vec<MissingImage>),
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error("the pod `{pod}` belongs to {owner} of other files")]
+    Conflict { pod: PodKey, owner: ObjectKey },
+    #[error("cannot {verb}")]
+    Io {
+        verb: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot start an executor for the pod `{pod}`")]
+    Spawn { pod: PodKey, source: io::Error },
+    #[error("the executor of the pod `{pod}` died while it started the pod{}", said(.log))]
+    ExecutorDied {
+        pod: PodKey,
+        /// The end of what it wrote to its standard error.
+        log: String,
+    },
+    #[error("the pod `{pod}` did not start: {}", told(.failure))]
+    Launch { pod: PodKey, failure: LaunchFailure },
+    #[error("the pod `{pod}` failed: {reason}{}", said(.message))]
+    Workload {
+        pod: PodKey,
+        reason: String,
+        message: String,
+    },
+    #[error("timed out waiting for {what} of {}", names(.pods))]
+    TimedOut {
+        /// `the start`, `readiness`, …
+        what: &'static str,
+        pods: Vec<PodKey>,
+    },
+    #[error("interrupted by signal {signal}")]
+    Interrupted { signal: i32 },
+    /// As kubectl says it: `pods "web" not found`.
+    #[error("{kind} \"{name}\" not found")]
+    NotFound { kind: String, name: String },
+    #[error("`{name}` is more than one object: {}", .candidates.join(", "))]
+    Ambiguous {
+        name: String,
+        candidates: Vec<String>,
+    },
+    #[error("the kind `{0}` is not known")]
+    UnknownKind(String),
+    #[error("the executor of the pod `{pod}` lives on although it was killed")]
+    Undead { pod: PodKey },
+    #[error("cannot clean up after the pod `{pod}`")]
+    Leftovers {
+        pod: PodKey,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the pod `{pod}` is not running")]
+    NotRunning { pod: PodKey },
+    #[error("cannot talk to the executor of the pod `{pod}`")]
+    Control { pod: PodKey, source: io::Error },
+    #[error("{message}")]
+    Refused { reason: Refusal, message: String },
+    /// What was done is undone; `failures` is what could not be.
+    #[error("{cause}{}", if .failures.is_empty() { "" } else { "; not everything could be undone" })]
+    RolledBack {
+        #[source]
+        cause: Box<Self>,
+        failures: Vec<Self>,
+    },
+    #[error("{} operations failed, the first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
+    Several(Vec<Self>),
+}
+
+impl Error {
+    pub(super) fn io(verb: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { verb, source }
+    }
+
+    /// All of these, or nothing if there are none.
+    pub(super) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
+    /// Whose fault a failed launch is, which is also in what order several failures are told.
+    #[must_use]
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Launch { failure, .. } => failure.class,
+            Self::Workload { .. } => FailureClass::Workload,
+            Self::RolledBack { cause, .. } => cause.class(),
+            _ => FailureClass::Machine,
+        }
+    }
+}
+
+/// An image that is not there and cannot be pulled.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}: {message}")]
+pub struct MissingImage {
+    pub reference: Reference,
+    /// Who needs it.
+    pub containers: Vec<(PodKey, ContainerName)>,
+    /// The kubelet's: `ErrImageNeverPull`, `ErrImagePull`.
+    pub reason: &'static str,
+    pub message: String,
+    pub source: Option<super::images::SourceError>,
+}
+
+fn told(failure: &LaunchFailure) -> String {
+    let reason = &failure.reason;
+    match &failure.container {
+        Some(container) => format!(
+            "container `{container}`: {reason}{}",
+            said(&failure.message)
+        ),
+        None => format!("{reason}{}", said(&failure.message)),
+    }
+}
+
+fn said(message: &str) -> String {
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(": {message}")
+    }
+}
+
+fn names(pods: &[PodKey]) -> String {
+    let names: Vec<String> = pods.iter().map(|key| format!("`{key}`")).collect();
+    names.join(", ")
+}

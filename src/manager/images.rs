@@ -1,0 +1,298 @@
+//! Which image each container gets: everything is there, or nothing is changed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::error::{Error, MissingImage};
+use super::report::{Event, Report};
+use crate::image::{self, Hold, PullOptions, PullProgress, Store};
+use crate::model::image::Image;
+use crate::model::names::{ContainerName, PodKey};
+use crate::model::plan::{ContainerPlan, PodPlan, PullPolicy};
+use crate::model::reference::Reference;
+use crate::sys::poll::Interrupt;
+
+/// An error of the image store or of a registry; the command line knows its type.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where images come from.
+pub trait ImageSource {
+    /// An image that is on this machine.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError>;
+
+    /// Brings an image to this machine, or brings it up to date.
+    fn pull(
+        &self,
+        reference: &Reference,
+        progress: &dyn Fn(PullProgress),
+    ) -> impl Future<Output = Result<Image, SourceError>>;
+}
+
+/// The machine's own image store, and the registries.
+#[derive(Debug)]
+pub struct StoreImages<F> {
+    store: Store,
+    /// How to pull an image: with whose credentials, for which platform.
+    options: F,
+    /// What was found stays until the pods have been started.
+    _hold: Hold,
+}
+
+impl<F: Fn(&Reference) -> PullOptions> StoreImages<F> {
+    /// Images of this store, which nobody removes as long as this exists.
+    ///
+    /// # Errors
+    /// The store cannot be locked.
+    pub fn new(store: Store, options: F) -> Result<Self, SourceError> {
+        let hold = store.hold()?;
+        Ok(Self {
+            store,
+            options,
+            _hold: hold,
+        })
+    }
+}
+
+impl<F: Fn(&Reference) -> PullOptions> ImageSource for StoreImages<F> {
+    fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError> {
+        if is_toolbox(reference) {
+            return Ok(Some(self.store.toolbox()?));
+        }
+        Ok(self.store.find(reference)?)
+    }
+
+    async fn pull(
+        &self,
+        reference: &Reference,
+        progress: &dyn Fn(PullProgress),
+    ) -> Result<Image, SourceError> {
+        if is_toolbox(reference) {
+            return Ok(self.store.toolbox()?);
+        }
+        let options = (self.options)(reference);
+        Ok(image::pull(&self.store, reference, &options, progress).await?)
+    }
+}
+
+/// The image that is in this binary, under whatever tag.
+fn is_toolbox(reference: &Reference) -> bool {
+    reference.registry == "kplay.local" && reference.repository == "toolbox"
+}
+
+/// `--pull`, which replaces every container's own policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullOverride {
+    Always,
+    Missing,
+    Never,
+}
+
+/// Whether registries may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registries {
+    Allowed,
+    /// `--offline`: what is there has to do.
+    Forbidden,
+}
+
+/// The images of each pod's containers.
+pub type PodImages = BTreeMap<PodKey, BTreeMap<ContainerName, Image>>;
+
+/// One image that is wanted, by all that want it.
+#[derive(Debug)]
+struct Wanted<'a> {
+    policy: PullPolicy,
+    containers: Vec<(PodKey, &'a ContainerPlan)>,
+}
+
+/// Finds or pulls the images of all plans, the pulls at the same time.
+///
+/// # Errors
+/// [`Error::Images`] with all that cannot be had; [`Error::Interrupted`].
+pub(super) fn resolve(
+    plans: &[PodPlan],
+    source: &impl ImageSource,
+    pull: Option<PullOverride>,
+    registries: Registries,
+    interrupt: &Interrupt,
+    report: Report<'_>,
+) -> Result<PodImages, Error> {
+    let wanted = wanted(plans, pull);
+    let mut images = BTreeMap::new();
+    let mut missing = Vec::new();
+    let mut to_pull = Vec::new();
+    for (reference, wanted) in &wanted {
+        match source.find(reference) {
+            Ok(Some(image))
+                if wanted.policy != PullPolicy::Always || registries == Registries::Forbidden =>
+            {
+                images.insert(*reference, image);
+            }
+            Ok(found) => match refusal(wanted, registries) {
+                None => to_pull.push(*reference),
+                Some(message) => {
+                    debug_assert!(found.is_none(), "an image that is there is not refused");
+                    missing.push(wanted.missing(reference, "ErrImageNeverPull", message, None));
+                }
+            },
+            Err(error) => {
+                let message = format!("cannot look for the image `{reference}`");
+                missing.push(wanted.missing(reference, "ErrImagePull", message, Some(error)));
+            }
+        }
+    }
+    // What is known to be missing is told before anything is pulled.
+    if missing.is_empty() && !to_pull.is_empty() {
+        for (reference, result) in pull_all(&to_pull, source, interrupt, report)? {
+            match (result, wanted.get(reference)) {
+                (Ok(image), _) => {
+                    images.insert(reference, image);
+                }
+                (Err(error), Some(wanted)) => {
+                    let message = format!("failed to pull the image `{reference}`");
+                    missing.push(wanted.missing(reference, "ErrImagePull", message, Some(error)));
+                }
+                (Err(_), None) => debug_assert!(false, "only what is wanted is pulled"),
+            }
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Error::Images(missing));
+    }
+    Ok(by_pod(&wanted, &images))
+}
+
+/// The images that are there; those that are not, or cannot be looked for, are left out.
+pub(super) fn present(plans: &[PodPlan], source: &impl ImageSource) -> PodImages {
+    let wanted = wanted(plans, None);
+    let there = wanted.keys().filter_map(|reference| {
+        let image = source.find(reference).ok()??;
+        Some((*reference, image))
+    });
+    by_pod(&wanted, &there.collect())
+}
+
+fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<&Reference, Wanted<'_>> {
+    let mut all: BTreeMap<&Reference, Wanted<'_>> = BTreeMap::new();
+    for plan in plans {
+        for container in plan.all_containers() {
+            let policy = match pull {
+                None => container.pull_policy,
+                Some(PullOverride::Always) => PullPolicy::Always,
+                Some(PullOverride::Missing) => PullPolicy::IfNotPresent,
+                Some(PullOverride::Never) => PullPolicy::Never,
+            };
+            let wanted = all.entry(&container.reference).or_insert(Wanted {
+                policy,
+                containers: Vec::new(),
+            });
+            wanted.policy = stronger(wanted.policy, policy);
+            wanted.containers.push((plan.key(), container));
+        }
+    }
+    all
+}
+
+/// One container that may pull is enough for all that want the same image.
+fn stronger(a: PullPolicy, b: PullPolicy) -> PullPolicy {
+    match (a, b) {
+        (PullPolicy::Always, _) | (_, PullPolicy::Always) => PullPolicy::Always,
+        (PullPolicy::IfNotPresent, _) | (_, PullPolicy::IfNotPresent) => PullPolicy::IfNotPresent,
+        (PullPolicy::Never, PullPolicy::Never) => PullPolicy::Never,
+    }
+}
+
+/// Why a missing image may not be pulled; the first is the kubelet's own sentence.
+fn refusal(wanted: &Wanted<'_>, registries: Registries) -> Option<String> {
+    let image = wanted
+        .containers
+        .first()
+        .map(|(_, container)| &container.image)?;
+    if wanted.policy == PullPolicy::Never {
+        return Some(format!(
+            "Container image \"{image}\" is not present with pull policy of Never"
+        ));
+    }
+    match registries {
+        Registries::Allowed => None,
+        Registries::Forbidden => Some(format!(
+            "the image `{image}` is not present, and kplay is offline"
+        )),
+    }
+}
+
+impl Wanted<'_> {
+    fn missing(
+        &self,
+        reference: &Reference,
+        reason: &'static str,
+        message: String,
+        source: Option<SourceError>,
+    ) -> MissingImage {
+        let containers = self.containers.iter();
+        MissingImage {
+            reference: reference.clone(),
+            containers: containers
+                .map(|(pod, container)| (pod.clone(), container.name.clone()))
+                .collect(),
+            reason,
+            message,
+            source,
+        }
+    }
+}
+
+type Pulled<'r> = Vec<(&'r Reference, Result<Image, SourceError>)>;
+
+fn pull_all<'r>(
+    references: &[&'r Reference],
+    source: &impl ImageSource,
+    interrupt: &Interrupt,
+    report: Report<'_>,
+) -> Result<Pulled<'r>, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("prepare to pull images"))?;
+    let report = RefCell::new(report);
+    let tell = |event| (report.borrow_mut())(event);
+    runtime.block_on(async {
+        let pulls = join_all(references.iter().map(|reference| async {
+            tell(Event::ImagePulling((*reference).clone()));
+            let progress = |progress| tell(Event::ImageProgress((*reference).clone(), progress));
+            let result = source.pull(reference, &progress).await;
+            if let Ok(image) = &result {
+                tell(Event::ImagePulled((*reference).clone(), image.id.clone()));
+            }
+            (*reference, result)
+        }));
+        tokio::select! {
+            pulled = pulls => Ok(pulled),
+            signal = interrupt.wait() => Err(match signal {
+                Ok(signal) => Error::Interrupted { signal },
+                Err(source) => Error::io("wait for signals")(source),
+            }),
+        }
+    })
+}
+
+fn by_pod(
+    wanted: &BTreeMap<&Reference, Wanted<'_>>,
+    images: &BTreeMap<&Reference, Image>,
+) -> PodImages {
+    let mut pods = PodImages::new();
+    for (reference, wanted) in wanted {
+        for (pod, container) in &wanted.containers {
+            if let Some(image) = images.get(reference) {
+                let of_pod = pods.entry(pod.clone()).or_default();
+                of_pod.insert(container.name.clone(), image.clone());
+            }
+        }
+    }
+    pods
+}

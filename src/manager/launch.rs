@@ -1,0 +1,282 @@
+//! Starting executors: the manager's half of the handshake that `protocol` describes.
+//!
+//! All executors are started before any is waited for. One that dies before it said `Started` or `Failed` is seen
+//! by the end of its pipe; what it wrote to its standard error is in `executor.log`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{PipeReader, Read as _};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::Manager;
+use super::error::Error;
+use super::report::{Event, Report};
+use crate::model::image::Image;
+use crate::model::names::{ContainerName, PodKey};
+use crate::model::plan::PodPlan;
+use crate::protocol::{self, Launch, LaunchFailure, Progress};
+use crate::state::layout::Layout;
+use crate::state::pod_dir::{LockedPodDir, PodDir};
+use crate::state::record::{PodRecord, SourceSet};
+use crate::sys::pidfd::PidFd;
+use crate::sys::process::{self, ParentDeath, Session, Spawn};
+use crate::sys::{append, fs, identity, poll};
+
+/// The environment variable with the filter of developers' messages; the only one that executors inherit.
+const LOG_FILTER: &str = "KPLAY_LOG";
+
+/// How an executor is started: `program arguments… RUN_DIR`.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+}
+
+impl Launcher {
+    /// This binary, as it runs now, even if its file has been replaced.
+    #[must_use]
+    pub fn of_this_binary() -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
+            arguments: vec!["kplay".into(), "internal".into(), "execute".into()],
+        }
+    }
+}
+
+/// A new pod's record and launch file. Its identity is new.
+///
+/// # Errors
+/// The kernel has no random numbers.
+pub(super) fn new_pod(
+    layout: &Layout,
+    plan: &PodPlan,
+    images: BTreeMap<ContainerName, Image>,
+    sources: Option<&SourceSet>,
+) -> Result<(PodRecord, Launch), Error> {
+    let uid = identity::random_uuid().map_err(Error::io("make an identity for a pod"))?;
+    let key = plan.key();
+    let record = PodRecord {
+        namespace: plan.namespace.clone(),
+        name: plan.name.clone(),
+        uid: uid.clone(),
+        created: Timestamp::now(),
+        owner: plan.owner.clone(),
+        runs_to_completion: plan.runs_to_completion,
+        termination_grace_period: plan.termination_grace_period,
+        labels: plan.labels.clone(),
+        manifest: plan.manifest.clone(),
+        images: images
+            .iter()
+            .map(|(name, image)| (name.clone(), image.id.clone()))
+            .collect(),
+        sources: sources.cloned(),
+        unknown: serde_json::Map::new(),
+    };
+    let launch = Launch {
+        version: protocol::VERSION,
+        plan: plan.clone(),
+        images,
+        data_dir: layout.pod(&key).data().to_owned(),
+        log_dir: layout.pod_logs(&key, &uid),
+        cgroup: cgroup(&uid),
+        node_name: identity::node_name(),
+        uid,
+    };
+    Ok((record, launch))
+}
+
+/// The cgroup of the pod with this uid.
+pub(super) fn cgroup(uid: &str) -> String {
+    format!("kplay/{uid}")
+}
+
+/// What a pod was started with; `None` if that is not known any more, or is said in another version's words.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn read_launch(dir: &PodDir) -> Result<Option<Launch>, Error> {
+    let bytes = fs::read_if_there(&dir.paths().launch()).map_err(crate::state::Error::from)?;
+    let launch = bytes.and_then(|bytes| serde_json::from_slice::<Launch>(&bytes).ok());
+    Ok(launch.filter(|launch| launch.version == protocol::VERSION))
+}
+
+/// An executor that has been started and has not said yet how it went.
+#[derive(Debug)]
+pub(super) struct Launching {
+    key: PodKey,
+    process: PidFd,
+    pipe: PipeReader,
+    unread: Vec<u8>,
+    log: PathBuf,
+}
+
+/// How a launch went.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Started,
+    Failed(LaunchFailure),
+    Died { log: String },
+}
+
+/// Writes the pod's files and starts its executor, which is waited for with [`wait_all`].
+///
+/// # Errors
+/// A file cannot be written, or the executor cannot be started. What was written stays.
+pub(super) fn start(
+    manager: &Manager,
+    dir: &LockedPodDir<'_>,
+    record: &PodRecord,
+    launch: &Launch,
+) -> Result<Launching, Error> {
+    let state_error = |error: fs::Error| Error::State(error.into());
+    dir.create(record)?;
+    fs::create_dir_all(&launch.log_dir, 0o700).map_err(state_error)?;
+    let content = serde_json::to_vec(launch).expect("the keys of its maps are names");
+    dir.write_launch(&content)?;
+    let log_path = dir.paths().executor_log();
+    let log = append::open(&log_path).map_err(state_error)?;
+    let failed = |source| Error::Spawn {
+        pod: dir.key().clone(),
+        source,
+    };
+    let (pipe, writer) = std::io::pipe().map_err(failed)?;
+    let process = spawn(&manager.launcher, dir, &[writer.as_fd()], log.as_fd()).map_err(failed)?;
+    Ok(Launching {
+        key: dir.key().clone(),
+        process,
+        pipe,
+        unread: Vec::new(),
+        log: log_path,
+    })
+}
+
+fn spawn(
+    launcher: &Launcher,
+    dir: &PodDir,
+    fds: &[BorrowedFd<'_>],
+    stderr: BorrowedFd<'_>,
+) -> std::io::Result<PidFd> {
+    let mut arguments: Vec<&OsStr> = launcher.arguments.iter().map(AsRef::as_ref).collect();
+    arguments.push(dir.paths().run().as_os_str());
+    let filter = std::env::var_os(LOG_FILTER).map(|value| {
+        let mut pair = OsString::from(LOG_FILTER);
+        pair.push("=");
+        pair.push(value);
+        pair
+    });
+    let environment: Vec<&OsStr> = filter.as_deref().into_iter().collect();
+    process::spawn(&Spawn {
+        program: &launcher.program,
+        args: &arguments,
+        env: &environment,
+        fds,
+        stderr: Some(stderr),
+        session: Session::Own,
+        parent_death: ParentDeath::Survive,
+        cgroup: None,
+    })
+}
+
+/// Waits until each executor has said how it went, and tells `decide` of every outcome, which may end the wait. Returns
+/// the pods that have not said anything when the deadline passed or the wait was ended.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(super) fn wait_all(
+    manager: &Manager,
+    launching: Vec<Launching>,
+    deadline: Option<Instant>,
+    report: Report<'_>,
+    decide: &mut dyn FnMut(&PodKey, Outcome) -> ControlFlow<()>,
+) -> Result<Vec<PodKey>, Error> {
+    let failed = || Error::io("wait for executors");
+    let mut launching = launching;
+    while !launching.is_empty() {
+        let mut fds = vec![manager.interrupt.as_fd()];
+        fds.extend(launching.iter().map(|one| one.pipe.as_fd()));
+        let ready = poll::readable(&fds, deadline).map_err(failed())?;
+        if ready.is_empty() {
+            break;
+        }
+        if let Some(signal) = manager.interrupt.take().map_err(failed())? {
+            return Err(Error::Interrupted { signal });
+        }
+        // From the back, so that removing one moves none that is still to come.
+        for index in ready
+            .into_iter()
+            .rev()
+            .filter_map(|index| index.checked_sub(1))
+        {
+            let Some(one) = launching.get_mut(index) else {
+                continue;
+            };
+            let outcome = one.advance(report).map_err(failed())?;
+            if let Some(outcome) = outcome {
+                let one = launching.remove(index);
+                if decide(&one.key, outcome).is_break() {
+                    return Ok(launching.into_iter().map(|one| one.key).collect());
+                }
+            }
+        }
+    }
+    Ok(launching.into_iter().map(|one| one.key).collect())
+}
+
+impl Launching {
+    /// Reads what the executor has said, once.
+    fn advance(&mut self, report: Report<'_>) -> std::io::Result<Option<Outcome>> {
+        let mut buffer = [0; 4096];
+        let count = match self.pipe.read(&mut buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => return Ok(None),
+            other => other?,
+        };
+        if count == 0 {
+            return self.died().map(Some);
+        }
+        self.unread
+            .extend_from_slice(buffer.get(..count).unwrap_or_default());
+        while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            match serde_json::from_slice(&line)? {
+                Progress::Event(event) => report(Event::Pod(self.key.clone(), event)),
+                Progress::Started => return Ok(Some(Outcome::Started)),
+                Progress::Failed(failure) => return Ok(Some(Outcome::Failed(failure))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn died(&self) -> std::io::Result<Outcome> {
+        // It is this process's child: without this it would stay a zombie for as long as the command lasts. One that
+        // only closed its pipe is not waited for.
+        let exit = self.process.try_wait()?;
+        let log = fs::read_if_there(&self.log)
+            .unwrap_or_default()
+            .unwrap_or_default();
+        let mut log = tail(&log);
+        if log.is_empty() {
+            log = match exit {
+                Some(exit) => format!("it ended with {exit:?} and said nothing"),
+                None => String::new(),
+            };
+        }
+        Ok(Outcome::Died { log })
+    }
+}
+
+/// The last lines of a log, at most about 2 KB.
+fn tail(log: &[u8]) -> String {
+    const LONGEST: usize = 2048;
+    let end = log.get(log.len().saturating_sub(LONGEST)..).unwrap_or(log);
+    let text = String::from_utf8_lossy(end);
+    let text = match text.split_once('\n') {
+        Some((_, whole)) if end.len() < log.len() => whole,
+        _ => &text,
+    };
+    text.trim().to_owned()
+}

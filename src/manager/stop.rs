@@ -1,0 +1,286 @@
+//! Ending executors, and removing what is left of their pods. `apply`, its undo, `delete` and `sweep` do it with
+//! these same steps, each of which may be done again.
+
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use super::Manager;
+use super::error::Error;
+use super::launch;
+use crate::model::names::PodKey;
+use crate::protocol::Request;
+use crate::state::layout::Layout;
+use crate::state::pod_dir::{LockedPodDir, PodDir};
+use crate::sys::cgroup::Hierarchies;
+use crate::sys::pidfd::PidFd;
+use crate::sys::signal::Signal;
+use crate::sys::socket::Connection;
+use crate::sys::{fs, lockfile, poll};
+
+/// How long a pod has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// `terminationGracePeriodSeconds`.
+    Own,
+    /// These seconds, at least 1: kubectl's `--grace-period`.
+    Seconds(u32),
+    /// None at all: kubectl's `--force`.
+    Kill,
+}
+
+impl Grace {
+    /// kubectl's rules: `--force` alone kills at once, `--grace-period=0` without it means 1, a negative one means
+    /// the pod's own.
+    #[must_use]
+    pub fn from_flags(grace_period: Option<i64>, force: Force) -> Self {
+        match (force, grace_period) {
+            (Force::Yes, None | Some(0)) => Self::Kill,
+            (Force::No, Some(0)) => Self::Seconds(1),
+            (_, Some(seconds)) if seconds > 0 => {
+                Self::Seconds(u32::try_from(seconds).unwrap_or(u32::MAX))
+            }
+            (_, _) => Self::Own,
+        }
+    }
+
+    pub(super) fn requested(self) -> Option<u32> {
+        match self {
+            Self::Own => None,
+            Self::Seconds(seconds) => Some(seconds),
+            Self::Kill => Some(0),
+        }
+    }
+}
+
+/// Whether `--force` is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    No,
+    Yes,
+}
+
+/// Whether a signal ends the wait for executors to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnSignal {
+    /// They go on ending by themselves; the next command does the rest.
+    Leave,
+    /// The wait is bounded, and what comes after it must not be left out.
+    Stay,
+}
+
+/// How much longer than its grace period a pod may take: a preStop hook's two extra seconds, and a slow machine.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Ends the executors of these pods, all at the same time: with a request, and with SIGKILL where that does not help in
+/// time. What their pods leave behind is not cleaned up here. A result for each pod, in the same order.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(super) fn stop_all(
+    manager: &Manager,
+    dirs: &[&PodDir],
+    grace: Grace,
+    on_signal: OnSignal,
+) -> Result<Vec<Result<(), Error>>, Error> {
+    let mut results: Vec<Result<(), Error>> = Vec::with_capacity(dirs.len());
+    let mut stopping = Vec::new();
+    for (index, dir) in dirs.iter().enumerate() {
+        match Stopping::begin(dir, grace) {
+            Ok(None) => results.push(Ok(())),
+            Ok(Some(one)) => {
+                results.push(Ok(()));
+                stopping.push((index, one));
+            }
+            Err(error) => results.push(Err(error)),
+        }
+    }
+    while let Some(next) = stopping.iter().map(|(_, one)| one.deadline).min() {
+        let mut fds = vec![manager.interrupt.as_fd()];
+        if on_signal == OnSignal::Stay {
+            fds.clear();
+        }
+        let others = fds.len();
+        fds.extend(stopping.iter().map(|(_, one)| one.process.as_fd()));
+        let ready = poll::readable(&fds, Some(next)).map_err(Error::io("wait for executors"))?;
+        if on_signal == OnSignal::Leave
+            && let Some(signal) = manager
+                .interrupt
+                .take()
+                .map_err(Error::io("take a signal"))?
+        {
+            return Err(Error::Interrupted { signal });
+        }
+        let mut position = 0;
+        stopping.retain_mut(|(index, one)| {
+            let ended = ready.contains(&(position + others));
+            position += 1;
+            if ended {
+                return false;
+            }
+            match one.check_deadline() {
+                Ok(()) => true,
+                Err(error) => {
+                    if let Some(result) = results.get_mut(*index) {
+                        *result = Err(error);
+                    }
+                    false
+                }
+            }
+        });
+    }
+    Ok(results)
+}
+
+/// An executor that has been asked to end.
+#[derive(Debug)]
+struct Stopping {
+    key: PodKey,
+    process: PidFd,
+    /// Open until the executor has read the request.
+    _connection: Option<Connection>,
+    deadline: Instant,
+    state: Asked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Politely,
+    Killed,
+}
+
+impl Stopping {
+    /// `None` if there is no executor.
+    fn begin(dir: &PodDir, grace: Grace) -> Result<Option<Self>, Error> {
+        let Some(process) = executor(dir)? else {
+            return Ok(None);
+        };
+        let request = Request::Stop {
+            grace_period: grace.requested(),
+        };
+        let connection = super::client::send(dir, &request).ok();
+        let allowed = match (&connection, grace) {
+            // Nobody listens (any more): there is nothing to wait for.
+            (None, _) => Duration::ZERO,
+            (Some(_), Grace::Kill) => MARGIN / 5,
+            (Some(_), Grace::Seconds(seconds)) => seconds_of(seconds) + MARGIN,
+            (Some(_), Grace::Own) => seconds_of(own_grace(dir)) + MARGIN,
+        };
+        Ok(Some(Self {
+            key: dir.key().clone(),
+            process,
+            _connection: connection,
+            deadline: Instant::now() + allowed,
+            state: Asked::Politely,
+        }))
+    }
+
+    /// Kills it when its time is up.
+    fn check_deadline(&mut self) -> Result<(), Error> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        match self.state {
+            Asked::Politely => {
+                tracing::debug!(pod = %self.key, "the executor does not end by itself");
+                self.process
+                    .signal(Signal::KILL)
+                    .map_err(Error::io("kill an executor"))?;
+                self.state = Asked::Killed;
+                self.deadline = Instant::now() + MARGIN;
+                Ok(())
+            }
+            Asked::Killed => Err(Error::Undead {
+                pod: self.key.clone(),
+            }),
+        }
+    }
+}
+
+fn seconds_of(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+fn own_grace(dir: &PodDir) -> u32 {
+    const KUBERNETES_DEFAULT: u32 = 30;
+    match dir.record() {
+        Ok(Some(record)) => record.termination_grace_period,
+        // The executor knows its own; this only bounds the wait for it.
+        Ok(None) | Err(_) => KUBERNETES_DEFAULT,
+    }
+}
+
+/// A pod's executor, if it lives. Its lock file has its pid; that the lock is still held after the process has been
+/// opened proves that it was not another one's by then.
+fn executor(dir: &PodDir) -> Result<Option<PidFd>, Error> {
+    if !dir.has_executor()? {
+        return Ok(None);
+    }
+    let failed = |source| Error::Control {
+        pod: dir.key().clone(),
+        source,
+    };
+    let path = dir.paths().executor_lock();
+    let pid = lockfile::pid(&path).map_err(crate::state::Error::from)?;
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+    let opened = PidFd::open(pid.ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?);
+    if !dir.has_executor()? {
+        // It has died since the lock was seen.
+        return Ok(None);
+    }
+    opened.map(Some).map_err(failed)
+}
+
+/// Kills what is left of a pod whose executor has ended, and removes its cgroup and mounts.
+///
+/// # Errors
+/// Something does not die, or cannot be removed.
+pub(super) fn clean_up(dir: &LockedPodDir<'_>) -> Result<(), Error> {
+    let failed = |source| Error::Leftovers {
+        pod: dir.key().clone(),
+        source,
+    };
+    if let Some(uid) = uid(dir)? {
+        // A machine without cgroups has none to clean up.
+        if let Ok(hierarchies) = Hierarchies::open()
+            && let Some(cgroup) = hierarchies.find(&launch::cgroup(&uid))
+        {
+            cgroup.kill().map_err(|e| failed(e.into()))?;
+            cgroup.remove().map_err(|e| failed(e.into()))?;
+        }
+    }
+    if dir.has_executor()? {
+        return Err(Error::Undead {
+            pod: dir.key().clone(),
+        });
+    }
+    Ok(dir.unmount()?)
+}
+
+/// Removes a pod whose executor has ended: what it left in the kernel, its logs, its folders, its record last.
+///
+/// # Errors
+/// Something cannot be removed; the record is still there then.
+pub(super) fn remove(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Error> {
+    clean_up(dir)?;
+    if let Some(uid) = uid(dir)? {
+        remove_logs(layout, dir.key(), &uid)?;
+    }
+    Ok(dir.remove()?)
+}
+
+/// Removes the logs of a pod.
+///
+/// # Errors
+/// They cannot be removed.
+pub(super) fn remove_logs(layout: &Layout, key: &PodKey, uid: &str) -> Result<(), Error> {
+    let folder = layout.pod_logs(key, uid);
+    Ok(fs::remove_dir_all(&folder).map_err(crate::state::Error::from)?)
+}
+
+/// The pod's uid, from whatever of its files can be read.
+fn uid(dir: &PodDir) -> Result<Option<String>, Error> {
+    if let Ok(Some(record)) = dir.record() {
+        return Ok(Some(record.uid));
+    }
+    Ok(launch::read_launch(dir)?.map(|launch| launch.uid))
+}

@@ -1,0 +1,68 @@
+//! Cleaning up after crashes: what every command does first, in a few system calls per pod.
+//!
+//! An executor that was killed may leave processes, a cgroup, mounts; a `delete` that was cut off leaves a pod whose
+//! folder says `deleting`. Pods at which another command is at work are left to it. The folder of a pod that was swept
+//! says `swept`, so that it is done once.
+
+use super::Manager;
+use super::error::Error;
+use super::report::{Event, Report, pod_object};
+use super::stop;
+use crate::state::lock::Locks;
+use crate::state::pod_dir::{self, Found, Liveness, PodDir};
+
+/// Cleans up after all pods whose executor is dead.
+///
+/// Returns what could not be cleaned up: it stands in nobody's way until its own pod is touched.
+///
+/// # Errors
+/// The folder of pods cannot be read.
+pub fn sweep(manager: &Manager, report: Report<'_>) -> Result<Vec<Error>, Error> {
+    let mut errors = Vec::new();
+    for found in pod_dir::list(&manager.layout)? {
+        // One whose name is not known is told by `get`, and not touched.
+        let Found::Pod(dir) = found else { continue };
+        if let Err(error) = sweep_pod(manager, &dir, report) {
+            errors.push(error);
+        }
+    }
+    Ok(errors)
+}
+
+fn sweep_pod(manager: &Manager, dir: &PodDir, report: Report<'_>) -> Result<(), Error> {
+    if !needs_sweeping(dir)? {
+        return Ok(());
+    }
+    let Some(locks) = Locks::try_pod(&manager.layout, dir.key())? else {
+        return Ok(());
+    };
+    let Some(locked) = locks.pod(dir.key()) else {
+        return Ok(());
+    };
+    // Another command may have been here before the lock was had.
+    if !needs_sweeping(dir)? {
+        return Ok(());
+    }
+    if dir.paths().deleting().exists() {
+        stop::remove(&manager.layout, &locked)?;
+        report(Event::Deleted(pod_object(dir.key())));
+        return Ok(());
+    }
+    if !dir.paths().record().exists() {
+        return stop::remove(&manager.layout, &locked);
+    }
+    stop::clean_up(&locked)?;
+    Ok(locked.mark_swept()?)
+}
+
+fn needs_sweeping(dir: &PodDir) -> Result<bool, Error> {
+    let paths = dir.paths();
+    // After a reboot nothing is left to clean up.
+    if !paths.run().exists() || paths.swept().exists() && !paths.deleting().exists() {
+        return Ok(false);
+    }
+    match dir.liveness()? {
+        Liveness::Alive | Liveness::Changing => Ok(false),
+        Liveness::Dead => Ok(true),
+    }
+}

@@ -1,0 +1,173 @@
+//! What `apply` has done so far, so that it can be undone: newest first, without stopping at a failure.
+//!
+//! A step is noted before it is taken, so undoing one finds it not begun, begun or done, and copes with each.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::Manager;
+use super::error::Error;
+use super::launch::{self, Outcome};
+use super::report::{Event, Report};
+use super::stop::{self, Grace, OnSignal};
+use crate::model::names::{ObjectKey, PodKey};
+use crate::protocol::Launch;
+use crate::state::lock::{Locks, Subject};
+use crate::state::object;
+use crate::state::pod_dir::{LockedPodDir, PodDir};
+use crate::state::record::{ObjectRecord, PodRecord};
+
+/// How long a pod that is started again has for it: it started once, and its images are there.
+const RESTORE: Duration = Duration::from_secs(60);
+
+/// A pod that ran and was replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Previous {
+    pub(super) record: PodRecord,
+    pub(super) launch: Launch,
+}
+
+#[derive(Debug)]
+struct PodStep {
+    key: PodKey,
+    new_uid: String,
+    previous: Option<Previous>,
+}
+
+/// The notes. Pods are always newer than objects.
+#[derive(Debug, Default)]
+pub(super) struct Undo {
+    objects: Vec<(ObjectKey, Option<ObjectRecord>)>,
+    pods: Vec<PodStep>,
+}
+
+impl Undo {
+    /// An object is about to be written.
+    pub(super) fn object(&mut self, key: ObjectKey, previous: Option<ObjectRecord>) {
+        self.objects.push((key, previous));
+    }
+
+    /// A pod is about to be created, in the place of a previous one or not.
+    pub(super) fn pod(&mut self, key: PodKey, new_uid: String, previous: Option<Previous>) {
+        self.pods.push(PodStep {
+            key,
+            new_uid,
+            previous,
+        });
+    }
+
+    /// The locks that undoing needs.
+    pub(super) fn subjects(&self) -> Vec<Subject> {
+        let pods = self.pods.iter().map(|step| Subject::Pod(step.key.clone()));
+        let objects = self
+            .objects
+            .iter()
+            .map(|(key, _)| Subject::Object(key.clone()));
+        pods.chain(objects).collect()
+    }
+
+    /// Undoes everything, and returns what could not be undone.
+    pub(super) fn run(self, manager: &Manager, locks: &Locks, report: Report<'_>) -> Vec<Error> {
+        report(Event::RollingBack);
+        let mut errors = Vec::new();
+        let ours = self
+            .pods
+            .iter()
+            .rev()
+            .filter_map(|step| Some((step, locks.pod(&step.key)?)))
+            .filter(|(step, dir)| step.is_ours(dir))
+            .collect::<Vec<_>>();
+        let dirs: Vec<&PodDir> = ours.iter().map(|(_, dir)| &**dir).collect();
+        let stopped = match stop::stop_all(manager, &dirs, Grace::Own, OnSignal::Stay) {
+            Ok(stopped) => stopped,
+            Err(error) => {
+                errors.push(error);
+                Vec::new()
+            }
+        };
+        let mut launching = Vec::new();
+        for ((step, dir), stopped) in ours.iter().zip(stopped) {
+            match stopped.and_then(|()| step.restore(manager, dir, report)) {
+                Ok(restoring) => launching.extend(restoring),
+                Err(error) => errors.push(error),
+            }
+        }
+        errors.extend(restored(manager, launching, report));
+        for (key, previous) in self.objects.into_iter().rev() {
+            let restored = match previous {
+                Some(record) => object::write(locks, &record),
+                None => object::remove(locks, &key).map(|_| ()),
+            };
+            if let Err(error) = restored {
+                errors.push(error.into());
+            }
+        }
+        errors
+    }
+}
+
+impl PodStep {
+    /// Whether what is there is the pod of this `apply`, or a part of the previous one: not the previous one unharmed,
+    /// and not one that another command has made since.
+    fn is_ours(&self, dir: &PodDir) -> bool {
+        match (dir.record(), &self.previous) {
+            (Ok(Some(record)), _) if record.uid == self.new_uid => true,
+            (Ok(Some(record)), Some(previous)) if record.uid == previous.record.uid => {
+                !matches!(dir.has_executor(), Ok(true))
+            }
+            (Ok(Some(_)), _) => false,
+            (Ok(None) | Err(_), _) => true,
+        }
+    }
+
+    fn restore(
+        &self,
+        manager: &Manager,
+        dir: &LockedPodDir<'_>,
+        report: Report<'_>,
+    ) -> Result<Option<launch::Launching>, Error> {
+        stop::clean_up(dir)?;
+        dir.remove()?;
+        stop::remove_logs(&manager.layout, &self.key, &self.new_uid)?;
+        let Some(Previous { record, launch }) = &self.previous else {
+            return Ok(None);
+        };
+        report(Event::PodStarting(self.key.clone()));
+        launch::start(manager, dir, record, launch).map(Some)
+    }
+}
+
+/// Waits for the pods that are started again, and returns what went wrong.
+fn restored(
+    manager: &Manager,
+    launching: Vec<launch::Launching>,
+    report: Report<'_>,
+) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let mut back = BTreeSet::new();
+    let deadline = Some(Instant::now() + RESTORE);
+    let waited = launch::wait_all(manager, launching, deadline, report, &mut |key, outcome| {
+        let pod = key.clone();
+        match outcome {
+            Outcome::Started => {
+                back.insert(pod);
+            }
+            Outcome::Failed(failure) => errors.push(Error::Launch { pod, failure }),
+            Outcome::Died { log } => errors.push(Error::ExecutorDied { pod, log }),
+        }
+        ControlFlow::Continue(())
+    });
+    match waited {
+        Ok(pods) if pods.is_empty() => {}
+        Ok(pods) => errors.push(Error::TimedOut {
+            what: "the start",
+            pods,
+        }),
+        Err(error) => errors.push(error),
+    }
+    for key in back {
+        report(Event::PodRestored(key));
+    }
+    errors
+}

@@ -1,0 +1,177 @@
+//! The status of Deployments, Jobs and the like, from the pods that were made for them.
+//!
+//! kplay plays one pod for each, so the numbers are those of that pod.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::object::{set, string};
+use super::pods;
+use crate::model::status::{ContainerState, Phase, PodStatus, time};
+
+/// The object with the `status` that its controller would write; other kinds are returned as they are.
+pub(crate) fn with_status(mut object: Value, pods: &[Value]) -> Value {
+    let status = match string(&object, "/kind") {
+        "Job" => job(&object, pods),
+        "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" => replicas(pods),
+        "DaemonSet" => daemons(pods),
+        "CronJob" => json!({}),
+        _ => return object,
+    };
+    set(&mut object, "status", status);
+    object
+}
+
+fn ready_pods(pods: &[Value]) -> usize {
+    pods.iter()
+        .filter(|pod| pods::condition_is_true(&pods::status(pod), "Ready"))
+        .count()
+}
+
+fn replicas(pods: &[Value]) -> Value {
+    let ready = ready_pods(pods);
+    json!({
+        "observedGeneration": 1,
+        "replicas": pods.len(),
+        "updatedReplicas": pods.len(),
+        "readyReplicas": ready,
+        "availableReplicas": ready,
+    })
+}
+
+fn daemons(pods: &[Value]) -> Value {
+    let ready = ready_pods(pods);
+    json!({
+        "observedGeneration": 1,
+        "currentNumberScheduled": pods.len(),
+        "desiredNumberScheduled": pods.len(),
+        "updatedNumberScheduled": pods.len(),
+        "numberMisscheduled": 0,
+        "numberReady": ready,
+        "numberAvailable": ready,
+    })
+}
+
+fn job(object: &Value, pods: &[Value]) -> Value {
+    let statuses: Vec<PodStatus> = pods.iter().map(pods::status).collect();
+    let count = |phases: &[Phase]| {
+        statuses
+            .iter()
+            .filter(|s| phases.contains(&s.phase))
+            .count()
+    };
+    let active = count(&[Phase::Pending, Phase::Running]);
+    let succeeded = count(&[Phase::Succeeded]);
+    let failed = count(&[Phase::Failed]);
+    let mut status = json!({
+        "active": active,
+        "ready": ready_pods(pods),
+        "succeeded": succeeded,
+        "failed": failed,
+    });
+    let started = statuses.iter().filter_map(|status| status.start_time).min();
+    if let Some(started) = started {
+        set(&mut status, "startTime", json!(time::text(&started)));
+    }
+    let ended = statuses.iter().filter_map(end).max();
+    if active == 0 && (succeeded > 0 || failed > 0) {
+        let at = ended.map(|ended| time::text(&ended));
+        let condition = if failed == 0 {
+            if let Some(at) = &at {
+                set(&mut status, "completionTime", json!(at));
+            }
+            json!({
+                "type": "Complete", "status": "True", "reason": "CompletionsReached",
+                "message": "Reached expected number of succeeded pods",
+                "lastProbeTime": at, "lastTransitionTime": at,
+            })
+        } else {
+            let (reason, message) = failure(object, &statuses);
+            json!({
+                "type": "Failed", "status": "True", "reason": reason, "message": message,
+                "lastProbeTime": at, "lastTransitionTime": at,
+            })
+        };
+        set(&mut status, "conditions", json!([condition]));
+    }
+    status
+}
+
+fn failure(object: &Value, statuses: &[PodStatus]) -> (&'static str, &'static str) {
+    let deadline = object.pointer("/spec/activeDeadlineSeconds").is_some()
+        && statuses
+            .iter()
+            .any(|status| status.reason.as_deref() == Some("DeadlineExceeded"));
+    if deadline {
+        (
+            "DeadlineExceeded",
+            "Job was active longer than specified deadline",
+        )
+    } else {
+        (
+            "BackoffLimitExceeded",
+            "Job has reached the specified backoff limit",
+        )
+    }
+}
+
+/// When the last of a pod's containers ended.
+pub(crate) fn end(status: &PodStatus) -> Option<Timestamp> {
+    status
+        .container_statuses
+        .iter()
+        .chain(&status.init_container_statuses)
+        .filter_map(|container| match &container.state {
+            ContainerState::Terminated(end) => Some(end.finished_at),
+            ContainerState::Waiting(_) | ContainerState::Running(_) => None,
+        })
+        .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(phase: &str, ready: &str) -> Value {
+        json!({ "status": {
+            "phase": phase,
+            "startTime": "2026-01-01T00:00:00Z",
+            "conditions": [
+                { "type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z" }
+            ],
+            "containerStatuses": [{ "name": "c", "state": { "terminated": {
+                "exitCode": 0, "reason": "Completed",
+                "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:07Z",
+            }}}],
+        }})
+    }
+
+    #[test]
+    fn a_deployment_counts_its_ready_pods() {
+        let deployment = json!({ "kind": "Deployment" });
+        let status = with_status(deployment, &[pod("Running", "True")]);
+        assert_eq!(status["status"]["readyReplicas"], 1);
+        let typed: k8s_openapi::api::apps::v1::DeploymentStatus =
+            serde_json::from_value(status["status"].clone()).expect("is a v1.DeploymentStatus");
+        assert_eq!(typed.available_replicas, Some(1));
+    }
+
+    #[test]
+    fn a_job_ends_with_its_pod() {
+        let check = |phase: &str, expected: &Value, completion: Option<&str>| {
+            let job = with_status(json!({ "kind": "Job" }), &[pod(phase, "False")]);
+            let status = &job["status"];
+            assert_eq!(&status["conditions"][0]["type"], expected, "{phase}");
+            assert_eq!(status["completionTime"].as_str(), completion, "{phase}");
+            let _typed: k8s_openapi::api::batch::v1::JobStatus =
+                serde_json::from_value(status.clone()).expect("is a v1.JobStatus");
+        };
+        check("Running", &Value::Null, None);
+        check(
+            "Succeeded",
+            &json!("Complete"),
+            Some("2026-01-01T00:00:07Z"),
+        );
+        check("Failed", &json!("Failed"), None);
+    }
+}

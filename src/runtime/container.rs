@@ -1,0 +1,285 @@
+//! The real [`Runtime`]: libcontainer, in a helper process per request.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec};
+
+use super::seccomp::SeccompProfile;
+use super::wire::{Action, Request, SeccompLoad, StdioKind};
+use super::{
+    Error, ExecRequest, Program, Runtime, StartRequest, Started, Stdio, environment, helper,
+    seccomp,
+};
+use crate::sys::capability::Set;
+use crate::sys::process::Reaper;
+use crate::sys::{self, fd, terminal};
+
+/// Starts containers through libcontainer. For one executor: it keeps compiled seccomp programs.
+#[derive(Debug)]
+pub struct Libcontainer {
+    program: Program,
+    reaper: Rc<Reaper>,
+    /// The default profile's program, by what it depends on.
+    programs: RefCell<BTreeMap<u64, OwnedFd>>,
+}
+
+impl Libcontainer {
+    /// A runtime whose helpers are `program`, and that tells `reaper` which children are not to be reaped. The caller
+    /// must be the subreaper, and call [`Reaper::reap`] on SIGCHLD.
+    #[must_use]
+    pub fn new(program: Program, reaper: Rc<Reaper>) -> Self {
+        Self {
+            program,
+            reaper,
+            programs: RefCell::default(),
+        }
+    }
+
+    /// The program of a profile, for a process with these capabilities; none for an unconfined one.
+    fn compile(
+        &self,
+        profile: &SeccompProfile,
+        capabilities: Set,
+    ) -> Result<Option<OwnedFd>, Error> {
+        let store = |program: &[u8]| {
+            fd::sealed_memory(c"seccomp", program, fd::MemoryUse::Data)
+                .map_err(Error::system("store a seccomp program"))
+        };
+        match profile {
+            SeccompProfile::Unconfined => Ok(None),
+            SeccompProfile::Custom(profile) => Ok(Some(store(&seccomp::compile_custom(profile)?)?)),
+            SeccompProfile::RuntimeDefault => {
+                let key = seccomp::relevant(capabilities).0;
+                let mut programs = self.programs.borrow_mut();
+                if !programs.contains_key(&key) {
+                    programs.insert(key, store(&seccomp::compile_default(capabilities)?)?);
+                }
+                let program = programs.get(&key).map(OwnedFd::try_clone).transpose();
+                program.map_err(Error::system("pass a seccomp program on"))
+            }
+        }
+    }
+
+    /// Prepares the process, and the descriptors that the helper gets for it after the request.
+    fn prepare(
+        &self,
+        process: &mut Process,
+        profile: &SeccompProfile,
+        stdio: Stdio,
+    ) -> Result<(Option<SeccompLoad>, StdioKind, Vec<OwnedFd>), Error> {
+        let bounding = bounding(process);
+        let mut fds = Vec::new();
+        let mut load = None;
+        if let Some(program) = self.compile(profile, bounding)? {
+            fds.push(program);
+            load = Some(grant_loading(process, bounding));
+        }
+        // Set to false, libcontainer takes it as a wish that it cannot fulfil.
+        if process.no_new_privileges() == Some(false) {
+            process.set_no_new_privileges(None);
+        }
+        let kind = match stdio {
+            Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                fds.extend([stdin, stdout, stderr]);
+                process.set_terminal(Some(false));
+                StdioKind::Pipes
+            }
+            Stdio::Terminal { .. } => {
+                process.set_terminal(Some(true));
+                StdioKind::Terminal
+            }
+        };
+        Ok((load, kind, fds))
+    }
+
+    async fn run(
+        &self,
+        request: &Request,
+        cgroup: &sys::cgroup::CgroupEntry,
+        mut fds: Vec<OwnedFd>,
+        size: Option<(u16, u16)>,
+    ) -> Result<Started, Error> {
+        let text = serde_json::to_vec(request).map_err(unwritable)?;
+        let request_fd = fd::sealed_memory(c"request", &text, fd::MemoryUse::Data)
+            .map_err(Error::system("write the request"))?;
+        fds.insert(0, request_fd);
+        let started = helper::run(&self.program, &self.reaper, cgroup, fds).await?;
+        if let (Some((rows, columns)), Some(master)) = (size, &started.terminal) {
+            terminal::give_to(master, request.uid)
+                .map_err(Error::system("give the terminal to its user"))?;
+            terminal::set_size(master, rows, columns)
+                .map_err(Error::system("set the terminal's size"))?;
+        }
+        Ok(started)
+    }
+}
+
+impl Runtime for Libcontainer {
+    async fn start(&self, request: StartRequest) -> Result<Started, Error> {
+        let StartRequest {
+            id,
+            bundle,
+            state,
+            mut spec,
+            seccomp,
+            cgroup,
+            stdio,
+        } = request;
+        let size = stdio.size();
+        detach_from_host(&mut spec);
+        let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path()));
+        let mut process = spec.process().clone().ok_or_else(|| Error::Create {
+            detail: "the specification has no process".to_owned(),
+        })?;
+        environment::complete(&mut process, rootfs.as_deref())?;
+        let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
+        let uid = process.user().uid();
+        if let Some(rootfs) = &rootfs {
+            make_working_directory(&spec, rootfs, process.cwd());
+        }
+        spec.set_process(Some(process));
+        let config = serde_json::to_vec(&spec).map_err(unwritable)?;
+        sys::fs::create_dir_all(&bundle, 0o700)?;
+        sys::fs::replace_in_memory(&bundle.join("config.json"), 0o600, &config)?;
+        let request = Request {
+            id,
+            state,
+            action: Action::Start { bundle },
+            stdio: kind,
+            seccomp,
+            uid,
+        };
+        let started = self.run(&request, &cgroup, fds, size).await;
+        if started.is_err()
+            && let Err(error) = self.forget(&request.state, &request.id)
+        {
+            // The reason why it did not start is worth more to the caller.
+            tracing::warn!(id = request.id, %error, "the state of a failed container stays");
+        }
+        started
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<Started, Error> {
+        let ExecRequest {
+            id,
+            state,
+            mut process,
+            seccomp,
+            cgroup,
+            stdio,
+        } = request;
+        let size = stdio.size();
+        let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
+        let request = Request {
+            id,
+            state,
+            uid: process.user().uid(),
+            action: Action::Exec {
+                process: Box::new(process),
+            },
+            stdio: kind,
+            seccomp,
+        };
+        self.run(&request, &cgroup, fds, size).await
+    }
+
+    fn forget(&self, state: &Path, id: &str) -> Result<(), Error> {
+        sys::fs::remove_dir_all(&state.join(id))?;
+        Ok(())
+    }
+}
+
+impl Stdio {
+    fn size(&self) -> Option<(u16, u16)> {
+        match self {
+            Self::Pipes { .. } => None,
+            Self::Terminal { rows, columns } => Some((*rows, *columns)),
+        }
+    }
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::System {
+        what: "write the container's specification",
+        source: error.into(),
+    }
+}
+
+/// Takes out what is done outside libcontainer.
+fn detach_from_host(spec: &mut Spec) {
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_resources(None);
+        linux.set_seccomp(None);
+        // Absolute, because an empty one would mean the helper's own cgroup. Nothing is there to be found.
+        linux.set_cgroups_path(Some("/kplay".into()));
+    }
+}
+
+/// The capabilities that the process can ever have. Without a list it keeps all.
+fn bounding(process: &Process) -> Set {
+    match process.capabilities() {
+        None => Set(u64::MAX),
+        Some(capabilities) => capabilities
+            .bounding()
+            .iter()
+            .flatten()
+            .filter_map(|capability| Set::named(&format!("CAP_{capability}")))
+            .fold(Set::default(), Set::with),
+    }
+}
+
+/// Without no_new_privs, loading a seccomp program takes CAP_SYS_ADMIN, and dropping that again CAP_SETPCAP: the
+/// process gets both from libcontainer, and loses them on its last steps before the program.
+fn grant_loading(process: &mut Process, bounding: Set) -> SeccompLoad {
+    if process.no_new_privileges() == Some(true) {
+        return SeccompLoad::NoNewPrivileges;
+    }
+    if let Some(capabilities) = process.capabilities().clone() {
+        process.set_capabilities(Some(with_loading(capabilities)));
+    }
+    SeccompLoad::Privileged { keep: bounding.0 }
+}
+
+fn with_loading(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
+    let added = |set: &Option<Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend([Capability::SysAdmin, Capability::Setpcap]);
+        Some(set)
+    };
+    let bounding = added(capabilities.bounding());
+    let effective = added(capabilities.effective());
+    let permitted = added(capabilities.permitted());
+    capabilities.set_bounding(bounding);
+    capabilities.set_effective(effective);
+    capabilities.set_permitted(permitted);
+    capabilities
+}
+
+/// Makes the working directory where it is missing, as runc does, in the root file system or in the volume that holds
+/// it. That it cannot be made is not told here: entering it fails next, with the same reason.
+fn make_working_directory(spec: &Spec, rootfs: &Path, directory: &Path) {
+    let mounts = spec.mounts().iter().flatten();
+    let holder = mounts
+        .filter(|mount| directory.starts_with(mount.destination()))
+        .max_by_key(|mount| mount.destination().components().count());
+    let made = match holder {
+        None => sys::fs::create_dir_in_root(rootfs, directory, 0o755),
+        Some(mount) => match (mount.source(), directory.strip_prefix(mount.destination())) {
+            (Some(source), Ok(rest)) if source.is_absolute() && !rest.as_os_str().is_empty() => {
+                sys::fs::create_dir_in_root(source, rest, 0o755)
+            }
+            _ => Ok(()),
+        },
+    };
+    if let Err(error) = made {
+        tracing::debug!(?directory, %error, "the working directory cannot be made");
+    }
+}

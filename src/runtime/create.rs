@@ -1,0 +1,234 @@
+//! The helper, `kplay internal create`: one request, carried out by libcontainer, in a process of its own that
+//! libcontainer may change as it likes.
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+
+use super::entry::Entry;
+use super::wire::{Action, Answer, LONGEST_ANSWER, OPTIONAL, REQUEST, Request, SOCKET, StdioKind};
+use super::{environment, trace};
+use crate::sys::fd::MemoryUse;
+use crate::sys::{self, fd, process};
+
+/// The way to the executor, for this process and those that libcontainer forks from it.
+static EXECUTOR: OnceLock<OwnedFd> = OnceLock::new();
+
+/// What went wrong, told to the executor by its text.
+type Failure = Box<dyn std::error::Error>;
+
+/// Carries out the request that the parent passed, and answers on the socket. The process must be a fresh one.
+#[must_use]
+pub fn main() -> ExitCode {
+    match fd::inherited(SOCKET) {
+        Ok(socket) => EXECUTOR.get_or_init(|| socket),
+        // Started by hand; there is nobody to tell.
+        Err(_) => return ExitCode::FAILURE,
+    };
+    std::panic::set_hook(Box::new(|panic| {
+        answer(&Answer::Failed {
+            detail: panic.to_string(),
+        });
+    }));
+    // libcontainer's errors are told only here. Nobody else can have set one.
+    tracing::subscriber::set_global_default(trace::ToExecutor(answer)).ok();
+    match create() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            answer(&Answer::Failed {
+                detail: chain(&*error),
+            });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Sends an answer to the executor.
+pub(super) fn answer(answer: &Answer) {
+    send(answer, None);
+}
+
+fn send(answer: &Answer, passed: Option<&OwnedFd>) {
+    let Some(socket) = EXECUTOR.get() else {
+        return;
+    };
+    let text = serde_json::to_vec(answer)
+        .ok()
+        .filter(|text| text.len() <= LONGEST_ANSWER);
+    let text = text
+        .unwrap_or_else(|| br#"{"Trace":{"message":"something too long to be told"}}"#.to_vec());
+    // If the executor is gone, this process is about to be.
+    fd::send(socket, &text, passed.map(|fd| fd.as_fd())).ok();
+}
+
+/// Whether nobody listens any more.
+pub(super) fn is_executor_gone() -> io::Result<bool> {
+    EXECUTOR.get().map_or(Ok(true), fd::is_peer_gone)
+}
+
+fn create() -> Result<(), Failure> {
+    debug_assert_eq!(process::threads().ok(), Some(1), "libcontainer forks");
+    let mut text = Vec::new();
+    std::fs::File::from(fd::inherited(REQUEST)?).read_to_end(&mut text)?;
+    let request: Request = serde_json::from_slice(&text)?;
+    // libcontainer leaves both as they are where the specification says nothing, or an empty list.
+    process::set_umask(0o022);
+    process::clear_groups()?;
+    let mut numbers = OPTIONAL..;
+    let mut next = || {
+        numbers
+            .next()
+            .map_or(Err(io::ErrorKind::NotFound.into()), fd::inherited)
+    };
+    let seccomp = match request.seccomp {
+        Some(load) => Some((load, read_program(next()?)?)),
+        None => None,
+    };
+    let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+        .with_executor(Entry { seccomp });
+    let mut console = None;
+    match request.stdio {
+        StdioKind::Pipes => {
+            let [stdin, stdout, stderr] = [next()?, next()?, next()?];
+            for stream in [&stdin, &stdout, &stderr] {
+                sys::fs::give_stream_to(stream, request.uid)?;
+            }
+            builder = builder
+                .with_stdin(stdin)
+                .with_stdout(stdout)
+                .with_stderr(stderr);
+        }
+        StdioKind::Terminal => {
+            let listener = Console::listen(&request.state)?;
+            builder = builder.with_console_socket(Some(listener.path.clone()));
+            console = Some(listener);
+        }
+    }
+    let pid = match &request.action {
+        Action::Start { bundle } => start(builder, &request.state, bundle)?,
+        Action::Exec { process } => exec(builder, &request, process)?,
+    };
+    let master = console.map(|console| console.accept()).transpose()?;
+    send(&Answer::Started { pid }, master.as_ref());
+    Ok(())
+}
+
+fn read_program(fd: OwnedFd) -> io::Result<Arc<Vec<u8>>> {
+    let mut program = Vec::new();
+    std::fs::File::from(fd).read_to_end(&mut program)?;
+    Ok(Arc::new(program))
+}
+
+fn start(builder: ContainerBuilder, state: &Path, bundle: &Path) -> Result<i32, Failure> {
+    let mut container = builder
+        .with_root_path(state)?
+        .as_init(bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .as_sibling(true)
+        .build()?;
+    container.start()?;
+    let pid = container
+        .pid()
+        .ok_or("libcontainer does not tell the container's process")?;
+    Ok(pid.as_raw())
+}
+
+fn exec(
+    builder: ContainerBuilder,
+    request: &Request,
+    process: &oci_spec::runtime::Process,
+) -> Result<i32, Failure> {
+    let original = request.state.join(&request.id);
+    let container = Container::load(original.clone())?;
+    let init = container.pid().ok_or("the container has no process")?;
+    let mut process = process.clone();
+    let root = PathBuf::from(format!("/proc/{init}/root"));
+    environment::complete(&mut process, Some(&root))?;
+    let text = serde_json::to_vec(&process)?;
+    let process = fd::sealed_memory(c"process", &text, MemoryUse::Data)?;
+    // libcontainer leaves a socket in the container's folder for each exec; so each gets a folder of its own.
+    let own = OwnState::copy(&request.state, &request.id, &original)?;
+    let pid = builder
+        .with_root_path(&own.0)?
+        .as_tenant()
+        .with_process(Some(fd::path_of(&process)))
+        .with_detach(true)
+        .as_sibling(true)
+        .build()?;
+    Ok(pid.as_raw())
+}
+
+/// A copy of a container's state, removed when dropped.
+struct OwnState(PathBuf);
+
+impl OwnState {
+    fn copy(state: &Path, id: &str, original: &Path) -> Result<Self, Failure> {
+        const FILE: &str = "state.json";
+        let own = Self(state.join(format!(".exec-{}", std::process::id())));
+        sys::fs::create_dir_all(&own.0.join(id), 0o700)?;
+        let text = sys::fs::read(&original.join(FILE))?;
+        sys::fs::replace_in_memory(&own.0.join(id).join(FILE), 0o600, &text)?;
+        Ok(own)
+    }
+}
+
+impl Drop for OwnState {
+    fn drop(&mut self) {
+        if let Err(error) = sys::fs::remove_dir_all(&self.0) {
+            tracing::error!(%error, "a copy of the container's state stays");
+        }
+    }
+}
+
+/// The socket at which libcontainer delivers the master of a new terminal.
+struct Console {
+    path: PathBuf,
+    listener: std::os::unix::net::UnixListener,
+}
+
+impl Console {
+    fn listen(state: &Path) -> Result<Self, Failure> {
+        sys::fs::create_dir_all(state, 0o700)?;
+        let name = format!(".console-{}", std::process::id());
+        // The path may be longer than a socket's address.
+        let folder = sys::fs::open_dir(state)?;
+        let short = fd::path_of(&folder).join(&name);
+        Ok(Self {
+            listener: std::os::unix::net::UnixListener::bind(short)?,
+            path: state.join(name),
+        })
+    }
+
+    /// Takes the terminal; it has been sent before libcontainer says that the process is ready.
+    fn accept(&self) -> Result<OwnedFd, Failure> {
+        let (stream, _) = self.listener.accept()?;
+        let (_, master) = fd::receive(&stream, &mut [0; 64])?;
+        Ok(master.ok_or("libcontainer sent no terminal")?)
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        if let Err(error) = sys::fs::remove_file(&self.path) {
+            tracing::error!(%error, "the socket of a terminal stays");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The executor's side of a helper: starts `kplay internal create` and listens to what comes of it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::wire::{Answer, LONGEST_ANSWER};
+use super::{Error, Started};
+use crate::sys::cgroup::CgroupEntry;
+use crate::sys::mount::{self, Access};
+use crate::sys::pidfd::{Exit, PidFd};
+use crate::sys::process::{self, ParentDeath, Reaper, Session, Spawn};
+use crate::sys::signal::Signal;
+use crate::sys::{self, fd};
+
+/// The kplay binary that helpers run.
+#[derive(Clone, Debug)]
+pub struct Program(PathBuf);
+
+impl Program {
+    /// The binary of this very process.
+    #[must_use]
+    pub fn own() -> Self {
+        Self("/proc/self/exe".into())
+    }
+
+    /// A binary by its path.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The binary of this process by a read-only mount of it, at `target`, in this process's mount namespace: a
+    /// container that gets hold of a helper through `/proc/PID/exe` cannot overwrite it (CVE-2019-5736).
+    ///
+    /// To be called after [`enter_private_mounts`](super::enter_private_mounts).
+    ///
+    /// # Errors
+    /// The caller may not mount.
+    pub fn read_only(target: &Path) -> Result<Self, Error> {
+        Self::own().mounted_read_only(target)
+    }
+
+    /// As [`Program::read_only`], for this binary.
+    ///
+    /// # Errors
+    /// The caller may not mount.
+    pub fn mounted_read_only(&self, target: &Path) -> Result<Self, Error> {
+        sys::fs::replace_in_memory(target, 0o500, b"")?;
+        mount::bind(&self.0, target, Access::ReadOnly)?;
+        Ok(Self(target.into()))
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// A helper that is at work; killed if it is dropped before it has ended.
+struct Helper {
+    process: AsyncFd<PidFd>,
+    ended: bool,
+}
+
+impl Helper {
+    /// Waits for its end.
+    async fn end(&mut self) -> Result<Exit, Error> {
+        loop {
+            let mut ready = self
+                .process
+                .readable()
+                .await
+                .map_err(Error::system("wait for the helper"))?;
+            let exit = self
+                .process
+                .get_ref()
+                .try_wait()
+                .map_err(Error::system("wait for the helper"))?;
+            if let Some(exit) = exit {
+                self.ended = true;
+                return Ok(exit);
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Err(error) = self.process.get_ref().signal(Signal::KILL)
+        {
+            tracing::warn!(%error, "a helper cannot be killed");
+        }
+    }
+}
+
+/// Everything that was answered.
+#[derive(Default)]
+struct Heard {
+    started: Option<(PidFd, process::Kept)>,
+    terminal: Option<OwnedFd>,
+    /// The first is the most precise: from the process itself, not from those who waited for it.
+    failures: Vec<Error>,
+    traces: Vec<String>,
+}
+
+/// Runs a helper with these descriptors (the first of them is the request) and waits until the process that it starts
+/// has executed its program, or until all involved have given up.
+pub(super) async fn run(
+    program: &Program,
+    reaper: &Rc<Reaper>,
+    cgroup: &CgroupEntry,
+    fds: Vec<OwnedFd>,
+) -> Result<Started, Error> {
+    // Children of unknown numbers come into being from here on.
+    let paused = reaper.pause();
+    let (socket, theirs) = fd::seqpacket_pair().map_err(Error::system("make a socket"))?;
+    fd::set_nonblocking(&socket).map_err(Error::system("make a socket"))?;
+    let passed: Vec<BorrowedFd<'_>> = std::iter::once(theirs.as_fd())
+        .chain(fds.iter().map(AsFd::as_fd))
+        .collect();
+    let process = process::spawn(&Spawn {
+        program: &program.0,
+        args: &["kplay".as_ref(), "internal".as_ref(), "create".as_ref()],
+        env: &[],
+        fds: &passed,
+        stderr: None,
+        session: Session::Own,
+        parent_death: ParentDeath::Kill,
+        cgroup: Some(cgroup),
+    })
+    .map_err(Error::system("start the helper that creates containers"))?;
+    // Only others hold these ends now, so the socket's end of file means that they are done.
+    drop(passed);
+    drop((theirs, fds));
+    let mut helper = Helper {
+        process: fd::watch(process, Interest::READABLE)
+            .map_err(Error::system("watch the helper"))?,
+        ended: false,
+    };
+    let heard = listen(socket, reaper).await?;
+    let exit = helper.end().await?;
+    drop(paused);
+    reaper
+        .reap()
+        .map_err(Error::system("reap what the helper left"))?;
+    heard.conclude(exit)
+}
+
+async fn listen(socket: OwnedFd, reaper: &Rc<Reaper>) -> Result<Heard, Error> {
+    let socket =
+        fd::watch(socket, Interest::READABLE).map_err(Error::system("watch the helper"))?;
+    let mut heard = Heard::default();
+    let mut buffer = vec![0; LONGEST_ANSWER];
+    loop {
+        let mut ready = socket
+            .readable()
+            .await
+            .map_err(Error::system("watch the helper"))?;
+        let received = match ready.try_io(|socket| fd::receive(socket.get_ref(), &mut buffer)) {
+            Err(_would_block) => continue,
+            // A peer that was killed with a message unread.
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionReset => return Ok(heard),
+            Ok(received) => received.map_err(Error::system("read from the helper"))?,
+        };
+        let (length, passed) = received;
+        if length == 0 {
+            return Ok(heard);
+        }
+        let answer = serde_json::from_slice(&buffer[..length]).map_err(|source| Error::System {
+            what: "understand the helper",
+            source: source.into(),
+        })?;
+        heard.take(answer, passed, reaper)?;
+    }
+}
+
+impl Heard {
+    fn take(
+        &mut self,
+        answer: Answer,
+        passed: Option<OwnedFd>,
+        reaper: &Rc<Reaper>,
+    ) -> Result<(), Error> {
+        match answer {
+            Answer::Started { pid } => {
+                // Kept before it can be reaped: the reaper pauses.
+                let kept = reaper.keep(pid);
+                let process =
+                    PidFd::open(pid).map_err(Error::system("open the started process"))?;
+                self.started = Some((process, kept));
+                self.terminal = passed;
+            }
+            Answer::CommandNotFound { program } => {
+                self.failures.push(Error::CommandNotFound { program })
+            }
+            Answer::NotExecutable { program, errno } => self.failures.push(Error::NotExecutable {
+                program,
+                source: std::io::Error::from_raw_os_error(errno),
+            }),
+            Answer::WorkingDirectory { path, detail } => {
+                self.failures.push(Error::WorkingDirectory { path, detail });
+            }
+            Answer::Failed { detail } => self.failures.push(Error::Create { detail }),
+            Answer::Trace { message } => self.traces.push(message),
+        }
+        Ok(())
+    }
+
+    fn conclude(mut self, exit: Exit) -> Result<Started, Error> {
+        if !self.failures.is_empty() {
+            let first = self.failures.remove(0);
+            return Err(self.explain(first));
+        }
+        match self.started {
+            Some((process, kept)) => Ok(Started {
+                process,
+                terminal: self.terminal,
+                kept,
+            }),
+            None => Err(Error::Helper {
+                detail: match exit {
+                    Exit::Code(code) => format!("it exited with code {code}"),
+                    Exit::Signal(signal) => format!("signal {signal} ended it"),
+                },
+            }),
+        }
+    }
+
+    /// Adds what libcontainer said on the way to its own flat words.
+    fn explain(&mut self, error: Error) -> Error {
+        match error {
+            Error::Create { mut detail } => {
+                // The first is the innermost; later ones repeat it from further out.
+                if let Some(first) = self.traces.first() {
+                    detail = format!("{first} ({detail})");
+                }
+                Error::Create { detail }
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The pod's shared namespaces, held by a pause process of a few KB. Not through libcontainer: it has no files, no
+//! program of the image, and nothing to configure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Error;
+use crate::sys::cgroup::CgroupEntry;
+use crate::sys::holder::{self, Holder};
+use crate::sys::namespace::Namespace;
+use crate::sys::pidfd::PidFd;
+
+/// A pod sandbox's OOM score, as a kubelet sets it.
+const OOM_SCORE_ADJ: i32 = -998;
+
+/// What containerd sets in the network namespace of every pod, so that programs without privileges may listen on any
+/// port and send pings.
+const DEFAULT_SYSCTLS: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
+
+/// Which namespaces a pod has of its own, and how they are set up. The others are the host's.
+#[derive(Debug)]
+pub struct SandboxOptions<'a> {
+    /// Set if there is a new UTS namespace.
+    pub hostname: Option<String>,
+    pub net: bool,
+    pub ipc: bool,
+    pub uts: bool,
+    /// One pid namespace for all containers; the pause process is its process 1 and reaps.
+    pub pid: bool,
+    /// As in a manifest: `net.ipv4.tcp_syncookies` or `net/ipv4/tcp_syncookies`. They win over the defaults.
+    pub sysctls: &'a BTreeMap<String, String>,
+    pub cgroup: CgroupEntry,
+}
+
+/// A pod's namespaces, and the process that keeps them. They end with it, and it ends with its parent.
+#[derive(Debug)]
+pub struct Sandbox {
+    process: PidFd,
+}
+
+/// Makes a pod's namespaces. Blocks for about a millisecond. The caller must have one thread, and be the one that
+/// lives as long as the pod.
+///
+/// # Errors
+/// A step of the set-up fails; then nothing is left.
+pub fn start(options: &SandboxOptions<'_>) -> Result<Sandbox, Error> {
+    let wanted = [
+        (options.net, Namespace::Network),
+        (options.ipc, Namespace::Ipc),
+        (options.uts, Namespace::Uts),
+        (options.pid, Namespace::Pid),
+    ];
+    let namespaces: Vec<Namespace> = wanted
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, namespace)| namespace)
+        .collect();
+    let process = holder::start(&Holder {
+        namespaces: &namespaces,
+        hostname: options.hostname.as_deref(),
+        sysctls: &sysctls(options),
+        cgroup: &options.cgroup,
+        oom_score_adj: OOM_SCORE_ADJ,
+    })
+    .map_err(|holder::Error { step, source }| Error::Sandbox { step, source })?;
+    Ok(Sandbox { process })
+}
+
+/// The files to write, the defaults first.
+fn sysctls(options: &SandboxOptions<'_>) -> Vec<(PathBuf, String)> {
+    let defaults = DEFAULT_SYSCTLS
+        .iter()
+        .filter(|_| options.net)
+        .map(|(name, value)| (sysctl_path(name), (*value).to_owned()))
+        // A kernel without the file does not have the restriction either.
+        .filter(|(path, _)| path.exists());
+    let given = options
+        .sysctls
+        .iter()
+        .map(|(name, value)| (sysctl_path(name), value.clone()));
+    defaults.chain(given).collect()
+}
+
+/// The file of a sysctl: as sysctl(8), the first separator says which character separates.
+fn sysctl_path(name: &str) -> PathBuf {
+    let slashed: String = match name.find(['.', '/']) {
+        Some(at) if name[at..].starts_with('.') => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+        _ => name.to_owned(),
+    };
+    // A name cannot leave the folder: empty and dotted components are taken out.
+    let parts = slashed
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "." | ".."));
+    std::iter::once("/proc/sys").chain(parts).collect()
+}
+
+impl Sandbox {
+    /// The pause process; a child of the caller.
+    #[must_use]
+    pub fn pid_fd(&self) -> &PidFd {
+        &self.process
+    }
+
+    /// Its number. Valid until it has been waited for.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// The file that stands for one of its namespaces, to be joined.
+    #[must_use]
+    pub fn namespace_path(&self, namespace: Namespace) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/{}", self.pid(), namespace.file_name()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::sysctl_path;
+
+    #[test]
+    fn sysctl_paths() {
+        let check = |name: &str, expected: &str| {
+            assert_eq!(sysctl_path(name), Path::new(expected), "{name}")
+        };
+        check(
+            "net.ipv4.tcp_syncookies",
+            "/proc/sys/net/ipv4/tcp_syncookies",
+        );
+        check(
+            "net/ipv4/tcp_syncookies",
+            "/proc/sys/net/ipv4/tcp_syncookies",
+        );
+        check(
+            "net.ipv4.conf.eth0/1.rp_filter",
+            "/proc/sys/net/ipv4/conf/eth0.1/rp_filter",
+        );
+        check(
+            "net/ipv4/conf/eth0.1/rp_filter",
+            "/proc/sys/net/ipv4/conf/eth0.1/rp_filter",
+        );
+        check("net/../../../etc/passwd", "/proc/sys/net/etc/passwd");
+    }
+}

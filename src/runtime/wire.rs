@@ -1,0 +1,78 @@
+//! What the executor and its helper say to each other: one request, in a sealed memory file, and the answers, one JSON
+//! message each, on a SEQPACKET socket. Both ends are of the same build, so there is no version.
+//!
+//! ```text
+//! descriptor of the helper      3 socket   4 request   then, if the request says so: seccomp program, stdin, stdout, stderr
+//! ```
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use oci_spec::runtime::Process;
+use serde::{Deserialize, Serialize};
+
+use crate::sys::process::FIRST_FD;
+
+/// Where the helper, and the processes it makes, find the socket.
+pub(super) const SOCKET: RawFd = FIRST_FD;
+/// Where the helper finds the request.
+pub(super) const REQUEST: RawFd = FIRST_FD + 1;
+/// Where the optional descriptors begin.
+pub(super) const OPTIONAL: RawFd = FIRST_FD + 2;
+
+/// The longest answer; what is longer is cut. Below what a socket takes at once, and the size of the reader's buffer.
+pub(super) const LONGEST_ANSWER: usize = 16 * 1024;
+
+/// What the helper is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub(super) id: String,
+    pub(super) state: PathBuf,
+    pub(super) action: Action,
+    pub(super) stdio: StdioKind,
+    /// The program is the first of the optional descriptors.
+    pub(super) seccomp: Option<SeccompLoad>,
+    /// The user that gets the pipes.
+    pub(super) uid: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Action {
+    /// Start the container of this bundle, whose `config.json` is written.
+    Start { bundle: PathBuf },
+    /// Run this process in the container.
+    Exec { process: Box<Process> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum StdioKind {
+    Pipes,
+    Terminal,
+}
+
+/// How the seccomp program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SeccompLoad {
+    /// The process has no_new_privs, which is enough.
+    NoNewPrivileges,
+    /// The process was given CAP_SYS_ADMIN for loading it; these capabilities (a bit set) are what it may keep.
+    Privileged { keep: u64 },
+}
+
+/// What the helper, and the processes it makes, answer. The end of file comes when all of them have gone or executed
+/// the container's program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// libcontainer's part is done; the process is on its way to `execve`. The terminal's master comes with it.
+    Started { pid: i32 },
+    /// From the process itself, instead of `execve`.
+    CommandNotFound { program: String },
+    /// The same.
+    NotExecutable { program: String, errno: i32 },
+    /// The working directory is not there or not to be entered.
+    WorkingDirectory { path: PathBuf, detail: String },
+    /// libcontainer failed.
+    Failed { detail: String },
+    /// What libcontainer says about a failure before it fails.
+    Trace { message: String },
+}

@@ -1,0 +1,174 @@
+//! The environment of a container, and `$(VAR)` in it and in its command (pod-level order rules:
+//! `kubelet_pods.go:makeEnvironmentVariables`; expansion: `third_party/forked/golang/expansion`). Pure.
+
+use std::collections::BTreeMap;
+
+use crate::model::plan::{EnvValue, EnvVar};
+
+/// The PATH of an image that sets none, as containerd has it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variables that the manifest asks for, in its order; a later one of the same name wins. `resolve` gives the
+/// values of fields and resources.
+#[must_use]
+pub fn declared(vars: &[EnvVar], resolve: &dyn Fn(&EnvValue) -> String) -> Vec<(String, String)> {
+    let mut result: Vec<(String, String)> = Vec::with_capacity(vars.len());
+    for var in vars {
+        let value = match &var.value {
+            EnvValue::Template(text) => {
+                expand(text, &|name| lookup(&result, name).map(str::to_owned))
+            }
+            EnvValue::Literal(text) => text.clone(),
+            other @ (EnvValue::Field(_) | EnvValue::Resource { .. }) => resolve(other),
+        };
+        result.retain(|(name, _)| *name != var.name);
+        result.push((var.name.clone(), value));
+    }
+    result
+}
+
+/// What the process gets: the image's variables, HOSTNAME, then the manifest's, which win. PATH and HOME are always
+/// there.
+#[must_use]
+pub fn complete(
+    image: &[String],
+    hostname: &str,
+    home: &str,
+    declared: &[(String, String)],
+) -> Vec<String> {
+    let mut all = BTreeMap::from([
+        ("PATH", DEFAULT_PATH),
+        ("HOME", home),
+        ("HOSTNAME", hostname),
+    ]);
+    all.extend(image.iter().filter_map(|pair| pair.split_once('=')));
+    all.extend(
+        declared
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+    all.into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+/// The value of a variable.
+#[must_use]
+pub fn lookup<'a>(vars: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = vars.iter().rev().find(|(known, _)| known == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// Replaces `$(NAME)` by its value; one without value stays as it is, `$$` is a `$`, everything else is literal.
+#[must_use]
+pub fn expand(text: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        result.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            result.push('$');
+            rest = after;
+        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|r| r.split_once(')')) {
+            match value(name) {
+                Some(value) => result.push_str(&value),
+                None => {
+                    result.push_str("$(");
+                    result.push_str(name);
+                    result.push(')');
+                }
+            }
+            rest = after;
+        } else {
+            result.push('$');
+        }
+    }
+    result.push_str(rest);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn var(name: &str, value: EnvValue) -> EnvVar {
+        EnvVar {
+            name: name.into(),
+            value,
+        }
+    }
+
+    #[test]
+    fn expansion_is_kubernetes_own() {
+        let check = |text: &str, expected: &str| {
+            let value = |name: &str| match name {
+                "A" => Some("1".to_owned()),
+                "EMPTY" => Some(String::new()),
+                "DOLLAR" => Some("$(A)".to_owned()),
+                _ => None,
+            };
+            assert_eq!(expand(text, &value), expected, "{text:?}");
+        };
+        check("$(A)", "1");
+        check("x$(A)y$(A)", "x1y1");
+        check("$(EMPTY)", "");
+        check("$(MISSING)", "$(MISSING)");
+        check("$$(A)", "$(A)");
+        check("$$$(A)", "$1");
+        check("$$$$(A)", "$$(A)");
+        check("$A", "$A");
+        check("$(A", "$(A");
+        check("a$", "a$");
+        check("$(DOLLAR)", "$(A)");
+        check("$()", "$()");
+        check("ä$(A)ö", "ä1ö");
+    }
+
+    #[test]
+    fn earlier_variables_are_seen_and_later_ones_win() {
+        let vars = [
+            var("FROM", EnvValue::Literal("$(A)".into())),
+            var("A", EnvValue::Template("1".into())),
+            var("B", EnvValue::Template("$(A)$(C)".into())),
+            var("C", EnvValue::Template("3".into())),
+            var("A", EnvValue::Template("$(A)+".into())),
+        ];
+        let declared = declared(&vars, &|_| String::new());
+        assert_eq!(lookup(&declared, "FROM"), Some("$(A)"));
+        assert_eq!(lookup(&declared, "B"), Some("1$(C)"));
+        assert_eq!(lookup(&declared, "A"), Some("1+"));
+        assert_eq!(declared.len(), 4);
+    }
+
+    #[test]
+    fn the_manifest_wins_over_the_image() {
+        let image = ["PATH=/image".to_owned(), "X=image".to_owned()];
+        let env = complete(&image, "host", "/root", &[("X".into(), "pod".into())]);
+        assert_eq!(env, ["HOME=/root", "HOSTNAME=host", "PATH=/image", "X=pod"]);
+        let env = complete(&[], "host", "/", &[("HOSTNAME".into(), "mine".into())]);
+        assert_eq!(
+            env,
+            [
+                "HOME=/".to_owned(),
+                "HOSTNAME=mine".to_owned(),
+                format!("PATH={DEFAULT_PATH}")
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_a_dollar_stays(text in "[^$]*") {
+            prop_assert_eq!(expand(&text, &|_| Some("x".into())), text);
+        }
+
+        #[test]
+        fn nothing_panics_and_unknown_names_stay(text in "[$()A ä]*") {
+            let once = expand(&text, &|_| None);
+            prop_assert!(once.len() <= text.len());
+        }
+    }
+}

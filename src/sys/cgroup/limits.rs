@@ -1,0 +1,201 @@
+//! What a cgroup may use, and how that is said to each version.
+
+use super::{Cgroup, Controller, Error, Result, device};
+
+/// What a cgroup may use. `None` leaves a value as it is: in a new cgroup, without a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Relative weight, from 2 to 262144; 1024 is one processor.
+    pub cpu_shares: Option<u64>,
+    /// The version 2 weight, from 1 to 10000, where it is not the one that follows from `cpu_shares`.
+    pub cpu_weight: Option<u64>,
+    /// Microseconds of processor time in each period.
+    pub cpu_quota_us: Option<u64>,
+    /// Microseconds; the kernel's default is 100000.
+    pub cpu_period_us: Option<u64>,
+    /// Bytes of memory. Swap is not to be had beyond it.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// When memory runs out, kill all processes of the cgroup (version 2 only; version 1 kills one).
+    pub oom_group: bool,
+    pub devices: DevicePolicy,
+}
+
+/// Which device files may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DevicePolicy {
+    /// All that the parent may use.
+    #[default]
+    All,
+    /// Those that every container has: null, zero, full, random, urandom, tty, console, ptmx, pts/*; others can be
+    /// made with `mknod`, but not opened.
+    Default,
+}
+
+/// Writes the limits.
+pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
+    cpu(cgroup, limits)?;
+    if let Some(bytes) = limits.memory_bytes {
+        memory(cgroup, bytes)?;
+    }
+    if limits.oom_group
+        && let Some(hierarchy) = cgroup.with(Controller::Memory)
+        && hierarchy.is_v2()
+    {
+        write(
+            cgroup,
+            Controller::Memory,
+            "oom_group",
+            "memory.oom.group",
+            1,
+        )?;
+    }
+    if let Some(pids) = limits.pids {
+        write(cgroup, Controller::Pids, "pids", "pids.max", pids)?;
+    }
+    match limits.devices {
+        DevicePolicy::All => Ok(()),
+        DevicePolicy::Default => device::restrict(cgroup),
+    }
+}
+
+fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
+    let v2 = cgroup
+        .with(Controller::Cpu)
+        .is_some_and(super::Hierarchy::is_v2);
+    if v2 {
+        let weight = limits.cpu_weight.or(limits.cpu_shares.map(weight_of));
+        if let Some(weight) = weight {
+            write(cgroup, Controller::Cpu, "cpu_shares", "cpu.weight", weight)?;
+        }
+        if limits.cpu_quota_us.is_some() || limits.cpu_period_us.is_some() {
+            let quota = limits
+                .cpu_quota_us
+                .map_or("max".to_owned(), |quota| quota.to_string());
+            let value = match limits.cpu_period_us {
+                Some(period) => format!("{quota} {period}"),
+                None => quota,
+            };
+            write_text(cgroup, Controller::Cpu, "cpu_quota_us", "cpu.max", &value)?;
+        }
+        return Ok(());
+    }
+    if let Some(shares) = limits.cpu_shares {
+        write(cgroup, Controller::Cpu, "cpu_shares", "cpu.shares", shares)?;
+    }
+    // The period first: a quota is checked against it.
+    if let Some(period) = limits.cpu_period_us {
+        write(
+            cgroup,
+            Controller::Cpu,
+            "cpu_period_us",
+            "cpu.cfs_period_us",
+            period,
+        )?;
+    }
+    if let Some(quota) = limits.cpu_quota_us {
+        write(
+            cgroup,
+            Controller::Cpu,
+            "cpu_quota_us",
+            "cpu.cfs_quota_us",
+            quota,
+        )?;
+    }
+    Ok(())
+}
+
+/// The version 2 weight for version 1 shares as runc (1.3.2) and crun compute it: 1024 shares are weight 100.
+#[must_use]
+pub(super) fn weight_of(shares: u64) -> u64 {
+    if shares <= 2 {
+        return 1;
+    }
+    if shares >= 262_144 {
+        return 10_000;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "below 2^18")]
+    let l = (shares as f64).log2();
+    let exponent = l.mul_add(l, 125.0 * l) / 612.0 - 7.0 / 34.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 1 to 10000"
+    )]
+    let weight = 10_f64.powf(exponent).ceil() as u64;
+    weight.clamp(1, 10_000)
+}
+
+fn memory(cgroup: &Cgroup, bytes: u64) -> Result<()> {
+    let limit = "memory_bytes";
+    let Some(hierarchy) = cgroup.with(Controller::Memory) else {
+        return Err(Error::NoController {
+            controller: "memory",
+            limit,
+        });
+    };
+    if hierarchy.is_v2() {
+        write(cgroup, Controller::Memory, limit, "memory.max", bytes)?;
+        return write_if_there(cgroup, "memory.swap.max", 0);
+    }
+    // The limit of memory and swap must not be below that of memory: raised before it, lowered after it.
+    let raised = write_if_there(cgroup, "memory.memsw.limit_in_bytes", bytes);
+    write(
+        cgroup,
+        Controller::Memory,
+        limit,
+        "memory.limit_in_bytes",
+        bytes,
+    )?;
+    match raised {
+        Ok(()) => Ok(()),
+        Err(_) => write_if_there(cgroup, "memory.memsw.limit_in_bytes", bytes),
+    }
+}
+
+/// Kernels without swap accounting have no such file.
+fn write_if_there(cgroup: &Cgroup, file: &'static str, value: u64) -> Result<()> {
+    match write(cgroup, Controller::Memory, "memory_bytes", file, value) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn write(
+    cgroup: &Cgroup,
+    controller: Controller,
+    limit: &'static str,
+    file: &str,
+    value: u64,
+) -> Result<()> {
+    write_text(cgroup, controller, limit, file, &value.to_string())
+}
+
+pub(super) fn write_text(
+    cgroup: &Cgroup,
+    controller: Controller,
+    limit: &'static str,
+    file: &str,
+    value: &str,
+) -> Result<()> {
+    let Some(hierarchy) = cgroup.with(controller) else {
+        return Err(Error::NoController {
+            controller: name(controller),
+            limit,
+        });
+    };
+    hierarchy
+        .write(&cgroup.path, file, value)
+        .map_err(|source| cgroup.error("set a limit of", source))
+}
+
+fn name(controller: Controller) -> &'static str {
+    match controller {
+        Controller::Cpu => "cpu",
+        Controller::CpuAccounting => "cpuacct",
+        Controller::Memory => "memory",
+        Controller::Pids => "pids",
+        Controller::Devices => "devices",
+    }
+}

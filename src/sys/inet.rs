@@ -1,0 +1,29 @@
+//! Options of sockets, and the limit of open files that bounds their number.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::process::{Resource, getrlimit};
+
+/// Lets a listening IPv6 socket take IPv4 connections too, whatever the machine's default is.
+///
+/// # Errors
+/// It is no IPv6 socket.
+pub fn set_dual_stack(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_ipv6_v6only(socket, false)?)
+}
+
+/// How many files this process may have open.
+#[must_use]
+pub fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Whether an error means that this machine has no IPv6.
+#[must_use]
+pub fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
