@@ -21,7 +21,7 @@ fn a_private_authority_is_trusted_through_the_environment() {
     }
     let (registry, sample) = (Registry::with_tls(), sample());
     registry.add("app", "1", &sample);
-    for host in ["127.0.0.1", "localhost"] {
+    for (runs, host) in ["127.0.0.1", "localhost"].into_iter().enumerate() {
         let name =
             "image::pull::tests::processes::a_private_authority_is_trusted_through_the_environment";
         let status = Command::new(std::env::current_exe().expect("this test"))
@@ -36,6 +36,13 @@ fn a_private_authority_is_trusted_through_the_environment() {
             )
             .status();
         assert!(status.expect("this test again").success(), "{host}");
+        // A name that fits no test would run nothing, and succeed.
+        let fetched = registry
+            .log()
+            .iter()
+            .filter(|path| path.contains(&blob(&sample, 1)))
+            .count();
+        assert_eq!(fetched, runs + 1, "{host}");
     }
 }
 
