@@ -220,12 +220,14 @@ fn listen_on(address: SocketAddr, named: SocketAddr) -> Result<TcpListener, Erro
 async fn accept(listener: TcpListener, target: SocketAddr, pod: Arc<Pod>) {
     /// How long to leave the kernel alone when it has no more descriptors or memory.
     const PAUSE: Duration = Duration::from_millis(100);
+    let mut is_failing = false;
     loop {
         let Ok(permit) = Arc::clone(&pod.connections).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((client, from)) => {
+                is_failing = false;
                 let pod = Arc::clone(&pod);
                 tokio::spawn(async move {
                     if let Err(error) = forward(client, target, &pod.netns).await {
@@ -237,7 +239,9 @@ async fn accept(listener: TcpListener, target: SocketAddr, pod: Arc<Pod>) {
             // The client went away before it was taken.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, %target, "cannot take a connection, trying again");
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, %target, "cannot take connections, trying again");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -1,11 +1,12 @@
 //! Applets that let time pass.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::arguments::Arguments;
-use super::{Error, out, signals};
+use super::{Error, files, out, signals};
 
 /// A time that a person wrote: seconds with fractions, or `infinity`.
 #[derive(Debug, PartialEq)]
@@ -37,16 +38,28 @@ pub(super) fn sleep(mut arguments: Arguments) -> Result<u8, Error> {
     Ok(0)
 }
 
+pub(super) const TICK: &str = "[--append FILE] [SECONDS [TEXT]]";
+
 pub(super) fn tick(mut arguments: Arguments) -> Result<u8, Error> {
-    let Seconds(interval) = arguments
-        .next_if_any("SECONDS")?
-        .unwrap_or(Seconds(Duration::from_secs(1)));
+    let mut file = None;
+    while let Some(option) = arguments.option() {
+        match &*option {
+            "--append" => file = Some(arguments.value::<PathBuf>("--append")?),
+            other => return Err(arguments.unknown(other)),
+        }
+    }
+    let interval = arguments.next_if_any("SECONDS")?;
+    let Seconds(interval) = interval.unwrap_or(Seconds(Duration::from_secs(1)));
     let text = arguments.next_if_any::<String>("TEXT")?;
     let text = text.as_deref().unwrap_or("tick");
     arguments.end()?;
     signals::handle(signals::TERMINATED)?;
     for count in 1_u64.. {
-        out(|out| writeln!(out, "{text} {count}"))?;
+        let line = format!("{text} {count}");
+        if let Some(file) = &file {
+            files::append_line(file, &line)?;
+        }
+        out(|out| writeln!(out, "{line}"))?;
         std::thread::sleep(interval);
     }
     Ok(0)

@@ -13,6 +13,8 @@ pub(super) fn cat(arguments: Arguments) -> Result<u8, Error> {
     if paths.is_empty() {
         paths.push_back("-".into());
     }
+    // Standard input may never end.
+    signals::handle(signals::TERMINATED)?;
     let mut out = io::stdout().lock();
     for path in paths {
         if path == "-" {
@@ -60,32 +62,44 @@ pub(super) fn ls(mut arguments: Arguments) -> Result<u8, Error> {
 }
 
 pub(super) fn write(arguments: Arguments) -> Result<u8, Error> {
+    let (path, text) = file_and_text(arguments)?;
+    let mut replace = std::fs::OpenOptions::new();
     put(
-        arguments,
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true),
-    )
+        replace.write(true).create(true).truncate(true),
+        &path,
+        &text,
+    )?;
+    Ok(0)
 }
 
 pub(super) fn append(arguments: Arguments) -> Result<u8, Error> {
+    let (path, text) = file_and_text(arguments)?;
+    append_line(&path, &text)?;
+    Ok(0)
+}
+
+fn file_and_text(mut arguments: Arguments) -> Result<(PathBuf, String), Error> {
+    let path = arguments.next_path("FILE")?;
+    let text = arguments.next("TEXT")?;
+    arguments.end()?;
+    Ok((path, text))
+}
+
+/// Appends a line to a file, which is made if it is not there.
+pub(super) fn append_line(path: &Path, text: &str) -> Result<(), Error> {
     put(
-        arguments,
         std::fs::OpenOptions::new().append(true).create(true),
+        path,
+        text,
     )
 }
 
-fn put(mut arguments: Arguments, how: &std::fs::OpenOptions) -> Result<u8, Error> {
-    let path = arguments.next_path("FILE")?;
-    let text = arguments.next::<String>("TEXT")?;
-    arguments.end()?;
-    let mut file = how.open(&path).map_err(Error::file("open", &path))?;
+fn put(how: &std::fs::OpenOptions, path: &Path, text: &str) -> Result<(), Error> {
+    let mut file = how.open(path).map_err(Error::file("open", path))?;
     // In one call: several containers may append to the same file.
     let line = format!("{text}\n");
     file.write_all(line.as_bytes())
-        .map_err(Error::file("write", &path))?;
-    Ok(0)
+        .map_err(Error::file("write", path))
 }
 
 pub(super) fn wait_file(mut arguments: Arguments) -> Result<u8, Error> {
@@ -98,4 +112,26 @@ pub(super) fn wait_file(mut arguments: Arguments) -> Result<u8, Error> {
         std::thread::sleep(INTERVAL);
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_appended_and_replaced() {
+        let path = std::env::temp_dir().join(format!("kplay-toolbox-{}", std::process::id()));
+        let text = || std::fs::read_to_string(&path).unwrap();
+        let arguments = |text: &str| {
+            let rest = [path.clone().into_os_string(), text.into()];
+            Arguments::new("test", "", rest.into_iter().collect())
+        };
+        append(arguments("a")).unwrap();
+        append(arguments("b")).unwrap();
+        assert_eq!(text(), "a\nb\n");
+        write(arguments("c")).unwrap();
+        assert_eq!(text(), "c\n");
+        std::fs::remove_file(&path).unwrap();
+        assert!(cat(Arguments::new("cat", "", [path.into_os_string()].into())).is_err());
+    }
 }

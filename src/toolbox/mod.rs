@@ -91,7 +91,7 @@ const APPLETS: &[Applet] = &[
     ),
     applet(
         "tick",
-        "[SECONDS [TEXT]]",
+        clock::TICK,
         "print a line per interval, by default a second",
         clock::tick,
     ),

@@ -1,7 +1,7 @@
 //! Both directions of one forwarded connection.
 //!
-//! Plain copies: on loopback, splicing through a pipe was no faster when measured, and would take two more
-//! descriptors and a pipe's buffer per direction.
+//! Plain copies: splicing through a pipe took half the processor time when measured on loopback, but moved a third less
+//! per second, and would take two more descriptors and a pipe's buffer per direction.
 
 use std::io;
 
