@@ -13,6 +13,28 @@ pub(super) fn run() -> Option<ExitCode> {
     }
     match args.next().as_deref().and_then(OsStr::to_str) {
         Some("create") => Some(crate::runtime::create::main()),
+        Some("execute") => Some(execute(args.next().as_deref())),
         _ => None,
+    }
+}
+
+fn execute(dir: Option<&OsStr>) -> ExitCode {
+    let Some(dir) = dir else {
+        return ExitCode::FAILURE;
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    match crate::executor::run(std::path::Path::new(dir)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the pod could not be run"
+            );
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,10 +1,201 @@
-//! One process per pod; single writer of that pod's status.
+//! One process per pod, from its start to its end: the parent of every process of the pod, and the only writer of its
+//! status.
+//!
+//! ```text
+//!              ┌──────── control.sock ────────┐
+//!  clients ───▶│ control                      │
+//!              │    │ messages                │
+//!  exits  ────▶│ driver ──▶ lifecycle (pure)  │──▶ status.json, events.jsonl, the manager's pipe
+//!  ticks  ────▶│    │ actions                 │
+//!              │ container, pod               │──▶ runtime, volumes, logs, forwarded ports
+//!              └──────────────────────────────┘
+//! ```
+//!
+//! It has one thread: it forks, and the price of an idle pod is this process. It pulls no images and reads no manifests.
 #![forbid(unsafe_code)]
 
+mod clock;
+mod container;
+mod context;
+mod control;
+mod describe;
+mod downward;
+mod driver;
+mod error;
 pub mod forward;
 mod lifecycle;
 pub mod log;
+mod pod;
+mod process;
+mod progress;
 mod restart;
 mod status;
+mod termination;
 #[cfg(test)]
 mod testing;
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::LocalSet;
+
+use self::context::{Context, Facts, Message};
+use self::driver::Driver;
+pub use self::error::Error;
+use self::lifecycle::{Cause, Event};
+use self::pod::PodResources;
+use self::progress::Channel;
+use crate::protocol::{self, Launch, Progress};
+use crate::runtime::{Libcontainer, Program, Runtime, enter_private_mounts};
+use crate::spec::{HostFacts, resources};
+use crate::state::layout::PodPaths;
+use crate::state::pod_dir::ExecutorDir;
+use crate::sys::process::Reaper;
+use crate::sys::socket::{Blocking, Listener};
+use crate::sys::{capability, fd, fs, identity, process as processes};
+
+/// The descriptor of the pipe to the manager.
+const PROGRESS: i32 = 3;
+/// What is read from a container at once, in bytes.
+const BUFFER: usize = 64 * 1024;
+
+/// Runs the pod whose run folder this is, to its end. The process must be new, with one thread, and have the write end
+/// of the manager's pipe as descriptor 3.
+///
+/// # Errors
+/// The pod could not be set up (the manager has been told), or its state cannot be written.
+pub fn run(dir: &Path) -> Result<(), Error> {
+    let pipe = fd::inherited(PROGRESS).map_err(Error::system("find the manager's pipe"))?;
+    let mut manager = Channel::new(pipe);
+    let result = set_up(dir).and_then(|(context, messages)| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::system("start the event loop"))?;
+        LocalSet::new().block_on(&runtime, play(context, messages, &mut manager))
+    });
+    if let Err(error) = &result {
+        manager.tell(&Progress::Failed(error.to_launch_failure()));
+    }
+    result
+}
+
+type PodContext = Rc<Context<Libcontainer>>;
+
+/// Everything that has to happen before there is an event loop.
+fn set_up(dir: &Path) -> Result<(PodContext, UnboundedReceiver<Message>), Error> {
+    let launch = read_launch(dir)?;
+    let paths = PodPaths::at(launch.data_dir.clone(), dir.to_owned());
+    let dir = ExecutorDir::take(paths)?;
+    processes::become_subreaper().map_err(Error::system("become the subreaper"))?;
+    processes::set_name("kplay-executor").map_err(Error::system("set the process's name"))?;
+    let hierarchies = enter_private_mounts()?;
+    fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
+    let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;
+    let reaper = Reaper::new();
+    let (sender, messages) = mpsc::unbounded_channel();
+    let context = Context {
+        facts: facts(&launch)?,
+        runtime: Libcontainer::new(program, Rc::clone(&reaper)),
+        launch,
+        dir,
+        reaper,
+        hierarchies,
+        sandbox: RefCell::default(),
+        live: RefCell::default(),
+        volumes: RefCell::default(),
+        buffer: RefCell::new(vec![0; BUFFER]),
+        messages: sender,
+    };
+    Ok((Rc::new(context), messages))
+}
+
+fn read_launch(dir: &Path) -> Result<Launch, Error> {
+    let path = dir.join("launch.json");
+    let launch: Launch = serde_json::from_slice(&fs::read(&path)?)
+        .map_err(|source| Error::Launch { path, source })?;
+    if launch.version == protocol::VERSION {
+        Ok(launch)
+    } else {
+        Err(Error::Version {
+            found: launch.version,
+            known: protocol::VERSION,
+        })
+    }
+}
+
+fn facts(launch: &Launch) -> Result<Facts, Error> {
+    let bounding = capability::bounding().map_err(Error::system("read the capabilities"))?;
+    let names = bounding
+        .names()
+        .filter_map(|name| name.strip_prefix("CAP_"));
+    Ok(Facts {
+        host: HostFacts {
+            capabilities: names.map(str::to_owned).collect(),
+            oom_score_floor: processes::oom_score_floor()
+                .map_err(Error::system("read the OOM score"))?,
+        },
+        host_ip: identity::host_ip(),
+        qos_class: resources::qos_class(&launch.plan),
+        memory: identity::memory(),
+        cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
+    })
+}
+
+async fn play<R: Runtime + 'static>(
+    context: Rc<Context<R>>,
+    messages: UnboundedReceiver<Message>,
+    manager: &mut Channel,
+) -> Result<(), Error> {
+    tokio::task::spawn_local(reap(Rc::clone(&context)));
+    tokio::task::spawn_local(obey_signals(Rc::clone(&context)));
+    let listener = Listener::bind(&context.paths().control_socket(), Blocking::No)?;
+    let resources = PodResources::acquire(&context)?;
+    tokio::task::spawn_local(control::serve(Rc::clone(&context), listener));
+    Driver::new(context, messages, manager, resources)
+        .run()
+        .await;
+    Ok(())
+}
+
+/// Waits for the children that nobody else waits for: helpers' leftovers and orphans of the pod.
+async fn reap<R>(context: Rc<Context<R>>) {
+    let mut ended = match signal(SignalKind::child()) {
+        Ok(ended) => ended,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch for ended children");
+            return;
+        }
+    };
+    while ended.recv().await.is_some() {
+        if let Err(error) = context.reaper.reap() {
+            tracing::error!(%error, "cannot reap");
+        }
+    }
+}
+
+/// SIGTERM and SIGINT end the pod as `delete` does, with its grace period: a machine that shuts down sends them.
+async fn obey_signals<R>(context: Rc<Context<R>>) {
+    let both = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+    let (mut terminate, mut interrupt) = match both {
+        Ok(both) => both,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch for signals");
+            return;
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        context.send(Message::Lifecycle(Event::Stop {
+            grace: None,
+            cause: Cause::Deleted,
+        }));
+    }
+}

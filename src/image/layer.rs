@@ -8,6 +8,9 @@
 //! Both digests and the size are checked before anything may be used; of several faults the one that caused the
 //! others is reported.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -127,7 +130,7 @@ fn inflate(
             most: expected.blob.as_ref().map_or(u64::MAX, |(_, size)| *size),
         },
     );
-    let sent = match Compression::sniff(input.fill_buf().map_err(Error::Read)?) {
+    let sent = match Compression::sniff(input.fill_buf().map_err(own_error)?) {
         Compression::None => send_blocks(&mut input, expected, send, take_back, None),
         Compression::Gzip => {
             let mut inflated = flate2::bufread::MultiGzDecoder::new(&mut input);

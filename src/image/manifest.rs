@@ -50,10 +50,13 @@ pub enum Error {
     #[error("an index within an index within an index")]
     Nested,
     #[error("the image is for {offered}, and this machine needs {wanted}")]
-    OtherPlatform { wanted: Platform, offered: Platform },
+    OtherPlatform {
+        wanted: Box<Platform>,
+        offered: Box<Platform>,
+    },
     #[error("there is no image for {wanted}; there is: {}", list(offered))]
     NoPlatform {
-        wanted: Platform,
+        wanted: Box<Platform>,
         offered: Vec<Platform>,
     },
 }
@@ -267,8 +270,8 @@ impl Configuration {
             return Ok(());
         }
         Err(Error::OtherPlatform {
-            wanted: wanted.clone(),
-            offered: self.platform.clone(),
+            wanted: Box::new(wanted.clone()),
+            offered: Box::new(self.platform.clone()),
         })
     }
 }
@@ -288,7 +291,7 @@ pub(super) fn choose<'a>(entries: &'a [Entry], wanted: &Platform) -> Result<&'a 
     best.map(|(_, entry)| entry).ok_or_else(|| {
         let known = |platform: &Platform| platform.architecture != "unknown";
         Error::NoPlatform {
-            wanted: wanted.clone(),
+            wanted: Box::new(wanted.clone()),
             offered: entries
                 .iter()
                 .filter_map(|e| e.platform.clone())

@@ -35,6 +35,6 @@ pub use load::{Error as LoadError, LoadSource, Loaded};
 pub use manifest::Error as ManifestError;
 pub use platform::{InvalidPlatform, Platform};
 pub use pull::{Credentials, PullOptions, PullProgress, pull};
-pub use registry::{Error as RegistryError, TlsVerify};
+pub use registry::{Error as RegistryError, Fault as RegistryFault, RETRY_WAITS, TlsVerify};
 pub use remove::{Removed, Unnamed};
 pub use store::{Hold, Store, StoredImage};

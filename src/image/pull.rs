@@ -2,11 +2,15 @@
 //!
 //! The caller's runtime only receives bytes; each layer is inflated and written by two threads of its own.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +40,9 @@ pub struct PullOptions {
     pub tls_verify: TlsVerify,
     /// `None` asks as nobody.
     pub credentials: Option<Credentials>,
+    /// How long to wait before each further try when the registry fails or a connection breaks; usually
+    /// [`RETRY_WAITS`](super::RETRY_WAITS). They start anew when bytes came in between.
+    pub waits: &'static [Duration],
 }
 
 /// Who asks a registry.
@@ -118,13 +125,7 @@ struct Wanted {
 
 impl Pull<'_> {
     async fn run(&self) -> Result<Image, Error> {
-        let PullOptions {
-            tls_verify,
-            credentials,
-            platform,
-        } = self.options;
-        let repository =
-            Repository::connect(self.reference, *tls_verify, credentials.as_ref()).await?;
+        let repository = Repository::connect(self.reference, self.options).await?;
         let (digests, fetched, manifest) = self.resolve(&repository).await?;
         let config = repository
             .small_blob(&manifest.config, MOST_CONFIG_BYTES)
@@ -134,7 +135,7 @@ impl Pull<'_> {
             .check_layers(manifest.layers.len())
             .map_err(|e| self.unusable(e))?;
         configuration
-            .check_platform(platform)
+            .check_platform(&self.options.platform)
             .map_err(|e| self.unusable(e))?;
         self.fetch_layers(&repository, &manifest, &configuration)
             .await?;

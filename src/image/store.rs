@@ -13,6 +13,9 @@
 //! A folder in its place is whole: it was renamed there after its digests were checked. A process that dies leaves
 //! only folders in `tmp`, and layers and images that nothing names; the next one that has the lock alone removes them.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -235,7 +238,7 @@ impl Store {
     /// Records an image whose layers are all there.
     pub(super) fn add_image(&self, new: &NewImage<'_>) -> Result<Image, Error> {
         let id = Digest::of(new.config);
-        let chain = super::digest::chain_ids(&new.configuration.diff_ids);
+        let chain = crate::image::digest::chain_ids(&new.configuration.diff_ids);
         let mut layers = Vec::with_capacity(chain.len());
         for (chain_id, diff_id) in chain.iter().zip(&new.configuration.diff_ids) {
             let path = self.layer_path(chain_id).join("layer.json");

@@ -3,7 +3,9 @@
 //! Aliases share what they name, so that a tree is never larger in memory than its text; [`Node::weight`] says how
 //! large it is when it is walked.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::model::diagnostic::Place;
@@ -45,17 +47,17 @@ impl File {
     pub(super) fn place(&self, span: Span) -> Place {
         let (line, column) = (span.line.max(1) as usize, span.column.max(1) as usize);
         let text = self.lines.get(line - 1).map_or("", AsRef::as_ref);
-        let left = text.chars().count().saturating_sub(column - 1);
+        let (text, left) = if text.len() > MAX_LINE {
+            ("", MAX_LINE)
+        } else {
+            (text, text.chars().count().saturating_sub(column - 1))
+        };
         Place {
             file: self.name.clone(),
             line,
             column,
             width: (span.width as usize).min(left).max(1),
-            text: if text.len() > MAX_LINE {
-                String::new()
-            } else {
-                text.to_owned()
-            },
+            text: text.to_owned(),
             label: None,
         }
     }
@@ -92,7 +94,44 @@ pub(super) enum Value {
     Float(f64),
     String(Rc<str>),
     Seq(Rc<[Node]>),
-    Map(Rc<[Entry]>),
+    Map(Rc<Mapping>),
+}
+
+/// A mapping's entries, in the order of the text; keys are unique.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    entries: Vec<Entry>,
+    /// Only for large mappings, so that looking up each key of a hostile one stays cheap.
+    index: Option<HashMap<Rc<str>, usize>>,
+}
+
+impl Mapping {
+    pub(super) fn new(entries: Vec<Entry>) -> Self {
+        let positions = entries.iter().enumerate();
+        let index = (entries.len() > 32).then(|| {
+            positions
+                .map(|(position, entry)| (entry.key.clone(), position))
+                .collect()
+        });
+        Self { entries, index }
+    }
+
+    fn get(&self, key: &str) -> Option<&Entry> {
+        match &self.index {
+            Some(index) => index
+                .get(key)
+                .and_then(|position| self.entries.get(*position)),
+            None => self.entries.iter().find(|entry| &*entry.key == key),
+        }
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        &self.entries
+    }
 }
 
 /// One key of a mapping and what it holds.
@@ -126,7 +165,7 @@ impl Node {
 
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {
-            Value::Map(entries) => entries.iter().find(|entry| &*entry.key == key),
+            Value::Map(entries) => entries.get(key),
             _ => None,
         }
     }
@@ -278,6 +317,14 @@ impl<'a> At<'a> {
             };
             (&*entry.key, at)
         })
+    }
+
+    /// Its value instead of its key.
+    pub(super) fn value(self) -> Self {
+        Self {
+            place: self.node.map_or(self.place, |node| node.span),
+            ..self
+        }
     }
 
     /// Whether there is something that is not null.

@@ -242,9 +242,8 @@ fn name<'a>(at: At<'a>, kind: Option<Kind>, report: &Report) -> Option<&'a str> 
         }
     };
     // Names of kinds that are not read follow rules that are not known.
-    let kind = match kind {
-        Some(kind) => kind,
-        None => return Some(name),
+    let Some(kind) = kind else {
+        return Some(name);
     };
     let checked = kind.check_name(name).and_then(|()| match name.len() {
         actual if actual > kind.max_name() => Err(InvalidName::TooLong {
@@ -274,7 +273,7 @@ pub(super) fn check_labels(at: At<'_>, report: &Report) {
             .unwrap_or_default();
         if let Err(reason) = check_label_value(text) {
             report.error(
-                at.field(key),
+                value.value(),
                 format!("the value of label `{key}` {reason}"),
             );
         }

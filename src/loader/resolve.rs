@@ -1,7 +1,7 @@
 //! What the objects of a run may refer to: the run's own ConfigMaps and Secrets, then those that are recorded.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -11,7 +11,7 @@ use super::report::Report;
 use crate::model::names::Namespace;
 
 /// The two kinds that can be referred to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     ConfigMap,
     Secret,
@@ -77,7 +77,7 @@ const MAX_COPIED: usize = 256 << 20;
 pub(super) struct Index {
     /// Bytes that plans have copied from here.
     copied: Cell<usize>,
-    objects: HashMap<(Kind, Namespace, String), Option<Data>>,
+    objects: BTreeMap<(Kind, Namespace, String), Option<Data>>,
 }
 
 impl Index {
@@ -106,7 +106,7 @@ impl Index {
                     );
                 }
                 (data, name) => {
-                    tracing::warn!(?name, error = ?data.err(), "a recorded object cannot be read")
+                    tracing::warn!(?name, error = ?data.err(), "a recorded object cannot be read");
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! All sources of a run to its objects, plans and diagnostics.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::kinds::{self, Content, Scope};
 use super::node::{At, File, Node, Span};
@@ -9,7 +10,7 @@ use super::report::Report;
 use super::resolve::Index;
 use super::source::Source;
 use super::{Loaded, Object, Options, PublishDeclared, support, yaml};
-use crate::model::diagnostic::{Diagnostic, Place, Severity};
+use crate::model::diagnostic::{Diagnostic, Place};
 use crate::model::names::{ContainerName, ObjectKey, PodKey};
 use crate::model::plan::{ContainerPort, PodPlan, Protocol};
 
@@ -57,6 +58,7 @@ pub fn load(sources: &[Source], options: &Options) -> Loaded {
                 .filter_map(|raw| read_one(raw, *purpose, options, &report)),
         );
     }
+    let found = read.iter().any(|object| object.kind.is_some());
     if let Some(selector) = &options.selector {
         read.retain(|object| selector.matches(&object.metadata.labels));
     }
@@ -65,9 +67,11 @@ pub fn load(sources: &[Source], options: &Options) -> Loaded {
     let nothing = !read.iter().any(|object| object.kind.is_some());
     let objects = make_plans(read, options, &report);
     if nothing && report.errors() == 0 {
-        report.push(Diagnostic::error(
-            "there is nothing to play in these manifests",
-        ));
+        report.push(Diagnostic::error(if found {
+            "nothing in these manifests has the labels of the selector"
+        } else {
+            "there is nothing to play in these manifests"
+        }));
     }
     Loaded {
         objects,
@@ -138,12 +142,7 @@ fn read_one<'a>(
     }
     let metadata = object::metadata(raw, kind, &options.namespace, report);
     let Some(kind) = kind else {
-        let metadata = metadata?;
-        if report.errors() == before {
-            let key = &metadata.key;
-            let message = format!("{} `{}` is not played on one machine", key.kind, key.name);
-            report.note(at.field("kind"), message);
-        }
+        let metadata = metadata.filter(|_| report.errors() == before)?;
         return Some(Read {
             raw,
             kind: None,
@@ -162,10 +161,6 @@ fn read_one<'a>(
         None => (serde_json::Value::Null, None),
     };
     fill_namespace(kind, &mut metadata, &mut json);
-    if let Some(what) = support::object(kind).filter(|_| content.is_some()) {
-        let message = format!("{} `{}` {what}", metadata.key.kind, metadata.key.name);
-        report.note(at.field("kind"), message);
-    }
     Some(Read {
         raw,
         kind: Some(kind),
@@ -234,6 +229,7 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
     let mut objects = Vec::new();
     let mut planned: Vec<Option<Planned<'_>>> = Vec::new();
     for object in read {
+        note_effect(&object, report);
         let (raw, metadata) = (object.raw, object.metadata);
         let plan = match object.content {
             Some(Content::Workload(workload)) => {
@@ -265,6 +261,19 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
         object.plan = planned.map(|planned| planned.plan);
     }
     objects
+}
+
+/// Says what nothing is done with.
+fn note_effect(object: &Read<'_>, report: &Report) {
+    let what = match object.kind {
+        None => Some("is not played on one machine"),
+        Some(kind) => support::object(kind).filter(|_| object.content.is_some()),
+    };
+    if let Some(what) = what {
+        let key = &object.metadata.key;
+        let message = format!("{} `{}` {what}", key.kind, key.name);
+        report.note(object.raw.at.field("kind"), message);
+    }
 }
 
 /// What only all plans together show.
@@ -360,8 +369,11 @@ fn check_pod_names(planned: &[&mut Planned<'_>], report: &Report) {
     }
 }
 
+/// Who has a port, on which address.
+type Holder<'a> = (&'a ObjectKey, Option<IpAddr>);
+
 fn check_host_ports(planned: &[&mut Planned<'_>], report: &Report) {
-    let mut taken: Vec<(&ObjectKey, u16, Protocol, Option<std::net::IpAddr>)> = Vec::new();
+    let mut taken: HashMap<(u16, Protocol), Vec<Holder<'_>>> = HashMap::new();
     for planned in planned {
         let plan = &planned.plan;
         for port in plan
@@ -372,25 +384,25 @@ fn check_host_ports(planned: &[&mut Planned<'_>], report: &Report) {
             let Some(host_port) = port.host_port else {
                 continue;
             };
-            let any = |ip: Option<std::net::IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
-            let clash = taken.iter().find(|(owner, number, protocol, ip)| {
-                let same_ip = any(*ip) || any(port.host_ip) || *ip == port.host_ip;
-                *number == host_port
-                    && *protocol == port.protocol
-                    && same_ip
-                    && **owner != plan.owner
-            });
-            if let Some((owner, ..)) = clash {
+            let others = taken.entry((host_port, port.protocol)).or_default();
+            let clash = others
+                .iter()
+                .find(|(owner, ip)| **owner != plan.owner && overlap(*ip, port.host_ip));
+            if let Some((owner, _)) = clash {
                 let message = format!(
                     "`{}` and `{owner}` both want port {host_port} of the machine",
                     plan.owner
                 );
-                report.push(
-                    Diagnostic::new(Severity::Error, message)
-                        .at(planned.at.path("metadata.name").place()),
-                );
+                report.error(planned.at.path("metadata.name"), message);
+            } else {
+                others.push((&plan.owner, port.host_ip));
             }
-            taken.push((&plan.owner, host_port, port.protocol, port.host_ip));
         }
     }
+}
+
+/// Whether two addresses of the machine meet: none is all.
+fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
+    any(one) || any(other) || one == other
 }

@@ -572,3 +572,58 @@ fn holds(node: &Node, when: When) -> bool {
         (_, Not(text)) => !is(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode::decode;
+    use super::super::node::File;
+    use super::super::yaml;
+    use super::*;
+    use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
+
+    /// `a[].b.c` under a prefix, as a document in which the field is null.
+    fn document(prefix: &str, path: &str) -> String {
+        let whole = [prefix, path].join("");
+        whole
+            .split('.')
+            .rev()
+            .fold("null".to_owned(), |inner, part| {
+                match part.strip_suffix("[]") {
+                    Some(list) => format!("{{{list}: [{inner}]}}"),
+                    None => format!("{{{part}: {inner}}}"),
+                }
+            })
+    }
+
+    fn check<T: serde::de::DeserializeOwned>(rows: &[Row], prefix: &str) {
+        for (path, ..) in rows {
+            let text = document(prefix, path);
+            let file = File::new("t", std::path::PathBuf::new(), &text);
+            let report = Report::default();
+            let nodes = yaml::parse(&file, &text, None, &report);
+            let _object: Option<T> = decode(At::root(&file, &nodes[0]), &report);
+            assert_eq!(report.finish(&[]), [], "{path}");
+        }
+    }
+
+    #[test]
+    fn every_path_is_a_field_of_kubernetes() {
+        check::<core::PodTemplateSpec>(POD, "spec.");
+        check::<core::PodTemplateSpec>(CONTAINER, "spec.containers[].");
+        let (projected, volumes) = VOLUME.split_at(VOLUME.len() - 3);
+        check::<core::PodTemplateSpec>(projected, "spec.volumes[].");
+        check::<core::PodTemplateSpec>(volumes, "spec.volumes[].projected.sources[].");
+        let without_spec = |rows: &[Row]| -> Vec<Row> {
+            let strip = |path: &'static str| path.strip_prefix("spec.").unwrap();
+            rows.iter()
+                .map(|(path, when, verdict, why)| (strip(path), *when, *verdict, *why))
+                .collect()
+        };
+        check::<apps::DeploymentSpec>(&without_spec(DEPLOYMENT), "");
+        check::<apps::ReplicaSetSpec>(&without_spec(REPLICA_SET), "");
+        check::<apps::DaemonSetSpec>(&without_spec(DAEMON_SET), "");
+        check::<apps::StatefulSetSpec>(&without_spec(STATEFUL_SET), "");
+        check::<batch::JobSpec>(JOB, "");
+        check::<batch::CronJobSpec>(&without_spec(CRON_JOB), "");
+    }
+}

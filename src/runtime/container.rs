@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -55,11 +56,16 @@ impl Libcontainer {
             SeccompProfile::RuntimeDefault => {
                 let key = seccomp::relevant(capabilities).0;
                 let mut programs = self.programs.borrow_mut();
-                if !programs.contains_key(&key) {
-                    programs.insert(key, store(&seccomp::compile_default(capabilities)?)?);
-                }
-                let program = programs.get(&key).map(OwnedFd::try_clone).transpose();
-                program.map_err(Error::system("pass a seccomp program on"))
+                let program = match programs.entry(key) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        new.insert(store(&seccomp::compile_default(capabilities)?)?)
+                    }
+                };
+                // Opened again: each reader needs an offset of its own.
+                let again =
+                    fd::reopen(program).map_err(Error::system("pass a seccomp program on"))?;
+                Ok(Some(again))
             }
         }
     }

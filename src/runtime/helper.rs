@@ -41,7 +41,9 @@ impl Program {
     /// # Errors
     /// The caller may not mount.
     pub fn read_only(target: &Path) -> Result<Self, Error> {
-        Self::own().mounted_read_only(target)
+        // `/proc/self/exe` itself stands for a mount of the namespace that this process has left.
+        let path = sys::fs::read_link(Path::new("/proc/self/exe"))?;
+        Self::at(path).mounted_read_only(target)
     }
 
     /// As [`Program::read_only`], for this binary.
@@ -198,7 +200,7 @@ impl Heard {
                 self.terminal = passed;
             }
             Answer::CommandNotFound { program } => {
-                self.failures.push(Error::CommandNotFound { program })
+                self.failures.push(Error::CommandNotFound { program });
             }
             Answer::NotExecutable { program, errno } => self.failures.push(Error::NotExecutable {
                 program,

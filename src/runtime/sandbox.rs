@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn sysctl_paths() {
         let check = |name: &str, expected: &str| {
-            assert_eq!(sysctl_path(name), Path::new(expected), "{name}")
+            assert_eq!(sysctl_path(name), Path::new(expected), "{name}");
         };
         check(
             "net.ipv4.tcp_syncookies",

@@ -176,6 +176,48 @@ impl PodPaths {
         &self.run
     }
 
+    /// Volumes on disk.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
+    /// The pod's own `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
+    #[must_use]
+    pub fn etc(&self) -> PathBuf {
+        self.data.join("etc")
+    }
+
+    /// What one run of a container writes.
+    #[must_use]
+    pub fn container(&self, run: &str) -> PathBuf {
+        self.data.join("containers").join(run)
+    }
+
+    /// The folder of mount points that only the executor's mount namespace sees.
+    #[must_use]
+    pub fn mounts(&self) -> PathBuf {
+        self.run.join("mnt")
+    }
+
+    /// Where one run of a container has its root file system.
+    #[must_use]
+    pub fn rootfs(&self, run: &str) -> PathBuf {
+        self.mounts().join("rootfs").join(run)
+    }
+
+    /// The container runtime's state.
+    #[must_use]
+    pub fn oci_state(&self) -> PathBuf {
+        self.run.join("oci")
+    }
+
+    /// A container's bundle.
+    #[must_use]
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.run.join("bundles").join(id)
+    }
+
     /// What was applied.
     #[must_use]
     pub fn record(&self) -> PathBuf {

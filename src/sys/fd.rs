@@ -73,9 +73,16 @@ pub fn sealed_memory(name: &CStr, content: &[u8], purpose: MemoryUse) -> io::Res
     file.write_all(content)?;
     let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, all)?;
-    // Opened again: a descriptor that may write makes `execve` of the file fail, and each reader needs its own offset.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(std::fs::File::open(path)?.into())
+    // A descriptor that may write makes `execve` of the file fail.
+    reopen(&file)
+}
+
+/// Opens the file of a descriptor again, for reading, at its start, close-on-exec.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn reopen(fd: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open(path_of(&fd))?.into())
 }
 
 /// Takes over a descriptor that the parent passed at a fixed number, and marks it close-on-exec.
@@ -104,6 +111,14 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
         &fd,
         flags | rustix::fs::OFlags::NONBLOCK,
     )?)
+}
+
+/// Reads once.
+///
+/// # Errors
+/// Nothing is there (of a non-blocking descriptor), or it cannot be read.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(fd, buffer)?)
 }
 
 /// Sends one message, and a descriptor with it.
@@ -182,6 +197,10 @@ pub unsafe trait OwnsFd: AsRawFd {}
 unsafe impl OwnsFd for OwnedFd {}
 // SAFETY: it holds an `OwnedFd`, which cannot be replaced.
 unsafe impl OwnsFd for super::pidfd::PidFd {}
+// SAFETY: as above.
+unsafe impl OwnsFd for super::socket::Listener {}
+// SAFETY: as above.
+unsafe impl OwnsFd for super::socket::Connection {}
 
 /// Has the event loop watch a descriptor. `AsyncFd` of tokio, whose own constructor trusts any number.
 ///

@@ -62,6 +62,27 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Reads the end of a file, at most `longest` bytes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_tail(path: &Path, longest: usize) -> Result<Vec<u8>> {
+    use std::io::{Read as _, Seek as _};
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        let longest = longest as u64;
+        let start = file.metadata()?.len().saturating_sub(longest);
+        file.seek(io::SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(longest).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| Error::new("read", path, e))
+}
+
 /// Makes a folder and its parents, with `mode` for those it makes. An existing folder is fine.
 ///
 /// # Errors
@@ -188,6 +209,14 @@ pub fn set_group(path: &Path, group: u32) -> Result<()> {
 /// There is something of this name already, or it cannot be made.
 pub fn symlink(target: &Path, path: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, path).map_err(|e| Error::new("make the link", path, e))
+}
+
+/// Where a symbolic link leads.
+///
+/// # Errors
+/// It is not there, is something else, or cannot be read.
+pub fn read_link(path: &Path) -> Result<PathBuf> {
+    std::fs::read_link(path).map_err(|e| Error::new("read the link", path, e))
 }
 
 /// Where a symbolic link leads; nothing if there is none.

@@ -7,17 +7,7 @@ use std::io;
 /// # Errors
 /// The kernel has no random numbers yet.
 pub fn random_uuid() -> io::Result<String> {
-    let mut bytes = [0_u8; 16];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        let rest = bytes.get_mut(filled..).unwrap_or_default();
-        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    let value = u128::from_be_bytes(bytes);
+    let value = u128::from_be_bytes(random_bytes()?);
     let versioned = (value & !(0xf000_u128 << 64) & !(0xc000_u128 << 48))
         | (0x4000_u128 << 64)
         | (0x8000_u128 << 48);
@@ -29,6 +19,32 @@ pub fn random_uuid() -> io::Result<String> {
     Ok(format!("{a}-{b}-{c}-{d}-{e}"))
 }
 
+/// 32 random bytes as 64 hexadecimal digits: a container's id.
+///
+/// # Errors
+/// The kernel has no random numbers yet.
+pub fn random_hex() -> io::Result<String> {
+    let halves = [random_bytes()?, random_bytes()?];
+    let [high, low] = halves.map(u128::from_be_bytes);
+    Ok(format!("{high:032x}{low:032x}"))
+}
+
+/// The address from which this machine would reach others; none without a way out. Sends nothing.
+#[must_use]
+pub fn host_ip() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // A documentation address: only the route is looked up.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The machine's memory in bytes.
+#[must_use]
+pub fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
+}
+
 /// The machine's name, as `uname -n` says it.
 #[must_use]
 pub fn node_name() -> String {
@@ -36,6 +52,20 @@ pub fn node_name() -> String {
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+fn random_bytes() -> io::Result<[u8; 16]> {
+    let mut bytes = [0_u8; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let rest = bytes.get_mut(filled..).unwrap_or_default();
+        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

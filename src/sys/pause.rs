@@ -149,13 +149,13 @@ fn elf() -> Vec<u8> {
     let size = offset + code.len() as u64;
     let mut file = Vec::new();
     let half = |file: &mut Vec<u8>, values: &[u16]| {
-        values.iter().for_each(|v| file.extend(v.to_le_bytes()))
+        values.iter().for_each(|v| file.extend(v.to_le_bytes()));
     };
     let word = |file: &mut Vec<u8>, values: &[u32]| {
-        values.iter().for_each(|v| file.extend(v.to_le_bytes()))
+        values.iter().for_each(|v| file.extend(v.to_le_bytes()));
     };
     let long = |file: &mut Vec<u8>, values: &[u64]| {
-        values.iter().for_each(|v| file.extend(v.to_le_bytes()))
+        values.iter().for_each(|v| file.extend(v.to_le_bytes()));
     };
     // 64 bits, little-endian, version 1; an executable file.
     file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -200,21 +200,18 @@ mod tests {
             fds: &[],
             stderr: Some(std::os::fd::AsFd::as_fd(&write)),
             session: Session::Own,
-            parent_death: ParentDeath::Survive,
+            parent_death: ParentDeath::Kill,
             cgroup: None,
         })
         .unwrap();
         drop((read, write));
-        // Signals are blocked from its first instructions on; before that SIGTERM ends it, by the signal.
-        let name = format!("/proc/{}/comm", pause.pid());
-        while std::fs::read_to_string(&name).unwrap() != "pause\n" {
-            std::thread::yield_now();
-        }
+        // It sleeps only where it waits for signals; before that SIGTERM would end it otherwise.
         let status = format!("/proc/{}/status", pause.pid());
-        while !std::fs::read_to_string(&status)
-            .unwrap()
-            .contains("SigBlk:\tfffffffe7ffbfeff")
-        {
+        loop {
+            let status = std::fs::read_to_string(&status).unwrap();
+            if status.starts_with("Name:\tpause\n") && status.contains("State:\tS") {
+                break;
+            }
             std::thread::yield_now();
         }
         pause.signal(Signal::HUP).unwrap();

@@ -51,6 +51,17 @@ impl PidFd {
         Self { fd, pid }
     }
 
+    /// Another descriptor of the same process.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            pid: self.pid,
+        })
+    }
+
     /// Its number in the caller's pid namespace. It means nothing once the process has been waited for.
     #[must_use]
     pub fn pid(&self) -> i32 {

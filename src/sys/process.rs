@@ -225,6 +225,20 @@ pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
 }
 
+/// The OOM score below which this process cannot set another's: its own, unless it may go anywhere
+/// (`CAP_SYS_RESOURCE`).
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn oom_score_floor() -> io::Result<Option<i32>> {
+    let free = super::capability::Set::named("CAP_SYS_RESOURCE");
+    if free.is_some_and(|free| super::capability::effective().is_ok_and(|set| set.contains(free))) {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string("/proc/self/oom_score_adj")?;
+    text.trim().parse().map(Some).map_err(io::Error::other)
+}
+
 /// Makes this process the parent of its descendants' orphans.
 ///
 /// # Errors
@@ -421,13 +435,19 @@ impl Puppet {
     pub(crate) fn start() -> io::Result<(Self, PidFd)> {
         let (read, write) = fd::pipe()?;
         let writer = write.as_raw_fd();
+        // Blocked before the fork, so that no signal can come too early.
+        // SAFETY: both masks are initialised by these calls before they are used.
+        let before = unsafe {
+            let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
+                (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            before
+        };
         // SAFETY: the child only makes system calls, and never returns.
         let child = unsafe {
             clone::fork(0, None, || {
                 libc::close(writer);
-                let mut all: libc::sigset_t = std::mem::zeroed();
-                libc::sigfillset(&raw mut all);
-                libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
                 let mut order = [0_u8; 2];
                 let length = libc::read(read.as_raw_fd(), order.as_mut_ptr().cast(), 2);
                 match (length, order) {
@@ -438,8 +458,13 @@ impl Puppet {
                     }
                     _ => {}
                 }
-            })?
+            })
         };
+        // SAFETY: the mask that was in force before.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut())
+        };
+        let child = child?;
         let puppet = Self {
             strings: write.into(),
             pid: child.pid(),

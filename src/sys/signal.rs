@@ -99,13 +99,20 @@ impl std::fmt::Debug for Signal {
 ///
 /// Rust's runtime ignores SIGPIPE, and an ignored signal stays ignored across `execve`.
 pub fn reset_all() {
-    // SAFETY: `action` is a valid sigaction (zero is SIG_DFL, no flags, an empty mask); numbers that the C library or
-    // the kernel keep for themselves are refused, which is fine.
-    unsafe {
-        let action: libc::sigaction = std::mem::zeroed();
-        for number in 1..=i32::from(MAX) {
-            libc::sigaction(number, &raw const action, std::ptr::null_mut());
-        }
+    // The kernel's `struct sigaction`; zero is SIG_DFL, no flags, an empty mask. Not through the C library, which keeps
+    // two signals for itself and leaves them as they are.
+    let default = [0_u64; 4];
+    for number in 1..=i64::from(MAX) {
+        // SAFETY: `default` is read only; SIGKILL and SIGSTOP are refused, which is fine.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: `none` is initialised by sigemptyset before it is used.
     unsafe {

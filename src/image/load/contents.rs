@@ -35,6 +35,13 @@ pub(super) enum Contents {
     },
 }
 
+/// A file of them.
+pub(super) struct Content {
+    pub(super) reader: Box<dyn Read + Send>,
+    /// Bytes.
+    pub(super) size: u64,
+}
+
 /// Where an entry's bytes are.
 pub(super) enum Place {
     Bytes { offset: u64, size: u64 },
@@ -122,7 +129,7 @@ impl Contents {
 
     /// A file's bytes, if there is such a file.
     pub(super) fn small(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
-        let Some((reader, size)) = self.open(name)? else {
+        let Some(Content { reader, size }) = self.open(name)? else {
             return Ok(None);
         };
         if size > most {
@@ -146,12 +153,13 @@ impl Contents {
     }
 
     /// A file to be read, and its size; links are followed within the archive or folder.
-    pub(super) fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + Send>, u64)>, Error> {
+    pub(super) fn open(&self, name: &str) -> Result<Option<Content>, Error> {
         match self {
             Self::Folder(root) => match root.file(name.as_bytes()) {
                 Ok(file) => {
                     let size = file.metadata().map_err(Error::Read)?.len();
-                    Ok(Some((Box::new(file), size)))
+                    let reader = Box::new(file);
+                    Ok(Some(Content { reader, size }))
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(e) => Err(Error::Read(e)),
@@ -159,8 +167,8 @@ impl Contents {
             Self::Archive { file, places, .. } => {
                 Ok(bytes_of(places, name).map(|(offset, size)| {
                     let (file, end) = (Arc::clone(file), offset + size);
-                    let part: Box<dyn Read + Send> = Box::new(Part { file, offset, end });
-                    (part, size)
+                    let reader = Box::new(Part { file, offset, end });
+                    Content { reader, size }
                 }))
             }
         }

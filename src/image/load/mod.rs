@@ -9,6 +9,9 @@ mod contents;
 mod docker;
 mod oci;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Mutex;
@@ -279,13 +282,10 @@ impl Store {
         if self.has_layer(&layer.chain_id) {
             return Ok(());
         }
-        let (reader, size) = contents
-            .open(&layer.name)?
-            .ok_or_else(|| Error::Missing(layer.name.clone()))?;
-        // A layer whose bytes are on disk here is not compared with what a registry said of its size.
-        tracing::debug!(layer = layer.name, size, "unpacking");
+        let content = contents.open(&layer.name)?;
+        let content = content.ok_or_else(|| Error::Missing(layer.name.clone()))?;
         self.add_layer(&layer.chain_id, |folder, marks| {
-            let unpacked = layer::unpack_verified(reader, &layer.expected, folder, marks);
+            let unpacked = layer::unpack_verified(content.reader, &layer.expected, folder, marks);
             unpacked.map_err(|source| Error::Layer {
                 name: layer.name.clone(),
                 source,

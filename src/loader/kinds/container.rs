@@ -26,50 +26,10 @@ pub(super) fn convert(
     let name = name(container, at, report);
     let reference = reference(container, at, report);
     check_init(container, role, at, report);
-    let pull_policies = [
-        ("Always", PullPolicy::Always),
-        ("IfNotPresent", PullPolicy::IfNotPresent),
-        ("Never", PullPolicy::Never),
-    ];
-    let pull_policy = container.image_pull_policy.as_deref().unwrap_or_default();
-    let pull_policy = choice(
-        pull_policy,
-        &pull_policies,
-        "imagePullPolicy",
-        at.field("imagePullPolicy"),
-        report,
-    );
-    let policies = [
-        ("File", TerminationMessagePolicy::File),
-        (
-            "FallbackToLogsOnError",
-            TerminationMessagePolicy::FallbackToLogsOnError,
-        ),
-    ];
-    let policy = container
-        .termination_message_policy
-        .as_deref()
-        .unwrap_or_default();
-    let policy_at = at.field("terminationMessagePolicy");
-    let termination_message_policy = choice(
-        policy,
-        &policies,
-        "terminationMessagePolicy",
-        policy_at,
-        report,
-    );
-    let message_path = PathBuf::from(
-        container
-            .termination_message_path
-            .clone()
-            .unwrap_or_default(),
-    );
-    if !message_path.is_absolute() {
-        report.error(
-            at.field("terminationMessagePath"),
-            "`terminationMessagePath` must be an absolute path",
-        );
-    }
+    check_process(container, at, report);
+    let pull_policy = pull_policy(container, at, report);
+    let termination_message_policy = message_policy(container, at, report);
+    let message_path = container.termination_message_path.as_deref();
     let host_network = pod.spec.host_network == Some(true);
     let declared = container.ports.as_deref().unwrap_or_default();
     let requirements = container.resources.clone().unwrap_or_default();
@@ -99,12 +59,67 @@ pub(super) fn convert(
         mounts,
         resources,
         security,
-        termination_message_path: message_path,
+        termination_message_path: message_path.unwrap_or_default().into(),
         termination_message_policy: termination_message_policy?,
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
     })
+}
+
+/// What a process cannot be started with.
+fn check_process(container: &core::Container, at: At<'_>, report: &Report) {
+    for (field, path) in [
+        (
+            "terminationMessagePath",
+            &container.termination_message_path,
+        ),
+        ("workingDir", &container.working_dir),
+    ] {
+        let path = path.as_deref().unwrap_or_default();
+        if !path.is_empty() && (!path.starts_with('/') || path.contains('\0')) {
+            let message = format!("`{field}` must be an absolute path, is `{path}`");
+            report.error(at.field(field), message);
+        }
+    }
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        let words = words.iter().flatten().enumerate();
+        for (index, _) in words.filter(|(_, word)| word.contains('\0')) {
+            let message = format!("`{field}` must not have a NUL character");
+            report.error(at.field(field).index(index), message);
+        }
+    }
+}
+
+fn pull_policy(container: &core::Container, at: At<'_>, report: &Report) -> Option<PullPolicy> {
+    let text = container.image_pull_policy.as_deref().unwrap_or_default();
+    let policies = [
+        ("Always", PullPolicy::Always),
+        ("IfNotPresent", PullPolicy::IfNotPresent),
+        ("Never", PullPolicy::Never),
+    ];
+    let place = at.field("imagePullPolicy");
+    choice(text, &policies, "imagePullPolicy", place, report)
+}
+
+fn message_policy(
+    container: &core::Container,
+    at: At<'_>,
+    report: &Report,
+) -> Option<TerminationMessagePolicy> {
+    let text = container
+        .termination_message_policy
+        .as_deref()
+        .unwrap_or_default();
+    let policies = [
+        ("File", TerminationMessagePolicy::File),
+        (
+            "FallbackToLogsOnError",
+            TerminationMessagePolicy::FallbackToLogsOnError,
+        ),
+    ];
+    let place = at.field("terminationMessagePolicy");
+    choice(text, &policies, "terminationMessagePolicy", place, report)
 }
 
 fn name(container: &core::Container, at: At<'_>, report: &Report) -> Option<ContainerName> {
@@ -118,7 +133,7 @@ fn name(container: &core::Container, at: At<'_>, report: &Report) -> Option<Cont
             report.error(
                 at.field("name"),
                 format!("the container name `{}` {error}", container.name),
-            )
+            );
         })
         .ok()
 }
@@ -145,7 +160,7 @@ fn reference(container: &core::Container, at: At<'_>, report: &Report) -> Option
             report.error(
                 place,
                 format!("the image `{image}` cannot be used: {error}"),
-            )
+            );
         })
         .ok()
 }
@@ -157,9 +172,6 @@ fn check_init(container: &core::Container, role: ContainerRole, at: At<'_>, repo
         let message =
             format!("`restartPolicy` must be `Always`, `OnFailure` or `Never`, is `{restart}`");
         report.error(at.field("restartPolicy"), message);
-    }
-    if container.tty == Some(true) && container.stdin != Some(true) {
-        // Allowed, as in Kubernetes: a terminal only for output.
     }
     if role != ContainerRole::Init {
         return;
@@ -256,22 +268,22 @@ fn check_volume_name(name: &str, at: At<'_>, pod: &PodScope<'_>) {
             .error(at, "a mount must have the `name` of a volume");
         return;
     }
-    if pod.volumes.contains(&name) {
+    if pod.volumes.contains(name) {
         return;
     }
     let message = format!("there is no volume `{name}` in this pod");
+    // In the manifest's order, and never more than somebody may have meant.
+    let declared = pod.spec.volumes.iter().flatten().take(1000);
+    let volumes: Vec<&str> = declared.map(|volume| volume.name.as_str()).collect();
     let hint = match (
-        super::super::decode::closest(name, &pod.volumes),
-        pod.volumes.as_slice(),
+        super::super::decode::closest(name, &volumes),
+        volumes.as_slice(),
     ) {
         (Some(close), _) => format!("did you mean `{close}`?"),
         (None, []) => "the pod has no `volumes`".to_owned(),
         (None, volumes) => {
-            let list: Vec<String> = volumes
-                .iter()
-                .take(10)
-                .map(|volume| format!("`{volume}`"))
-                .collect();
+            let shown = volumes.iter().take(10);
+            let list: Vec<String> = shown.map(|volume| format!("`{volume}`")).collect();
             format!("its volumes are {}", list.join(", "))
         }
     };

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::super::node::{At, Value};
+use super::super::node::At;
 use super::super::resolve::{Found, Index, Kind};
 use super::field_ref::{self, Use};
 use super::pod::PodScope;
@@ -102,14 +102,17 @@ fn value(variable: &core::EnvVar, at: At<'_>, pod: &PodScope<'_>) -> Option<EnvV
         report.error(at.key("valueFrom"), message);
         return None;
     }
-    let at = at.key("valueFrom");
-    let sources = match at.node.map(|node| &node.value) {
-        Some(Value::Map(entries)) => entries
-            .iter()
-            .filter(|entry| !entry.value.is_null())
-            .count(),
-        _ => 0,
-    };
+    referred(variable, source, at.key("valueFrom"), pod)
+}
+
+fn referred(
+    variable: &core::EnvVar,
+    source: &core::EnvVarSource,
+    at: At<'_>,
+    pod: &PodScope<'_>,
+) -> Option<EnvValue> {
+    let report = pod.scope.report;
+    let sources = at.entries().filter(|(_, value)| value.exists()).count();
     if sources != 1 {
         report.error(
             at,
@@ -160,7 +163,7 @@ fn value(variable: &core::EnvVar, at: At<'_>, pod: &PodScope<'_>) -> Option<EnvV
 
 /// A container of this pod.
 pub(super) fn container_name(name: &str, at: At<'_>, pod: &PodScope<'_>) -> Option<ContainerName> {
-    if !pod.containers.contains(&name) {
+    if !pod.containers.contains(name) {
         let message = format!("there is no container `{name}` in this pod");
         pod.scope.report.error(at.field("containerName"), message);
         return None;

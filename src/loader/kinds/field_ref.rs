@@ -61,30 +61,7 @@ pub(super) fn field(
         return None;
     }
     if let Some((map, rest)) = path.split_once("['") {
-        let Some(key) = rest.strip_suffix("']") else {
-            report.error(place, format!("`{path}` has no closing `']`"));
-            return None;
-        };
-        let (of, checked) = match map {
-            "metadata.labels" => (FieldRef::Label(key.to_owned()), check_qualified(key)),
-            "metadata.annotations" => (
-                FieldRef::Annotation(key.to_owned()),
-                check_qualified(&key.to_lowercase()),
-            ),
-            _ => {
-                report.error(
-                    place,
-                    format!(
-                        "`{map}` has no keys; `metadata.labels` and `metadata.annotations` have"
-                    ),
-                );
-                return None;
-            }
-        };
-        if let Err(reason) = checked {
-            report.error(place, format!("the key `{key}` {reason}"));
-        }
-        return Some(of);
+        return entry(path, map, rest, place, report);
     }
     let fields: &[(&str, FieldRef)] = match usage {
         Use::Variable => &VARIABLE_FIELDS,
@@ -105,6 +82,32 @@ pub(super) fn field(
         None => fault.hint(format!("fields are {}", names.join(", "))),
     });
     None
+}
+
+/// One label or annotation: `metadata.labels['key']`.
+fn entry(path: &str, map: &str, rest: &str, place: At<'_>, report: &Report) -> Option<FieldRef> {
+    let Some(key) = rest.strip_suffix("']") else {
+        report.error(place, format!("`{path}` has no closing `']`"));
+        return None;
+    };
+    let (of, checked) = match map {
+        "metadata.labels" => (FieldRef::Label(key.to_owned()), check_qualified(key)),
+        "metadata.annotations" => (
+            FieldRef::Annotation(key.to_owned()),
+            check_qualified(&key.to_lowercase()),
+        ),
+        _ => {
+            report.error(
+                place,
+                format!("`{map}` has no keys; `metadata.labels` and `metadata.annotations` have"),
+            );
+            return None;
+        }
+    };
+    if let Err(reason) = checked {
+        report.error(place, format!("the key `{key}` {reason}"));
+    }
+    Some(of)
 }
 
 /// What a `resourceFieldRef` asks for: the field and the divisor in milli-units.

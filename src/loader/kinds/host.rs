@@ -98,34 +98,9 @@ pub(super) fn dns(spec: &PodSpec, at: At<'_>, report: &Report) -> Option<Dns> {
         let message = "`dnsPolicy: None` needs at least one of `dnsConfig.nameservers`";
         report.error(at.field("dnsPolicy"), message);
     }
-    let nameservers = addresses.iter().enumerate().filter_map(|(index, text)| {
-        let place = config_at.field("nameservers").index(index);
-        address(text, "a name server", place, report)
-    });
-    let nameservers = nameservers.collect();
-    if addresses.len() > MAX_NAMESERVERS {
-        let message = format!(
-            "there may be {MAX_NAMESERVERS} name servers, these are {}",
-            addresses.len()
-        );
-        report.error(config_at.key("nameservers"), message);
-    }
+    let nameservers = nameservers(&addresses, config_at, report);
     let searches = config.searches.unwrap_or_default();
-    for (index, search) in searches.iter().enumerate() {
-        // Underscores are allowed here, as they are in DNS itself.
-        let bare = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
-        if search != "." && check_subdomain(&bare).is_err() {
-            let place = config_at.field("searches").index(index);
-            report.error(place, format!("`{search}` is not a domain name"));
-        }
-    }
-    if searches.len() > MAX_SEARCHES {
-        let message = format!(
-            "there may be {MAX_SEARCHES} search domains, these are {}",
-            searches.len()
-        );
-        report.error(config_at.key("searches"), message);
-    }
+    check_searches(&searches, config_at, report);
     let mut options = Vec::new();
     for (index, option) in config.options.unwrap_or_default().into_iter().enumerate() {
         match option.name.filter(|name| !name.is_empty()) {
@@ -142,6 +117,40 @@ pub(super) fn dns(spec: &PodSpec, at: At<'_>, report: &Report) -> Option<Dns> {
         searches,
         options,
     })
+}
+
+fn nameservers(texts: &[String], at: At<'_>, report: &Report) -> Vec<IpAddr> {
+    if texts.len() > MAX_NAMESERVERS {
+        let message = format!(
+            "there may be {MAX_NAMESERVERS} name servers, these are {}",
+            texts.len()
+        );
+        report.error(at.key("nameservers"), message);
+    }
+    let texts = texts.iter().enumerate();
+    let parsed = texts.filter_map(|(index, text)| {
+        let place = at.field("nameservers").index(index);
+        address(text, "a name server", place, report)
+    });
+    parsed.collect()
+}
+
+fn check_searches(searches: &[String], at: At<'_>, report: &Report) {
+    if searches.len() > MAX_SEARCHES {
+        let message = format!(
+            "there may be {MAX_SEARCHES} search domains, these are {}",
+            searches.len()
+        );
+        report.error(at.key("searches"), message);
+    }
+    for (index, search) in searches.iter().enumerate() {
+        // Underscores are allowed here, as they are in DNS itself.
+        let bare = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
+        if search != "." && check_subdomain(&bare).is_err() {
+            let place = at.field("searches").index(index);
+            report.error(place, format!("`{search}` is not a domain name"));
+        }
+    }
 }
 
 /// `hostAliases`.

@@ -1,6 +1,6 @@
 //! A workload's pod to its plan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,9 +30,9 @@ pub(super) struct PodScope<'a> {
     pub(super) scope: &'a Scope<'a>,
     pub(super) spec: &'a PodSpec,
     /// Names that mounts may use; those of claims are refused elsewhere.
-    pub(super) volumes: Vec<&'a str>,
+    pub(super) volumes: HashSet<&'a str>,
     /// All containers that `resourceFieldRef` may name.
-    pub(super) containers: Vec<&'a str>,
+    pub(super) containers: HashSet<&'a str>,
 }
 
 /// Makes the plan; `None` if anything is wrong, which is in the report then.
@@ -91,31 +91,20 @@ fn convert(
 ) -> Option<PodPlan> {
     let report = scope.report;
     let (init_names, names) = check_names(&spec, at, report);
-    let volumes: Vec<_> = spec
-        .volumes
-        .iter()
-        .flatten()
-        .map(|volume| volume.name.as_str())
-        .collect();
+    let volumes = spec.volumes.iter().flatten();
     let claims = workload.claims.iter().map(String::as_str);
     let pod = PodScope {
         scope,
         spec: &spec,
-        volumes: volumes.into_iter().chain(claims).collect(),
+        volumes: volumes
+            .map(|volume| volume.name.as_str())
+            .chain(claims)
+            .collect(),
         containers: init_names.into_iter().chain(names).collect(),
     };
     let restart_policy = restart_policy(workload, &spec, at, report);
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let init_containers =
-        containers(
-            init,
-            at.field("initContainers"),
-            &pod,
-            |container| match container.restart_policy.as_deref() {
-                Some("Always") => ContainerRole::Sidecar,
-                _ => ContainerRole::Init,
-            },
-        );
+    let init_containers = containers(init, at.field("initContainers"), &pod, init_role);
     let main = containers(&spec.containers, at.field("containers"), &pod, |_| {
         ContainerRole::Main
     });
@@ -130,6 +119,9 @@ fn convert(
         labels.insert(key.to_owned(), value);
     }
     let annotations = workload.metadata.annotations.clone().unwrap_or_default();
+    let backoff_limit = workload
+        .backoff_limit
+        .and_then(|limit| limit.try_into().ok());
     let manifest = manifest(&name, scope.key, &labels, &annotations, &spec)?;
     Some(PodPlan {
         namespace: scope.key.namespace.clone(),
@@ -143,9 +135,7 @@ fn convert(
         restart_policy: restart_policy?,
         termination_grace_period: termination_grace_period?,
         active_deadline,
-        backoff_limit: workload
-            .backoff_limit
-            .and_then(|limit| u32::try_from(limit).ok()),
+        backoff_limit,
         host_network: spec.host_network == Some(true),
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
@@ -197,6 +187,13 @@ fn check_names<'s>(spec: &'s PodSpec, at: At<'_>, report: &Report) -> (Vec<&'s s
         at.field("initContainers"),
     );
     (init, names(&spec.containers, at.field("containers")))
+}
+
+fn init_role(container: &Container) -> ContainerRole {
+    match container.restart_policy.as_deref() {
+        Some("Always") => ContainerRole::Sidecar,
+        _ => ContainerRole::Init,
+    }
 }
 
 fn containers(

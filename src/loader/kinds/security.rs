@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use super::super::decode::closest;
 use super::super::node::At;
 use super::super::report::Report;
+use super::pod::choice;
 use crate::model::diagnostic::{Diagnostic, Severity};
 use crate::model::plan::{ContainerSecurity, PodSecurity, SeccompProfile};
 
@@ -79,6 +80,7 @@ pub(super) fn pod(spec: &core::PodSpec, at: At<'_>, report: &Report) -> PodSecur
     // The user and group are each container's, but they are checked here, once.
     id(context.run_as_user, "runAsUser", at, report);
     id(context.run_as_group, "runAsGroup", at, report);
+    check_seccomp(context.seccomp_profile.as_ref(), at, report);
     let groups = context.supplemental_groups.iter().flatten().enumerate();
     let groups = groups.filter_map(|(index, group)| {
         let place = at.field("supplementalGroups").index(index);
@@ -229,21 +231,9 @@ pub(super) fn container(
         let message = format!("`procMount` must be `Default` or `Unmasked`, is `{proc_mount}`");
         report.error(at.field("procMount"), message);
     }
-    let pod_seccomp = seccomp(pods.seccomp_profile.as_ref());
-    let seccomp = match &own.seccomp_profile {
-        Some(profile) => {
-            let found = seccomp(Some(profile));
-            if found.is_none() && profile.type_ != "Localhost" {
-                let message = format!(
-                    "`type` of a seccomp profile must be `RuntimeDefault`, `Unconfined` or `Localhost`, is `{}`",
-                    profile.type_
-                );
-                report.error(at.path("seccompProfile.type"), message);
-            }
-            found
-        }
-        None => pod_seccomp,
-    };
+    let own_seccomp = own.seccomp_profile.as_ref();
+    check_seccomp(own_seccomp, at, report);
+    let seccomp = seccomp(own_seccomp.or(pods.seccomp_profile.as_ref()));
     ContainerSecurity {
         run_as_user: merged(own.run_as_user, pods.run_as_user),
         run_as_group: merged(own.run_as_group, pods.run_as_group),
@@ -263,6 +253,14 @@ fn seccomp(profile: Option<&core::SeccompProfile>) -> Option<SeccompProfile> {
         Some("RuntimeDefault") => Some(SeccompProfile::RuntimeDefault),
         Some("Unconfined") => Some(SeccompProfile::Unconfined),
         _ => None,
+    }
+}
+
+fn check_seccomp(profile: Option<&core::SeccompProfile>, at: At<'_>, report: &Report) {
+    let kinds = ["RuntimeDefault", "Unconfined", "Localhost"].map(|kind| (kind, ()));
+    if let Some(profile) = profile {
+        let at = at.key("seccompProfile");
+        choice(&profile.type_, &kinds, "type", at.field("type"), report);
     }
 }
 

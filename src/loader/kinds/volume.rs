@@ -70,7 +70,7 @@ fn name(name: &str, at: At<'_>, report: &Report) -> Option<VolumeName> {
             report.error(
                 at.field("name"),
                 format!("the volume name `{name}` {error}"),
-            )
+            );
         })
         .ok()
 }

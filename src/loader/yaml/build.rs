@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, ScalarStyle, Span as Marks, Tag};
 
-use super::super::node::{Entry, File, Node, Span, Value};
+use super::super::node::{self, Entry, File, Node, Span, Value};
 use super::super::report::Report;
 use super::scalar::{self, Resolved};
 use super::substitute::Substitution;
@@ -281,7 +281,7 @@ impl Mapping {
     }
 
     /// What is written wins over what is merged.
-    fn finish(self) -> Rc<[Entry]> {
+    fn finish(self) -> Rc<node::Mapping> {
         let mut entries = self.entries;
         let mut keys: HashSet<Rc<str>> = self.keys.into_keys().collect();
         entries.extend(
@@ -289,7 +289,7 @@ impl Mapping {
                 .into_iter()
                 .filter(|entry| keys.insert(entry.key.clone())),
         );
-        entries.into()
+        Rc::new(node::Mapping::new(entries))
     }
 }
 

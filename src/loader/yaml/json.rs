@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::super::node::{Entry, Node, Span, Value};
+use super::super::node::{Entry, Mapping, Node, Span, Value};
 use super::substitute::Substitution;
 use super::{Fault, MAX_DEPTH};
 
@@ -88,7 +88,7 @@ impl Reader<'_> {
             self.skip_space();
         }
         self.expect('}')?;
-        Ok(Value::Map(entries.into()))
+        Ok(Value::Map(Rc::new(Mapping::new(entries))))
     }
 
     fn array(&mut self, depth: usize) -> Result<Value, Fault> {

@@ -55,10 +55,7 @@ pub(super) fn parse(
     let text = text.replace("\\'", &format!("{ESCAPED_QUOTE}'"));
     let mut builder = Builder::new(file, substitution, report);
     let mut rest = text.as_str();
-    loop {
-        let Err(fault) = read(rest, &mut builder) else {
-            break;
-        };
+    while let Err(fault) = read(rest, &mut builder) {
         let line = fault.span.line;
         report.push(fault.diagnostic(file));
         let Some((skipped, tail)) = next_document(rest, line.saturating_sub(builder.lines_before))

@@ -82,7 +82,7 @@ mod tests {
             let actual = substitution.apply(text);
             assert_eq!(
                 actual.as_deref(),
-                expected.as_deref().map_err(|error| error),
+                expected.as_ref().map(|text| *text),
                 "{text:?}"
             );
         };

@@ -89,7 +89,7 @@ fn an_image_without_files() {
 fn links_stay_in_the_image() {
     let rootfs = Rootfs::new("links");
     std::os::unix::fs::symlink("/lib/passwd", rootfs.0.join("etc/passwd")).unwrap();
-    std::os::unix::fs::symlink("../../../../etc/group", rootfs.0.join("etc/group")).unwrap();
+    std::os::unix::fs::symlink("../../../../lib/group", rootfs.0.join("etc/group")).unwrap();
     crate::sys::fs::create_dir_all(&rootfs.0.join("lib"), 0o755).unwrap();
     crate::sys::fs::replace(&rootfs.0.join("lib/passwd"), 0o644, b"inside:x:7:8::/in:").unwrap();
     let found = lookup(&rootfs.0, "inside").unwrap();

@@ -1,0 +1,393 @@
+//! One container's run: from its root file system to its last log line.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use oci_spec::runtime::Spec;
+use tokio::task::JoinHandle;
+
+use super::context::{Context, Message};
+use super::error::{StartFailure, chain};
+use super::lifecycle::{Event, Exit, Fault, Index};
+use super::log::{LogWriter, Stream};
+use super::{describe, process, termination};
+use crate::model::event::EventType;
+use crate::model::plan::{ContainerPlan, SeccompProfile};
+use crate::runtime::{self, ExecRequest, Runtime, StartRequest, Stdio, rootfs};
+use crate::spec;
+use crate::sys::cgroup::Cgroup;
+use crate::sys::pidfd::{self, PidFd};
+use crate::sys::process::Kept;
+use crate::sys::signal::Signal;
+use crate::sys::{fd, fs, identity};
+
+/// How long a container's output may stay open after its processes have been killed: only a process that left its
+/// cgroup can hold it.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// A terminal nobody looks at.
+const TERMINAL: (u16, u16) = (24, 80);
+
+/// A container that runs.
+#[derive(Debug)]
+pub(super) struct Live {
+    id: String,
+    process: Rc<PidFd>,
+    cgroup: Rc<Cgroup>,
+    stop_signal: Signal,
+    seccomp: SeccompProfile,
+    spec: Spec,
+    /// Kept open where the manifest asks for standard input.
+    _stdin: Option<OwnedFd>,
+}
+
+/// What a container is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Stop,
+    Kill,
+}
+
+impl Live {
+    /// Sends the stop signal, or kills all of the container.
+    pub(super) fn signal(&self, wish: Wish) -> io::Result<()> {
+        match wish {
+            Wish::Stop => self.process.signal(self.stop_signal),
+            Wish::Kill => self.process.signal(Signal::KILL),
+        }
+    }
+
+    /// What runs `command` in this container, as its user and with its limits.
+    pub(super) fn exec_request(
+        &self,
+        state: PathBuf,
+        command: Vec<String>,
+        stdio: Stdio,
+    ) -> Result<ExecRequest, crate::sys::cgroup::Error> {
+        let terminal = matches!(stdio, Stdio::Terminal { .. });
+        Ok(ExecRequest {
+            id: self.id.clone(),
+            state,
+            process: spec::exec_process(&self.spec, command, terminal),
+            seccomp: seccomp(self.seccomp),
+            cgroup: self.cgroup.entry()?,
+            stdio,
+        })
+    }
+}
+
+fn seccomp(profile: SeccompProfile) -> runtime::SeccompProfile {
+    match profile {
+        SeccompProfile::RuntimeDefault => runtime::SeccompProfile::RuntimeDefault,
+        SeccompProfile::Unconfined => runtime::SeccompProfile::Unconfined,
+    }
+}
+
+/// Starts a container; returns its id. Its exit arrives as a message.
+pub(super) async fn start<R: Runtime + 'static>(
+    context: &Rc<Context<R>>,
+    index: Index,
+    attempt: u32,
+) -> Result<String, Fault> {
+    let id = match identity::random_hex() {
+        Ok(id) => id,
+        Err(source) => {
+            let what = "get a random number";
+            let failure = StartFailure::System { what, source };
+            return Err(failure.into_fault(String::new()));
+        }
+    };
+    let run = Run::new(context, index, attempt, id);
+    match run.start().await {
+        Ok(()) => Ok(run.id),
+        Err(failure) => {
+            run.clean_up();
+            Err(failure.into_fault(run.id))
+        }
+    }
+}
+
+/// One run of a container: its places, and their undo.
+struct Run<R> {
+    context: Rc<Context<R>>,
+    index: Index,
+    attempt: u32,
+    id: String,
+    /// The container's name and the attempt.
+    name: String,
+}
+
+/// The ends of a container's output that the executor reads, and of its input that it holds.
+struct Ends {
+    outputs: Vec<(Stream, OwnedFd)>,
+    stdin: Option<OwnedFd>,
+}
+
+impl<R: Runtime + 'static> Run<R> {
+    fn new(context: &Rc<Context<R>>, index: Index, attempt: u32, id: String) -> Self {
+        Self {
+            context: Rc::clone(context),
+            index,
+            attempt,
+            id,
+            name: format!("{}-{attempt}", context.container_plan(index).name),
+        }
+    }
+
+    fn plan(&self) -> &ContainerPlan {
+        self.context.container_plan(self.index)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.context.paths().container(&self.name)
+    }
+
+    fn rootfs(&self) -> PathBuf {
+        self.context.paths().rootfs(&self.name)
+    }
+
+    async fn start(&self) -> Result<(), StartFailure> {
+        let (context, plan) = (&self.context, self.plan());
+        let image = context.image(plan);
+        let image = image.ok_or_else(|| StartFailure::Config("the image is missing".into()))?;
+        let rootfs = self.mount(&image.layers)?;
+        let described = describe::container(context, plan, image, &rootfs, &self.dir())?;
+        let cgroup = self.make_cgroup()?;
+        self.report("Created", "Created container");
+        let (stdio, mut ends) = self.stdio()?;
+        let request = StartRequest {
+            id: self.id.clone(),
+            bundle: context.paths().bundle(&self.id),
+            state: context.paths().oci_state(),
+            spec: described.spec.clone(),
+            seccomp: seccomp(plan.security.seccomp),
+            cgroup: cgroup.entry()?,
+            stdio,
+        };
+        let started = context.runtime.start(request).await;
+        let started = started.inspect_err(|_| remove_cgroup(&cgroup))?;
+        drop(described.held);
+        if let Some(terminal) = started.terminal {
+            ends.outputs.push((Stream::Stdout, terminal));
+        }
+        let kept = context.reaper.keep(started.process.pid());
+        let process = Rc::new(started.process);
+        let cgroup = Rc::new(cgroup);
+        let live = Live {
+            id: self.id.clone(),
+            process: Rc::clone(&process),
+            cgroup: Rc::clone(&cgroup),
+            stop_signal: stop_signal(image.config.stop_signal.as_deref()),
+            seccomp: plan.security.seccomp,
+            spec: described.spec,
+            _stdin: ends.stdin,
+        };
+        context.live.borrow_mut().insert(self.index, live);
+        let log_dir = context.launch.log_dir.join(plan.name.as_str());
+        let log = Rc::new(RefCell::new(LogWriter::open(&log_dir, self.attempt)?));
+        let pumps = ends
+            .outputs
+            .into_iter()
+            .map(|(stream, fd)| pump(Rc::clone(context), Rc::clone(&log), stream, fd))
+            .collect();
+        let watch = Watch {
+            run: Self::new(context, self.index, self.attempt, self.id.clone()),
+            process,
+            cgroup,
+            pumps,
+            _kept: kept,
+        };
+        tokio::task::spawn_local(watch.until_the_end());
+        Ok(())
+    }
+
+    fn mount(&self, layers: &[PathBuf]) -> Result<PathBuf, StartFailure> {
+        let (dir, rootfs) = (self.dir(), self.rootfs());
+        let (upper, work) = (dir.join("upper"), dir.join("work"));
+        for folder in [&upper, &work, &rootfs] {
+            fs::create_dir_all(folder, 0o755)?;
+        }
+        rootfs::mount(layers, &upper, &work, &rootfs)?;
+        Ok(rootfs)
+    }
+
+    fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
+        let mut limits = super::pod::cgroup_limits(spec::resources::of_container(self.plan()));
+        limits.oom_group = true;
+        limits.devices = if self.plan().security.privileged {
+            crate::sys::cgroup::DevicePolicy::All
+        } else {
+            crate::sys::cgroup::DevicePolicy::Default
+        };
+        let path = format!("{}/{}", self.context.launch.cgroup, self.name);
+        Ok(self.context.hierarchies.create(&path, &limits)?)
+    }
+
+    fn stdio(&self) -> Result<(Stdio, Ends), StartFailure> {
+        let failed = |source| StartFailure::System {
+            what: "make a pipe",
+            source,
+        };
+        let none = Ends {
+            outputs: Vec::new(),
+            stdin: None,
+        };
+        if self.plan().tty {
+            let (rows, columns) = TERMINAL;
+            return Ok((Stdio::Terminal { rows, columns }, none));
+        }
+        let (stdin, held) = if self.plan().stdin {
+            let (read, write) = fd::pipe().map_err(failed)?;
+            (read, Some(write))
+        } else {
+            (fd::dev_null().map_err(failed)?, None)
+        };
+        let (out_read, stdout) = fd::pipe().map_err(failed)?;
+        let (err_read, stderr) = fd::pipe().map_err(failed)?;
+        let ends = Ends {
+            outputs: vec![(Stream::Stdout, out_read), (Stream::Stderr, err_read)],
+            stdin: held,
+        };
+        let stdio = Stdio::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        };
+        Ok((stdio, ends))
+    }
+
+    fn report(&self, reason: &str, what: &str) {
+        let message = format!("{what} {}", self.plan().name);
+        let event = self
+            .context
+            .event(EventType::Normal, reason, message, Some(self.index));
+        self.context.send(Message::Event(event));
+    }
+
+    /// Gives back all that a run of this container may hold. Its processes are gone or were never there.
+    fn clean_up(&self) {
+        let paths = self.context.paths();
+        self.tried(self.context.runtime.forget(&paths.oci_state(), &self.id));
+        self.tried(rootfs::unmount(&self.rootfs()));
+        self.tried(fs::remove_dir_all(&self.rootfs()));
+        self.tried(fs::remove_dir_all(&self.dir()));
+        self.tried(fs::remove_dir_all(&paths.bundle(&self.id)));
+    }
+
+    fn tried<E: std::error::Error>(&self, result: Result<(), E>) {
+        if let Err(error) = result {
+            // The pod's end removes its folders again, and `delete` does so once more.
+            tracing::warn!(
+                container = self.name,
+                error = chain(&error),
+                "cannot clean up"
+            );
+        }
+    }
+}
+
+fn remove_cgroup(cgroup: &Cgroup) {
+    if let Err(error) = cgroup.kill().and_then(|()| cgroup.remove()) {
+        // The pod's end removes the one above it.
+        tracing::warn!(
+            cgroup = cgroup.path(),
+            error = chain(&error),
+            "cannot remove a cgroup"
+        );
+    }
+}
+
+/// The image's stop signal; SIGTERM if it names none, or none that exists.
+fn stop_signal(image: Option<&str>) -> Signal {
+    image.and_then(Signal::parse).unwrap_or(Signal::TERM)
+}
+
+/// Copies one stream of a container into its log until it is closed.
+fn pump<R: 'static>(
+    context: Rc<Context<R>>,
+    log: Rc<RefCell<LogWriter>>,
+    stream: Stream,
+    fd: OwnedFd,
+) -> JoinHandle<()> {
+    let noted = |result: Result<(), crate::sys::fs::Error>| {
+        if let Err(error) = result {
+            // A full disk must not stop the container: its output is lost, as with a kubelet.
+            tracing::error!(error = chain(&error), "cannot write a log");
+        }
+    };
+    tokio::task::spawn_local(async move {
+        let read = process::read_all(fd, &context.buffer, |bytes| {
+            noted(
+                log.borrow_mut()
+                    .write_chunk(stream, bytes, SystemTime::now()),
+            );
+        })
+        .await;
+        noted(log.borrow_mut().finish(stream, SystemTime::now()));
+        if let Err(error) = read {
+            tracing::error!(%error, "cannot read a container's output");
+        }
+    })
+}
+
+/// Waits for the end of a run.
+struct Watch<R> {
+    run: Run<R>,
+    process: Rc<PidFd>,
+    cgroup: Rc<Cgroup>,
+    pumps: Vec<JoinHandle<()>>,
+    _kept: Kept,
+}
+
+impl<R: Runtime + 'static> Watch<R> {
+    async fn until_the_end(self) {
+        let exit = match process::wait(&self.process).await {
+            Ok(exit) => exit,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for a container");
+                pidfd::Exit::Code(255)
+            }
+        };
+        let out_of_memory = self.killed_for_memory(exit);
+        // What the container's first process leaves behind does not outlive it, as with containerd.
+        if let Err(error) = self.cgroup.kill() {
+            tracing::error!(error = chain(&error), "cannot kill a container's processes");
+        }
+        for pump in self.pumps {
+            let abort = pump.abort_handle();
+            if tokio::time::timeout(LAST_OUTPUT, pump).await.is_err() {
+                abort.abort();
+            }
+        }
+        let run = self.run;
+        let message = termination::message(&run.context, run.plan(), run.attempt, &run.dir(), exit);
+        run.context.live.borrow_mut().remove(&run.index);
+        remove_cgroup(&self.cgroup);
+        run.clean_up();
+        let exit = Exit {
+            code: exit.code().into(),
+            signal: match exit {
+                pidfd::Exit::Code(_) => None,
+                pidfd::Exit::Signal(signal) => Some(signal),
+            },
+            out_of_memory,
+            message,
+        };
+        run.context.send(Message::Lifecycle(Event::Exited {
+            container: run.index,
+            exit,
+        }));
+    }
+
+    fn killed_for_memory(&self, exit: pidfd::Exit) -> bool {
+        exit.code() == 137 && self.cgroup.oom_kills().is_ok_and(|kills| kills > 0)
+    }
+}
+
+/// The folder that a container's files on the host are in.
+pub(super) fn termination_log(dir: &Path) -> PathBuf {
+    dir.join("termination-log")
+}

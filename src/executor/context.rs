@@ -1,0 +1,117 @@
+//! What every part of a running pod's executor can reach.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::clock;
+use super::container::Live;
+use super::error::chain;
+use super::lifecycle::{self, Index};
+use crate::model::event::{EventType, PodEvent};
+use crate::model::image::Image;
+use crate::model::names::VolumeName;
+use crate::model::plan::ContainerPlan;
+use crate::model::status::QosClass;
+use crate::protocol::Launch;
+use crate::spec::HostFacts;
+use crate::state::layout::PodPaths;
+use crate::state::pod_dir::ExecutorDir;
+use crate::sys::cgroup::Hierarchies;
+use crate::sys::process::Reaper;
+
+/// What happens to a pod.
+#[derive(Debug)]
+pub(super) enum Message {
+    Lifecycle(lifecycle::Event),
+    /// Something to tell that changes no state.
+    Event(PodEvent),
+}
+
+/// The pod, as far as it does not change, and the registries of what does.
+#[derive(Debug)]
+pub(super) struct Context<R> {
+    pub(super) launch: Launch,
+    pub(super) dir: ExecutorDir,
+    pub(super) runtime: R,
+    pub(super) reaper: Rc<Reaper>,
+    pub(super) hierarchies: Hierarchies,
+    pub(super) facts: Facts,
+    /// The pause process's number, while there is one: its namespaces are joined.
+    pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
+    /// The containers that run.
+    pub(super) live: RefCell<BTreeMap<Index, Live>>,
+    /// What is bound into containers, by volume.
+    pub(super) volumes: RefCell<BTreeMap<VolumeName, PathBuf>>,
+    /// Shared by everything that reads from containers.
+    pub(super) buffer: RefCell<Vec<u8>>,
+    pub(super) messages: UnboundedSender<Message>,
+}
+
+/// What was found out about the machine and the pod at its start.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) host: HostFacts,
+    pub(super) host_ip: Option<IpAddr>,
+    pub(super) qos_class: QosClass,
+    /// Bytes of memory of the machine.
+    pub(super) memory: u64,
+    pub(super) cpus: u64,
+}
+
+impl<R> Context<R> {
+    pub(super) fn paths(&self) -> &PodPaths {
+        self.dir.paths()
+    }
+
+    /// Hands something to the driver, which lives as long as the pod.
+    pub(super) fn send(&self, message: Message) {
+        if self.messages.send(message).is_err() {
+            tracing::debug!("the pod has ended already");
+        }
+    }
+
+    /// The plan of a container.
+    pub(super) fn container_plan(&self, index: Index) -> &ContainerPlan {
+        let plan = self.launch.plan.all_containers().nth(index);
+        plan.expect("an index of the state machine, which was made from this plan")
+    }
+
+    /// The image of a container.
+    pub(super) fn image(&self, container: &ContainerPlan) -> Option<&Image> {
+        self.launch.images.get(&container.name)
+    }
+
+    /// An event of this moment.
+    pub(super) fn event(
+        &self,
+        r#type: EventType,
+        reason: &str,
+        message: String,
+        container: Option<Index>,
+    ) -> PodEvent {
+        PodEvent {
+            time: clock::now().wall,
+            r#type,
+            reason: reason.into(),
+            message,
+            container: container.map(|index| self.container_plan(index).name.clone()),
+        }
+    }
+
+    /// Keeps an event.
+    pub(super) fn record(&self, event: &PodEvent) {
+        if let Err(error) = self.dir.append_event(event) {
+            // An event that is not kept must not end a pod.
+            tracing::error!(
+                error = chain(&error),
+                reason = event.reason,
+                "cannot keep an event"
+            );
+        }
+    }
+}

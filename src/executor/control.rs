@@ -1,0 +1,187 @@
+//! The pod's socket, server side: commands to run in containers, and the wish to end.
+//!
+//! The protocol is described in [`crate::protocol`]. A client that goes away does not end what it started, as with
+//! `kubectl exec`.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::context::{Context, Message};
+use super::lifecycle::{Cause, Event};
+use super::process;
+use crate::model::names::ContainerName;
+use crate::protocol::{Exec, Refusal, Reply, Request};
+use crate::runtime::{self, ExecRequest, Runtime, Stdio};
+use crate::sys::socket::{Blocking, Connection, Listener, Packet};
+
+/// Serves clients until the socket is closed.
+pub(super) async fn serve<R: Runtime + 'static>(context: Rc<Context<R>>, listener: Listener) {
+    let listener = match crate::sys::fd::watch(listener, Interest::READABLE) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "cannot watch the control socket");
+            return;
+        }
+    };
+    loop {
+        let accepted = listener
+            .async_io(Interest::READABLE, |listener| listener.accept(Blocking::No))
+            .await;
+        match accepted {
+            Ok(connection) => {
+                tokio::task::spawn_local(converse(Rc::clone(&context), connection));
+            }
+            Err(error) => {
+                // Out of descriptors: the client sees a closed connection later than it likes, nobody else does.
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse<R: Runtime>(context: Rc<Context<R>>, connection: Connection) {
+    let outcome = async {
+        let connection = crate::sys::fd::watch(connection, Interest::READABLE)?;
+        let received = connection
+            .async_io(Interest::READABLE, Connection::receive)
+            .await?;
+        if let Some(packet) = received {
+            answer(&context, &connection, packet).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    if let Err(error) = outcome.await {
+        tracing::debug!(%error, "a client went away");
+    }
+}
+
+async fn answer<R: Runtime>(
+    context: &Rc<Context<R>>,
+    connection: &AsyncFd<Connection>,
+    packet: Packet,
+) -> std::io::Result<()> {
+    match serde_json::from_slice(&packet.bytes) {
+        Ok(Request::Stop { grace_period }) => {
+            context.send(Message::Lifecycle(Event::Stop {
+                grace: grace_period.map(|seconds| Duration::from_secs(seconds.into())),
+                cause: Cause::Deleted,
+            }));
+            // The client waits for the end of file, which comes with the end of this process.
+            connection
+                .async_io(Interest::READABLE, Connection::receive)
+                .await?;
+            Ok(())
+        }
+        Ok(Request::Exec(exec)) => execute(context, connection, exec, packet.fds).await,
+        Err(error) => {
+            let message = format!("the executor does not know this request: {error}");
+            reply(connection, &refused(Refusal::Failed, message), None)
+        }
+    }
+}
+
+async fn execute<R: Runtime>(
+    context: &Rc<Context<R>>,
+    connection: &AsyncFd<Connection>,
+    exec: Exec,
+    fds: Vec<OwnedFd>,
+) -> std::io::Result<()> {
+    let request = match exec_request(context, exec, fds) {
+        Ok(request) => request,
+        Err(refusal) => return reply(connection, &refusal, None),
+    };
+    let started = match context.runtime.exec(request).await {
+        Ok(started) => started,
+        Err(error) => return reply(connection, &not_executed(&error), None),
+    };
+    let _kept = context.reaper.keep(started.process.pid());
+    let terminal = started.terminal.as_ref().map(|fd| fd.as_fd());
+    reply(connection, &Reply::ExecStarted, terminal)?;
+    drop(started.terminal);
+    let exit = process::wait(&started.process).await?;
+    reply(connection, &Reply::ExecExited { code: exit.code() }, None)
+}
+
+fn exec_request<R: Runtime>(
+    context: &Context<R>,
+    exec: Exec,
+    fds: Vec<OwnedFd>,
+) -> Result<ExecRequest, Reply> {
+    let plan = &context.launch.plan;
+    let name = match exec.container {
+        Some(name) => name,
+        None => match plan.containers.first() {
+            Some(container) => container.name.clone(),
+            None => {
+                return Err(refused(
+                    Refusal::NoSuchContainer,
+                    "the pod has no containers".into(),
+                ));
+            }
+        },
+    };
+    let known = plan.all_containers().position(|c| c.name == name);
+    let index = known.ok_or_else(|| no_such_container(context, &name))?;
+    let live = context.live.borrow();
+    let Some(live) = live.get(&index) else {
+        let message = format!("container `{name}` is not running");
+        return Err(refused(Refusal::NotRunning, message));
+    };
+    let stdio = match (exec.tty, <[OwnedFd; 3]>::try_from(fds)) {
+        (Some((rows, columns)), _) => Stdio::Terminal { rows, columns },
+        (None, Ok([stdin, stdout, stderr])) => Stdio::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        },
+        (None, Err(fds)) => {
+            let message = format!("an exec comes with 3 descriptors, not {}", fds.len());
+            return Err(refused(Refusal::Failed, message));
+        }
+    };
+    live.exec_request(context.paths().oci_state(), exec.command, stdio)
+        .map_err(|error| refused(Refusal::Failed, super::error::chain(&error)))
+}
+
+fn no_such_container<R: Runtime>(context: &Context<R>, name: &ContainerName) -> Reply {
+    let names: Vec<_> = context
+        .launch
+        .plan
+        .all_containers()
+        .map(|container| format!("`{}`", container.name))
+        .collect();
+    let message = format!(
+        "pod `{}` has no container `{name}`; it has {}",
+        context.launch.plan.name,
+        names.join(", ")
+    );
+    refused(Refusal::NoSuchContainer, message)
+}
+
+fn not_executed(error: &runtime::Error) -> Reply {
+    let reason = match error.shell_code() {
+        Some(127) => Refusal::CommandNotFound,
+        Some(_) => Refusal::CannotExecute,
+        None => Refusal::Failed,
+    };
+    refused(reason, super::error::chain(error))
+}
+
+fn refused(reason: Refusal, message: String) -> Reply {
+    Reply::Refused { reason, message }
+}
+
+fn reply(
+    connection: &AsyncFd<Connection>,
+    reply: &Reply,
+    fd: Option<BorrowedFd<'_>>,
+) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(reply)?;
+    let fds: Vec<_> = fd.into_iter().collect();
+    connection.get_ref().send(&bytes, &fds)
+}

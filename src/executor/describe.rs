@@ -1,0 +1,225 @@
+//! From a container's plan to what the runtime is told: user, environment, command, mounts.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use super::container::termination_log;
+use super::context::Context;
+use super::downward;
+use super::error::StartFailure;
+use super::pod::shared_memory;
+use crate::model::image::{Image, ImageConfig};
+use crate::model::plan::{ContainerPlan, VolumeMount, VolumeSource};
+use crate::runtime::user::{self, User};
+use crate::spec::{
+    self, BindMount, ContainerInput, NamespaceChoice, Namespaces, ResolvedUser, arguments,
+    environment, resources,
+};
+use crate::sys::cgroup::Version;
+use crate::sys::fs;
+use crate::sys::namespace::Namespace;
+use crate::volume::{self, Missing};
+
+/// A specification, and what has to stay open until the container has been made.
+pub(super) struct Described {
+    pub(super) spec: Spec,
+    pub(super) held: Vec<OwnedFd>,
+}
+
+/// Describes a container whose root file system is mounted.
+pub(super) fn container<R>(
+    context: &Context<R>,
+    plan: &ContainerPlan,
+    image: &Image,
+    rootfs: &Path,
+    dir: &Path,
+) -> Result<Described, StartFailure> {
+    let user = resolve_user(plan, &image.config, rootfs)?;
+    let pod = &context.launch.plan;
+    let declared =
+        environment::declared(&plan.env, &|value| downward::variable(context, plan, value));
+    let args = arguments(plan, &image.config, &declared);
+    if args.is_empty() {
+        return Err(StartFailure::Config(
+            "no command specified: neither the image nor the manifest names one".into(),
+        ));
+    }
+    let mut held = Vec::new();
+    let mounts = mounts(context, plan, dir, &mut held)?;
+    let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
+    additional_gids.extend(pod.security.fs_group);
+    additional_gids.extend(&user.groups);
+    additional_gids.sort_unstable();
+    additional_gids.dedup();
+    let working_dir = plan
+        .working_dir
+        .as_deref()
+        .filter(|dir| !dir.is_empty())
+        .unwrap_or(&image.config.working_dir);
+    let spec = spec::container(&ContainerInput {
+        plan,
+        args,
+        env: environment::complete(&image.config.env, &pod.hostname, &user.home, &declared),
+        working_dir: &Path::new("/").join(working_dir),
+        user: ResolvedUser {
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids,
+        },
+        rootfs,
+        namespaces: namespaces(context),
+        mounts,
+        shared_memory: &shared_memory(context),
+        oom_score_adj: resources::oom_score_adj(pod, plan, context.facts.memory),
+        cgroup2: context.hierarchies.version() == Version::V2,
+        host: &context.facts.host,
+    })?;
+    Ok(Described { spec, held })
+}
+
+/// The user of the manifest or the image, and the kubelet's three objections to root.
+fn resolve_user(
+    plan: &ContainerPlan,
+    image: &ImageConfig,
+    rootfs: &Path,
+) -> Result<User, StartFailure> {
+    let security = &plan.security;
+    if security.run_as_non_root {
+        let name = image.user.split(':').next().unwrap_or_default();
+        let objection = match (security.run_as_user, name.parse::<u32>()) {
+            (Some(0), _) => Some("container's runAsUser breaks non-root policy".to_owned()),
+            (Some(_), _) => None,
+            (None, Ok(uid)) if uid > 0 => None,
+            (None, Err(_)) if !name.is_empty() => Some(format!(
+                "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root"
+            )),
+            (None, _) => Some("container has runAsNonRoot and image will run as root".to_owned()),
+        };
+        if let Some(objection) = objection {
+            return Err(StartFailure::Config(objection));
+        }
+    }
+    let mut user = match security.run_as_user {
+        Some(uid) => user::lookup_uid(rootfs, uid)?,
+        None => user::lookup(rootfs, &image.user)?,
+    };
+    if let Some(gid) = security.run_as_group {
+        user.gid = gid;
+    }
+    Ok(user)
+}
+
+fn arguments(
+    plan: &ContainerPlan,
+    image: &ImageConfig,
+    declared: &[(String, String)],
+) -> Vec<String> {
+    let expand = |words: &Vec<String>| {
+        let lookup = |name: &str| environment::lookup(declared, name).map(str::to_owned);
+        let expanded = words.iter().map(|word| environment::expand(word, &lookup));
+        expanded.collect()
+    };
+    arguments::choose(
+        plan.command.as_ref().map(expand),
+        plan.args.as_ref().map(expand),
+        &image.entrypoint,
+        &image.cmd,
+    )
+}
+
+fn namespaces<R>(context: &Context<R>) -> Namespaces {
+    let pod = &context.launch.plan;
+    let sandbox = context.sandbox.borrow();
+    let joined = |host: bool, namespace: Namespace| match (host, sandbox.as_ref()) {
+        (false, Some(sandbox)) => NamespaceChoice::Join(sandbox.namespace_path(namespace)),
+        _ => NamespaceChoice::Host,
+    };
+    Namespaces {
+        network: joined(pod.host_network, Namespace::Network),
+        ipc: joined(pod.host_ipc, Namespace::Ipc),
+        uts: joined(pod.host_network, Namespace::Uts),
+        pid: match (pod.host_pid, pod.share_process_namespace) {
+            (true, _) => NamespaceChoice::Host,
+            (false, true) => joined(false, Namespace::Pid),
+            (false, false) => NamespaceChoice::New,
+        },
+    }
+}
+
+fn mounts<R>(
+    context: &Context<R>,
+    plan: &ContainerPlan,
+    dir: &Path,
+    held: &mut Vec<OwnedFd>,
+) -> Result<Vec<BindMount>, StartFailure> {
+    let mut mounts = Vec::new();
+    for mount in &plan.mounts {
+        mounts.push(volume_mount(context, mount, held)?);
+    }
+    let log = termination_log(dir);
+    fs::replace_in_memory(&log, 0o666, b"")?;
+    fs::set_mode(&log, 0o666)?;
+    let etc = context.paths().etc();
+    let own = [
+        (log, plan.termination_message_path.clone()),
+        (etc.join("hosts"), PathBuf::from("/etc/hosts")),
+        (etc.join("resolv.conf"), PathBuf::from("/etc/resolv.conf")),
+        (etc.join("hostname"), PathBuf::from("/etc/hostname")),
+    ];
+    for (source, destination) in own {
+        // A container that mounts something there itself gets that.
+        if !mounts.iter().any(|mount| mount.destination == destination) {
+            mounts.push(BindMount {
+                source,
+                destination,
+                read_only: false,
+            });
+        }
+    }
+    Ok(mounts)
+}
+
+fn volume_mount<R>(
+    context: &Context<R>,
+    mount: &VolumeMount,
+    held: &mut Vec<OwnedFd>,
+) -> Result<BindMount, StartFailure> {
+    let missing = || StartFailure::Config(format!("volume \"{}\" is missing", mount.volume));
+    let volumes = context.volumes.borrow();
+    let root = volumes.get(&mount.volume).ok_or_else(missing)?;
+    let plan = &context.launch.plan;
+    let volume = plan
+        .volumes
+        .iter()
+        .find(|volume| volume.name == mount.volume);
+    let is_files = matches!(
+        volume.map(|volume| &volume.source),
+        Some(VolumeSource::Files { .. })
+    );
+    let source = match &mount.sub_path {
+        None => root.clone(),
+        Some(sub_path) => {
+            let missing = if is_files {
+                Missing::Refuse
+            } else {
+                Missing::Create
+            };
+            let opened = volume::sub_path(root, sub_path, missing);
+            let fd = opened.map_err(|source| StartFailure::SubPath {
+                volume: mount.volume.to_string(),
+                source,
+            })?;
+            // Another process does the mount: it finds the descriptor here.
+            let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+            held.push(fd);
+            path.into()
+        }
+    };
+    Ok(BindMount {
+        source,
+        destination: mount.mount_path.clone(),
+        read_only: mount.read_only || is_files,
+    })
+}

@@ -1,0 +1,206 @@
+//! The event loop: the only code that acts. Everything that happens becomes a [`Message`]; the state machine in
+//! [`lifecycle`](super::lifecycle) says what to do about it; this does it and writes the pod's status.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::clock;
+use super::container;
+use super::context::{Context, Message};
+use super::error::chain;
+use super::lifecycle::{Action, Cause, Event, Index, Pod, Stage};
+use super::pod::{self, PodResources};
+use super::progress::Channel;
+use super::status;
+use crate::model::event::{EventType, PodEvent};
+use crate::model::status::PodStatus;
+use crate::protocol::Progress;
+use crate::runtime::Runtime;
+
+/// A running pod.
+pub(super) struct Driver<'a, R: Runtime + 'static> {
+    context: Rc<Context<R>>,
+    messages: UnboundedReceiver<Message>,
+    manager: &'a mut Channel,
+    resources: PodResources,
+    machine: Pod,
+    facts: status::Facts,
+    status: PodStatus,
+}
+
+impl<'a, R: Runtime + 'static> Driver<'a, R> {
+    /// A pod whose resources are there and none of whose containers has been started.
+    pub(super) fn new(
+        context: Rc<Context<R>>,
+        messages: UnboundedReceiver<Message>,
+        manager: &'a mut Channel,
+        resources: PodResources,
+    ) -> Self {
+        let launch = &context.launch;
+        let machine = Pod::new(&launch.plan, &launch.uid, clock::now());
+        let facts = status::Facts {
+            host_ip: context.facts.host_ip.map(|ip| ip.to_string()),
+            qos_class: context.facts.qos_class,
+            images: launch
+                .plan
+                .all_containers()
+                .map(|container| {
+                    let id = launch.images.get(&container.name);
+                    (
+                        container.image.clone(),
+                        id.map_or_else(String::new, |image| image.id.clone()),
+                    )
+                })
+                .collect(),
+        };
+        Self {
+            context,
+            messages,
+            manager,
+            resources,
+            machine,
+            facts,
+            status: PodStatus::default(),
+        }
+    }
+
+    /// Runs the pod to its end and writes its last status.
+    pub(super) async fn run(mut self) {
+        self.watch_sandbox();
+        self.handle(Event::Tick).await;
+        while !matches!(self.machine.stage, Stage::Over(_)) {
+            let tick = self.machine.next_tick();
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(Message::Lifecycle(event)) => self.handle(event).await,
+                    Some(Message::Event(event)) => self.report(&event),
+                    // The context holds a sender.
+                    None => break,
+                },
+                () = sleep_until(tick) => self.handle(Event::Tick).await,
+            }
+        }
+        self.resources.release(&self.context).await;
+        self.publish();
+    }
+
+    async fn handle(&mut self, event: Event) {
+        for action in self.machine.on(event, clock::now()) {
+            self.act(action).await;
+        }
+        if !matches!(self.machine.stage, Stage::Over(_)) {
+            self.publish();
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Start { container, attempt } => self.start(container, attempt),
+            Action::Stop(container) => self.signal(container, container::Wish::Stop),
+            Action::Kill(container) => self.signal(container, container::Wish::Kill),
+            Action::Report {
+                r#type,
+                reason,
+                message,
+                container,
+            } => {
+                let event = self.context.event(r#type, reason, message, container);
+                self.report(&event);
+            }
+            Action::Tell(progress) => self.tell(&progress),
+            Action::RestartSandbox => self.restart_sandbox().await,
+            Action::End => {}
+        }
+    }
+
+    fn start(&mut self, index: Index, attempt: u32) {
+        let context = Rc::clone(&self.context);
+        tokio::task::spawn_local(async move {
+            let event = match container::start(&context, index, attempt).await {
+                Ok(id) => Event::Started {
+                    container: index,
+                    id,
+                },
+                Err(fault) => Event::NotStarted {
+                    container: index,
+                    fault,
+                },
+            };
+            context.send(Message::Lifecycle(event));
+        });
+    }
+
+    fn signal(&self, index: Index, wish: container::Wish) {
+        let live = self.context.live.borrow();
+        if let Some(container) = live.get(&index)
+            && let Err(error) = container.signal(wish)
+        {
+            // Its process is a child of this one, so only a broken kernel refuses; the grace period still ends.
+            tracing::error!(container = index, %error, "cannot signal a container");
+        }
+    }
+
+    async fn restart_sandbox(&mut self) {
+        match self.resources.renew_sandbox(&self.context).await {
+            Ok(()) => {
+                self.watch_sandbox();
+                self.context.send(Message::Lifecycle(Event::SandboxReady));
+            }
+            Err(error) => {
+                let message = chain(&error);
+                let event =
+                    self.context
+                        .event(EventType::Warning, "FailedCreatePodSandBox", message, None);
+                self.report(&event);
+                self.context.send(Message::Lifecycle(Event::Stop {
+                    grace: Some(Duration::ZERO),
+                    cause: Cause::SandboxGone,
+                }));
+            }
+        }
+    }
+
+    /// Notices when the pause process ends.
+    fn watch_sandbox(&self) {
+        let context = Rc::clone(&self.context);
+        tokio::task::spawn_local(async move {
+            pod::sandbox_end(&context).await;
+            context.send(Message::Lifecycle(Event::SandboxGone));
+        });
+    }
+
+    fn report(&mut self, event: &PodEvent) {
+        self.context.record(event);
+        self.tell(&Progress::Event(event.clone()));
+    }
+
+    fn tell(&mut self, progress: &Progress) {
+        if matches!(progress, Progress::Started | Progress::Failed(_)) {
+            // Whoever is told finds the status that belongs to it.
+            self.publish();
+        }
+        self.manager.tell(progress);
+    }
+
+    /// Writes the status if it says something new.
+    fn publish(&mut self) {
+        let status = status::of(&self.machine, &self.facts, &self.status, clock::now().wall);
+        if status == self.status {
+            return;
+        }
+        match self.context.dir.write_status(&status) {
+            Ok(()) => self.status = status,
+            // Tried again with the next event; readers see the status before this one meanwhile.
+            Err(error) => tracing::error!(error = chain(&error), "cannot write the status"),
+        }
+    }
+}
+
+async fn sleep_until(tick: Option<Duration>) {
+    match tick {
+        Some(tick) => tokio::time::sleep(tick.saturating_sub(clock::now().monotonic)).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,133 @@
+//! What can go wrong while a pod is set up, and how a container's failure to start is reported.
+
+use std::error::Error as StdError;
+use std::io;
+
+use super::forward;
+use super::lifecycle::Fault;
+use crate::protocol::{FailureClass, LaunchFailure};
+use crate::{runtime, spec, state, sys, volume};
+
+/// Why a pod cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {what}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("cannot read the launch file {path:?}")]
+    Launch {
+        path: std::path::PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("the launch file is of version {found}, this kplay knows version {known}")]
+    Version { found: u32, known: u32 },
+    #[error("MountVolume.SetUp failed for volume \"{volume}\"")]
+    Volume {
+        volume: String,
+        source: volume::Error,
+    },
+    #[error(transparent)]
+    Forward(#[from] forward::Error),
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    Cgroup(#[from] sys::cgroup::Error),
+    #[error(transparent)]
+    File(#[from] sys::fs::Error),
+    #[error(transparent)]
+    State(#[from] state::Error),
+}
+
+impl Error {
+    /// For `map_err`: a system call that failed.
+    pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::System {
+            what,
+            source: source.into(),
+        }
+    }
+
+    /// What the manager is told about a pod that could not be set up.
+    pub(super) fn to_launch_failure(&self) -> LaunchFailure {
+        let reason = match self {
+            Self::Volume { .. } => "FailedMount",
+            _ => "FailedCreatePodSandBox",
+        };
+        LaunchFailure {
+            class: FailureClass::Machine,
+            container: None,
+            reason: reason.into(),
+            message: chain(self),
+        }
+    }
+}
+
+/// Why a container could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartFailure {
+    /// The kubelet's words (`security_context_others.go`, `kuberuntime_container.go`).
+    #[error("{0}")]
+    Config(String),
+    #[error("failed to prepare subPath for volumeMount \"{volume}\"")]
+    SubPath {
+        volume: String,
+        source: volume::Error,
+    },
+    #[error(transparent)]
+    Spec(#[from] spec::Error),
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    Cgroup(#[from] sys::cgroup::Error),
+    #[error(transparent)]
+    File(#[from] sys::fs::Error),
+    #[error("cannot {what}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+impl StartFailure {
+    pub(super) fn into_fault(self, id: String) -> Fault {
+        let message = chain(&self);
+        let (reason, class) = match self {
+            // containerd reports what fails between creation and execution as the end of the container.
+            Self::Runtime(
+                runtime::Error::CommandNotFound { .. }
+                | runtime::Error::NotExecutable { .. }
+                | runtime::Error::WorkingDirectory { .. },
+            ) => return Fault::Start { id, message },
+            Self::Config(_) | Self::SubPath { .. } => {
+                ("CreateContainerConfigError", FailureClass::Start)
+            }
+            Self::Runtime(runtime::Error::NoSuchUser { .. } | runtime::Error::UserFile { .. }) => {
+                ("CreateContainerError", FailureClass::Start)
+            }
+            Self::Spec(_)
+            | Self::Runtime(_)
+            | Self::Cgroup(_)
+            | Self::File(_)
+            | Self::System { .. } => ("CreateContainerError", FailureClass::Machine),
+        };
+        Fault::Create {
+            reason,
+            message,
+            class,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

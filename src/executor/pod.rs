@@ -1,0 +1,253 @@
+//! What a pod has besides its containers: namespaces, volumes, files, published ports, its cgroup. Each is given back
+//! at the pod's end; what this process does not live to give back ends with its namespaces, or is swept by the next
+//! command.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::context::Context;
+use super::error::{Error, chain};
+use super::forward::{Bound, Forwarder, Publication};
+use super::{downward, process};
+use crate::model::plan::FileContent;
+use crate::network::files;
+use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
+use crate::runtime::{Runtime, mount_shared_memory};
+use crate::spec::resources;
+use crate::sys::cgroup::{Cgroup, Limits};
+use crate::sys::fs;
+use crate::sys::namespace::Namespace;
+use crate::sys::netns::NetNs;
+use crate::sys::process::Kept;
+use crate::sys::signal::Signal;
+use crate::volume::{self, VolumeDirs};
+
+/// The pod's resources.
+#[derive(Debug)]
+pub(super) struct PodResources {
+    cgroup: Cgroup,
+    forwarder: Option<Forwarder>,
+    _kept: Option<Kept>,
+}
+
+impl PodResources {
+    /// Acquires everything, in the order in which it can fail without having been in vain. On an error, what has been
+    /// acquired goes with the process, except the cgroup, which is removed here.
+    pub(super) fn acquire<R: Runtime>(context: &Rc<Context<R>>) -> Result<Self, Error> {
+        let ports = Bound::bind(&publications(context))?;
+        prepare_volumes(context)?;
+        write_files(context)?;
+        if !context.launch.plan.host_ipc {
+            mount_shared_memory(&shared_memory(context))?;
+        }
+        let limits = cgroup_limits(resources::of_pod(&context.launch.plan));
+        let cgroup = context
+            .hierarchies
+            .create(&context.launch.cgroup, &limits)?;
+        let mut resources = Self {
+            cgroup,
+            forwarder: None,
+            _kept: None,
+        };
+        if let Err(error) = resources.start_sandbox(context, ports) {
+            resources.remove_cgroup();
+            return Err(error);
+        }
+        Ok(resources)
+    }
+
+    fn start_sandbox<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+        ports: Bound,
+    ) -> Result<(), Error> {
+        let plan = &context.launch.plan;
+        let cgroup = format!("{}/{SANDBOX}", context.launch.cgroup);
+        let cgroup = context.hierarchies.create(&cgroup, &Limits::default())?;
+        let sandbox = sandbox::start(&SandboxOptions {
+            hostname: (!plan.host_network).then(|| plan.hostname.clone()),
+            net: !plan.host_network,
+            ipc: !plan.host_ipc,
+            uts: !plan.host_network,
+            pid: plan.share_process_namespace && !plan.host_pid,
+            sysctls: &plan.security.sysctls,
+            cgroup: cgroup.entry()?,
+        })?;
+        self._kept = Some(context.reaper.keep(sandbox.pid()));
+        if !plan.host_network {
+            let netns = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
+            self.forwarder = Some(ports.serve(netns));
+        }
+        *context.sandbox.borrow_mut() = Some(sandbox);
+        Ok(())
+    }
+
+    /// Makes new namespaces in the place of lost ones.
+    pub(super) async fn renew_sandbox<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+    ) -> Result<(), Error> {
+        if let Some(forwarder) = self.forwarder.take() {
+            forwarder.shutdown().await;
+        }
+        let ports = Bound::bind(&publications(context))?;
+        self.start_sandbox(context, ports)
+    }
+
+    /// Gives everything back. No container runs any more.
+    pub(super) async fn release<R: Runtime>(&mut self, context: &Context<R>) {
+        if let Some(forwarder) = self.forwarder.take() {
+            forwarder.shutdown().await;
+        }
+        let sandbox = context.sandbox.borrow_mut().take();
+        if let Some(sandbox) = sandbox {
+            end(&sandbox).await;
+        }
+        self.remove_cgroup();
+    }
+
+    fn remove_cgroup(&self) {
+        let removed = self.cgroup.kill().and_then(|()| self.cgroup.remove());
+        if let Err(error) = removed {
+            // `delete` and the next command's sweep remove it again.
+            tracing::error!(error = chain(&error), "cannot remove the pod's cgroup");
+        }
+    }
+}
+
+/// The name of the pause process's cgroup; no container is called so.
+const SANDBOX: &str = "_sandbox";
+
+async fn end(sandbox: &Sandbox) {
+    let ended = match sandbox.pid_fd().signal(Signal::KILL) {
+        Ok(()) => process::wait(sandbox.pid_fd()).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        // It has been waited for already if it ended by itself.
+        tracing::debug!(%error, "the pause process is gone");
+    }
+}
+
+/// Ready when the pause process has ended by itself.
+pub(super) fn sandbox_end<R: Runtime>(context: &Context<R>) -> impl Future<Output = ()> + use<R> {
+    let pid_fd = context
+        .sandbox
+        .borrow()
+        .as_ref()
+        .map(|sandbox| sandbox.pid_fd().duplicate());
+    async move {
+        match pid_fd {
+            Some(Ok(pid_fd)) => {
+                if let Err(error) = process::wait(&pid_fd).await {
+                    tracing::debug!(%error, "the pause process is gone");
+                }
+            }
+            Some(Err(error)) => tracing::error!(%error, "cannot watch the pause process"),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The pod's cgroup in the kernel's terms.
+pub(super) fn cgroup_limits(limits: resources::CgroupLimits) -> Limits {
+    Limits {
+        cpu_shares: Some(limits.cpu_shares),
+        cpu_quota_us: limits.cpu_quota_us,
+        cpu_period_us: limits.cpu_quota_us.map(|_| resources::CPU_PERIOD_US),
+        memory_bytes: limits.memory_bytes,
+        ..Limits::default()
+    }
+}
+
+/// Where the containers' `/dev/shm` is.
+pub(super) fn shared_memory<R>(context: &Context<R>) -> PathBuf {
+    if context.launch.plan.host_ipc {
+        PathBuf::from("/dev/shm")
+    } else {
+        context.paths().mounts().join("shm")
+    }
+}
+
+fn publications<R>(context: &Context<R>) -> Vec<Publication> {
+    let plan = &context.launch.plan;
+    if plan.host_network {
+        return Vec::new();
+    }
+    let ports = plan
+        .containers
+        .iter()
+        .flat_map(|container| &container.ports);
+    ports
+        .filter_map(|port| {
+            Some(Publication {
+                protocol: port.protocol,
+                host_ip: port.host_ip,
+                host_port: port.host_port?,
+                target: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.container_port),
+            })
+        })
+        .collect()
+}
+
+fn prepare_volumes<R>(context: &Context<R>) -> Result<(), Error> {
+    let plan = &context.launch.plan;
+    let (disk, memory) = (
+        context.paths().volumes(),
+        context.paths().mounts().join("volumes"),
+    );
+    fs::create_dir_all(&disk, 0o711)?;
+    fs::create_dir_all(&memory, 0o711)?;
+    let dirs = VolumeDirs {
+        disk: &disk,
+        memory: &memory,
+    };
+    let resolve = |content: &FileContent| downward::file(context, content);
+    for volume in &plan.volumes {
+        let path =
+            volume::prepare(volume, &dirs, plan.security.fs_group, &resolve).map_err(|source| {
+                Error::Volume {
+                    volume: volume.name.to_string(),
+                    source,
+                }
+            })?;
+        context
+            .volumes
+            .borrow_mut()
+            .insert(volume.name.clone(), path);
+    }
+    Ok(())
+}
+
+/// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
+fn write_files<R>(context: &Context<R>) -> Result<(), Error> {
+    let plan = &context.launch.plan;
+    let etc = context.paths().etc();
+    fs::create_dir_all(&etc, 0o755)?;
+    let host = |name: &str| -> Result<String, Error> {
+        let bytes = fs::read_if_there(&Path::new("/etc").join(name))?;
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    };
+    let host_hosts = host("hosts")?;
+    let hosts = files::hosts(&files::Hosts {
+        hostname: &plan.hostname,
+        fqdn: None,
+        pod_ips: &[],
+        aliases: &plan.host_aliases,
+        host_file: plan.host_network.then_some(host_hosts.as_str()),
+    });
+    let resolv_conf = files::resolv_conf(&plan.dns, &host("resolv.conf")?);
+    let hostname = format!("{}\n", plan.hostname);
+    for (name, text) in [
+        ("hosts", hosts),
+        ("resolv.conf", resolv_conf),
+        ("hostname", hostname),
+    ] {
+        fs::replace_in_memory(&etc.join(name), 0o644, text.as_bytes())?;
+        // Whatever the umask.
+        fs::set_mode(&etc.join(name), 0o644)?;
+    }
+    Ok(())
+}

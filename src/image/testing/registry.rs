@@ -1,0 +1,303 @@
+//! A registry in this process, on 127.0.0.1, which fails as it is told to. One request per connection.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::Sample;
+use crate::image::digest::Digest;
+use crate::model::reference::Reference;
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// What a registry does to requests instead of answering.
+#[derive(Clone, Debug)]
+pub(in super::super) enum Act {
+    Status(u16, &'static str),
+    /// Sends so many bytes of the content and then closes the connection.
+    Cut(usize),
+    /// Sends other bytes, as many.
+    Garble,
+    /// Says less than it has.
+    Shorten(usize),
+}
+
+/// Who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Access {
+    Anybody,
+    /// `user` with `secret`.
+    Basic,
+    /// The same, by a token from its own token server.
+    Bearer,
+}
+
+/// A registry that runs until the process ends.
+pub(in super::super) struct Registry {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+struct State {
+    access: Access,
+    ranges: bool,
+    content: Mutex<HashMap<String, (String, Vec<u8>)>>,
+    /// Part of a path, how often, what.
+    acts: Mutex<Vec<(String, usize, Act)>>,
+    log: Mutex<Vec<String>>,
+}
+
+impl Registry {
+    pub(in super::super) fn start(access: Access) -> Self {
+        Self::run(access, true, None)
+    }
+
+    pub(in super::super) fn without_ranges() -> Self {
+        Self::run(Access::Anybody, false, None)
+    }
+
+    /// With the certificate of `testdata/image`.
+    pub(in super::super) fn with_tls() -> Self {
+        let file = |name: &str| format!("{}/testdata/image/{name}", env!("CARGO_MANIFEST_DIR"));
+        let certificate = CertificateDer::from_pem_file(file("server.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a usable key");
+        Self::run(Access::Anybody, true, Some(Arc::new(config)))
+    }
+
+    fn run(access: Access, ranges: bool, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (content, acts, log) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let state = Arc::new(State {
+            access,
+            ranges,
+            content,
+            acts,
+            log,
+        });
+        let served = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (state, tls) = (Arc::clone(&served), tls.clone());
+                std::thread::spawn(move || state.serve_connection(stream, tls, address));
+            }
+        });
+        Self { address, state }
+    }
+
+    pub(in super::super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A reference into this registry.
+    pub(in super::super) fn reference(&self, rest: &str) -> Reference {
+        Reference::parse(&format!("{}/{rest}", self.address)).expect("a reference")
+    }
+
+    pub(in super::super) fn add(&self, repository: &str, tag: &str, sample: &Sample) {
+        for blob in sample.layers.iter().chain([&sample.config]) {
+            let path = format!("/v2/{repository}/blobs/{}", Digest::of(blob));
+            self.put(path, "application/octet-stream", blob);
+        }
+        self.add_manifest(repository, tag, OCI_MANIFEST, &sample.manifest);
+    }
+
+    pub(in super::super) fn add_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) {
+        let path = |name: &str| format!("/v2/{repository}/manifests/{name}");
+        self.put(path(Digest::of(bytes).as_str()), media_type, bytes);
+        self.put(path(tag), media_type, bytes);
+    }
+
+    /// Does something to the next requests whose path has this in it.
+    pub(in super::super) fn act(&self, path: impl ToString, times: usize, act: Act) {
+        self.state
+            .acts
+            .lock()
+            .expect("a lock")
+            .push((path.to_string(), times, act));
+    }
+
+    /// The paths that were asked for, with ranges.
+    pub(in super::super) fn log(&self) -> Vec<String> {
+        self.state.log.lock().expect("a lock").clone()
+    }
+
+    fn put(&self, path: String, media_type: &str, bytes: &[u8]) {
+        let mut content = self.state.content.lock().expect("a lock");
+        content.insert(path, (media_type.to_owned(), bytes.to_vec()));
+    }
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+impl State {
+    fn serve_connection(
+        &self,
+        stream: TcpStream,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        address: SocketAddr,
+    ) {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
+        let served = match tls {
+            None => self.serve(BufReader::new(Box::new(stream)), address),
+            Some(config) => {
+                let connection = rustls::ServerConnection::new(config).expect("a connection");
+                let stream = rustls::StreamOwned::new(connection, stream);
+                self.serve(BufReader::new(Box::new(stream)), address)
+            }
+        };
+        // The client may go whenever it likes.
+        served.ok();
+    }
+
+    fn serve(&self, mut stream: BufReader<Box<dyn Stream>>, address: SocketAddr) -> io::Result<()> {
+        let mut first = Vec::new();
+        // Who speaks TLS to a registry without it sends no line.
+        stream.by_ref().take(4096).read_until(b'\n', &mut first)?;
+        let first = String::from_utf8_lossy(&first).into_owned();
+        let Some(path) = first
+            .strip_prefix("GET ")
+            .and_then(|rest| rest.split(' ').next())
+        else {
+            return Ok(());
+        };
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else {
+                break;
+            };
+            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        }
+        let range = headers
+            .get("range")
+            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+        let from: usize = range.and_then(|from| from.parse().ok()).unwrap_or(0);
+        self.log.lock().expect("a lock").push(match from {
+            0 => path.to_owned(),
+            from => format!("{path} from {from}"),
+        });
+        let authorization = headers
+            .get("authorization")
+            .map(String::as_str)
+            .unwrap_or_default();
+        let (stream, scheme) = (stream.get_mut(), "http");
+        if let Some(answer) = self.refuse(path, authorization, &format!("{scheme}://{address}")) {
+            return stream.write_all(answer.as_bytes());
+        }
+        self.answer(stream, path, from, range.is_some())
+    }
+
+    /// The answer to who may not have more than that.
+    fn refuse(&self, path: &str, authorization: &str, own: &str) -> Option<String> {
+        let basic = format!(
+            "Basic {}",
+            base64::engine::general_purpose::STANDARD.encode("user:secret")
+        );
+        let refusal = |challenge: &str| {
+            let body =
+                r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+            answer(401, &format!("WWW-Authenticate: {challenge}\r\n"), body)
+        };
+        match self.access {
+            Access::Anybody => None,
+            Access::Basic if authorization == basic => None,
+            Access::Basic => Some(refusal("Basic realm=\"test\"")),
+            Access::Bearer if path.starts_with("/token") => Some(if authorization == basic {
+                answer(200, "", r#"{"token":"sesame"}"#)
+            } else {
+                answer(
+                    401,
+                    "",
+                    r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#,
+                )
+            }),
+            Access::Bearer if authorization == "Bearer sesame" => None,
+            Access::Bearer => Some(refusal(&format!(
+                "Bearer realm=\"{own}/token\",service=\"test\""
+            ))),
+        }
+    }
+
+    fn answer(
+        &self,
+        stream: &mut dyn Write,
+        path: &str,
+        from: usize,
+        ranged: bool,
+    ) -> io::Result<()> {
+        let act = self.next_act(path);
+        if let Some(Act::Status(status, body)) = act {
+            return stream.write_all(answer(status, "", body).as_bytes());
+        }
+        if path == "/v2/" {
+            return stream.write_all(answer(200, "", "{}").as_bytes());
+        }
+        let content = self.content.lock().expect("a lock").get(path).cloned();
+        let Some((media_type, mut bytes)) = content else {
+            let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+            return stream.write_all(answer(404, "", body).as_bytes());
+        };
+        let mut status = 200;
+        if ranged && self.ranges {
+            bytes.drain(..from);
+            status = 206;
+        }
+        let mut send = bytes.len();
+        match act {
+            Some(Act::Garble) => bytes.iter_mut().for_each(|byte| *byte ^= 0x55),
+            Some(Act::Shorten(length)) => {
+                bytes.truncate(length);
+                send = bytes.len();
+            }
+            Some(Act::Cut(length)) => send = length.min(bytes.len()),
+            Some(Act::Status(..)) | None => {}
+        }
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            bytes.len()
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&bytes[..send])?;
+        stream.flush()
+    }
+
+    fn next_act(&self, path: &str) -> Option<Act> {
+        let mut acts = self.acts.lock().expect("a lock");
+        let (_, times, act) = acts
+            .iter_mut()
+            .find(|(part, times, _)| *times > 0 && path.contains(part.as_str()))?;
+        *times -= 1;
+        Some(act.clone())
+    }
+}
+
+fn answer(status: u16, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}

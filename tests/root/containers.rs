@@ -1,0 +1,293 @@
+//! What a container finds: variables, command, working directory, users, resources, files of the pod.
+
+use std::fs;
+
+use crate::Kplay;
+use crate::fixtures;
+use crate::harness::text;
+use crate::leftovers;
+
+#[test]
+fn variables_and_what_they_are_made_of() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay
+        .apply(
+            r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: map}
+data: {FROM_MAP: map, BOTH: map, "dotted.key": dotted}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: secret}
+data: {password: aHVudGVyMg==}
+stringData: {BOTH: secret}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: env, labels: {tier: back}, annotations: {note: written}}
+spec:
+  restartPolicy: Never
+  hostname: elsewhere
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command: [sh, -c, 'env | sort; echo "argument $(ORDER) $(MISSING) $$(ORDER)"']
+    resources: {limits: {cpu: 250m, memory: 64Mi}}
+    envFrom:
+    - configMapRef: {name: map}
+    - {prefix: P_, configMapRef: {name: map}}
+    - secretRef: {name: secret}
+    - configMapRef: {name: absent, optional: true}
+    env:
+    - {name: ORDER, value: first}
+    - {name: EARLY, value: "$(LATE)"}
+    - {name: LATE, value: "<$(ORDER)> $(BOTH) $$(ORDER) $(UNCLOSED"}
+    - {name: EMPTY, value: ""}
+    - {name: KEY, valueFrom: {configMapKeyRef: {name: map, key: dotted.key}}}
+    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: secret, key: password}}}
+    - {name: NOT_THERE, valueFrom: {secretKeyRef: {name: secret, key: absent, optional: true}}}
+    - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: SPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+    - {name: LABEL, valueFrom: {fieldRef: {fieldPath: "metadata.labels['tier']"}}}
+    - {name: NOTE, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['note']"}}}
+    - {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+    - {name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}
+    - {name: MILLI, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1m}}}
+    - {name: MEMORY, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
+"#,
+        )
+        .succeeds();
+    let pod = kplay.until_ended("env");
+    let log = kplay.run(["logs", "env"]).succeeds();
+    let uid = text(&pod["metadata"]["uid"]);
+    for line in [
+        "FROM_MAP=map",
+        "BOTH=secret",
+        "P_BOTH=map",
+        "dotted.key=dotted",
+        "ORDER=first",
+        "EARLY=$(LATE)",
+        "LATE=<first> secret $(ORDER) $(UNCLOSED",
+        "EMPTY=",
+        "KEY=dotted",
+        "PASSWORD=hunter2",
+        "POD=env",
+        "SPACE=default",
+        "LABEL=back",
+        "NOTE=written",
+        &format!("POD_UID={uid}"),
+        "CPU=1",
+        "MILLI=250",
+        "MEMORY=64",
+        "HOSTNAME=elsewhere",
+        "PATH=/bin",
+        "argument first $(MISSING) $(ORDER)",
+    ] {
+        // A name with a dot is passed on, though busybox' shell does not export it.
+        if line != "dotted.key=dotted" {
+            assert!(log.lines().any(|l| l == line), "no `{line}` in\n{log}");
+        }
+    }
+    assert!(!log.contains("NOT_THERE"), "{log}");
+}
+
+#[test]
+fn nothing_of_the_callers_environment_gets_in() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = crate::harness::script_pod("quiet", "", "", "env");
+    let file = kplay.file("pod.yaml", pod);
+    kplay
+        .command([
+            "apply".as_ref(),
+            "--wait=complete".as_ref(),
+            file.as_os_str(),
+        ])
+        .env("LEAK", "from the caller")
+        .run()
+        .succeeds();
+    let log = kplay.run(["logs", "quiet"]).succeeds();
+    assert!(!log.contains("LEAK") && !log.contains("KPLAY"), "{log}");
+}
+
+#[test]
+fn command_and_args_meet_entrypoint_and_cmd() {
+    let Some(kplay) = Kplay::new() else { return };
+    kplay.load(fixtures::settings_archive());
+    let cases = [
+        ("", "entrypoint cmd"),
+        ("args: [mine]", "entrypoint mine"),
+        ("command: [echo]", ""),
+        ("command: [echo, program], args: [mine]", "program mine"),
+        // An empty list is no list.
+        ("command: [], args: []", "entrypoint cmd"),
+    ];
+    for (fields, expected) in cases {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: rule}}\nspec: {{restartPolicy: Never, \
+             containers: [{{name: main, image: 'localhost/settings:1', {fields}}}]}}\n"
+        );
+        kplay.apply_with(&manifest, ["--wait=complete"]).succeeds();
+        let log = kplay.run(["logs", "rule"]).succeeds();
+        assert_eq!(log, format!("{expected}\n"), "{fields}");
+    }
+}
+
+#[test]
+fn the_images_settings_hold_until_the_manifest_says_otherwise() {
+    let Some(kplay) = Kplay::new() else { return };
+    kplay.load(fixtures::settings_archive());
+    let check = |pod: &str, container: &str, script: &str, expected: &str| {
+        let manifest = crate::harness::script_pod("settings", pod, container, script)
+            .replace("localhost/busybox:1", "localhost/settings:1");
+        kplay.apply_with(&manifest, ["--wait=complete"]).succeeds();
+        assert_eq!(
+            kplay.run(["logs", "settings"]).succeeds(),
+            expected,
+            "{pod} {container}"
+        );
+    };
+    let script = "pwd; id; echo $FROM_IMAGE $BOTH $HOME";
+    check(
+        "",
+        "",
+        script,
+        "/srv/work\nuid=1234(app) gid=2345(app) groups=2345(app),3456(extra)\nimage image /home/app\n",
+    );
+    check(
+        "securityContext: {runAsUser: 0},",
+        "workingDir: /made/for/it, env: [{name: BOTH, value: pod}],",
+        script,
+        "/made/for/it\nuid=0(root) gid=0(root) groups=0(root)\nimage pod /root\n",
+    );
+    check(
+        "securityContext: {runAsUser: 4000, runAsGroup: 5000, fsGroup: 6000, supplementalGroups: [7000]},",
+        "securityContext: {runAsUser: 4001},",
+        "id -u; id -g; id -G",
+        "4001\n5000\n5000 6000 7000\n",
+    );
+    // A uid that the image knows has the image's group, another one group 0.
+    check("", "securityContext: {runAsUser: 1234},", "id -g", "2345\n");
+    check("", "securityContext: {runAsUser: 4000},", "id -g", "0\n");
+}
+
+#[test]
+fn memory_beyond_the_limit_kills() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = crate::harness::script_pod(
+        "greedy",
+        "",
+        "resources: {limits: {memory: 32Mi}},",
+        // tail keeps its last line in memory, and this one has no end.
+        "tail /dev/zero",
+    );
+    kplay
+        .apply_with(&pod, ["--wait=complete"])
+        .fails(1, &["OOMKilled"]);
+    let pod = kplay.pod("greedy");
+    let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(state["exitCode"], 137, "{state}");
+    assert_eq!(state["reason"], "OOMKilled", "{state}");
+    assert_eq!(pod["status"]["qosClass"], "Burstable");
+}
+
+#[test]
+fn limits_are_in_the_cgroup_files() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = crate::harness::script_pod(
+        "bound",
+        "terminationGracePeriodSeconds: 0,",
+        "resources: {requests: {cpu: 100m}, limits: {cpu: 500m, memory: 64Mi}},",
+        "sleep 1000",
+    );
+    kplay.apply(&pod).succeeds();
+    let uid = text(&kplay.pod("bound")["metadata"]["uid"]);
+    let read = |controller: &str, file: &str| {
+        let path = leftovers::cgroup_of(controller, &uid)
+            .join("main")
+            .join(file);
+        fs::read_to_string(&path)
+            .unwrap_or_else(|e| panic!("cannot read {path:?}: {e}"))
+            .trim()
+            .to_owned()
+    };
+    if leftovers::is_v2() {
+        assert_eq!(read("memory", "memory.max"), "67108864");
+        assert_eq!(read("memory", "memory.oom.group"), "1");
+        assert_eq!(read("cpu", "cpu.max"), "50000 100000");
+        assert_eq!(read("cpu", "cpu.weight"), "17");
+    } else {
+        assert_eq!(read("memory", "memory.limit_in_bytes"), "67108864");
+        assert_eq!(read("cpu", "cpu.cfs_quota_us"), "50000");
+        assert_eq!(read("cpu", "cpu.cfs_period_us"), "100000");
+        assert_eq!(read("cpu", "cpu.shares"), "102");
+    }
+}
+
+#[test]
+fn a_container_writes_to_itself_only() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let log = kplay.script("ls /written 2>/dev/null; echo x > /written; cat /written");
+    assert_eq!(log, "x\n");
+    assert_eq!(kplay.script("ls /written 2>/dev/null; echo none"), "none\n");
+}
+
+#[test]
+fn the_pods_own_files() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = crate::harness::script_pod(
+        "files",
+        "hostname: box, hostAliases: [{ip: 10.1.2.3, hostnames: [one, two]}], dnsPolicy: None, \
+         dnsConfig: {nameservers: [10.9.8.7], searches: [a.test], options: [{name: ndots, value: '2'}]},",
+        "",
+        "cat /etc/hostname; hostname; cat /etc/resolv.conf; cat /etc/hosts; echo more >> /etc/hosts; \
+         df -h /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 1,2; stat -c %a /dev/shm",
+    );
+    kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
+    let log = kplay.run(["logs", "files"]).succeeds();
+    let head = "box\nbox\nsearch a.test\nnameserver 10.9.8.7\noptions ndots:2\n\
+                # Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n\
+                ::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+                fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
+    assert!(log.starts_with(head), "{log}");
+    let tail = "\n\n# Entries added by HostAliases.\n10.1.2.3\tone\ttwo\nshm 64.0M\n1777\n";
+    assert!(log.ends_with(tail), "{log}");
+}
+
+#[test]
+fn a_termination_message() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let check = |container: &str, script: &str, expected: &str| {
+        let pod = crate::harness::script_pod("last-words", "", container, script);
+        kplay.apply(&pod).succeeds();
+        let pod = kplay.until_ended("last-words");
+        let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!(state["message"], expected, "{state}");
+    };
+    check("", "echo -n written > /dev/termination-log", "written");
+    check(
+        "terminationMessagePath: /tmp/words,",
+        "echo -n elsewhere > /tmp/words; exit 1",
+        "elsewhere",
+    );
+    check(
+        "terminationMessagePolicy: FallbackToLogsOnError,",
+        "echo the last line; exit 1",
+        "the last line\n",
+    );
+}

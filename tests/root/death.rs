@@ -1,0 +1,286 @@
+//! SIGKILL for anybody at any moment: the next `kplay delete` leaves nothing, and `get` tells the truth meanwhile.
+
+use std::fs;
+use std::process::Child;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Kplay;
+use crate::harness::script_pod;
+use crate::leftovers;
+use crate::wait;
+
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a pid");
+    // It may have ended by itself.
+    kill_process(pid, Signal::KILL).ok();
+}
+
+/// A pod with a sidecar, a volume and two main containers that stay.
+fn pod(name: &str) -> String {
+    script_pod(
+        name,
+        "terminationGracePeriodSeconds: 0, volumes: [{name: v, emptyDir: {medium: Memory}}], \
+         initContainers: [{name: side, restartPolicy: Always, image: 'localhost/busybox:1', \
+         command: [sleep, '1000']}],",
+        "volumeMounts: [{name: v, mountPath: /v}],",
+        "sleep 1000 & sleep 1000",
+    )
+    .replace(
+        "containers: [{name: main",
+        "containers: [{name: other, image: 'localhost/busybox:1', command: [sleep, '1000']}, {name: main",
+    )
+}
+
+/// The uid of a pod, from what its executor was given.
+fn uid(kplay: &Kplay, name: &str) -> String {
+    let launch = fs::read(kplay.run_dir(name).join("launch.json")).expect("the launch");
+    let launch: serde_json::Value = serde_json::from_slice(&launch).expect("JSON");
+    crate::harness::text(&launch["uid"])
+}
+
+/// Every process of a pod but its executor.
+fn members(uid: &str) -> Vec<u32> {
+    let name = format!("kplay/{uid}/");
+    leftovers::processes()
+        .iter()
+        .filter(|process| process.cgroups.contains(&name))
+        .filter(|process| !process.command.contains("internal execute"))
+        .map(|process| process.pid)
+        .collect()
+}
+
+#[track_caller]
+fn delete_cleans(kplay: &Kplay) {
+    kplay.run(["delete", "--all", "--force"]).succeeds();
+    kplay.assert_nothing_left();
+}
+
+#[test]
+fn an_executor_that_is_killed_takes_its_pod_along() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let uid = uid(&kplay, "web");
+    assert!(members(&uid).len() >= 4, "three containers and pause");
+    kill(kplay.executor("web"));
+    wait::until("the pod's processes are gone", || members(&uid).is_empty());
+    let status = &kplay.pod("web")["status"];
+    assert_eq!(status["phase"], "Failed", "{status}");
+    for container in status["containerStatuses"].as_array().expect("containers") {
+        assert!(container["state"]["running"].is_null(), "{container}");
+        assert_eq!(container["ready"], false, "{container}");
+    }
+    let table = kplay.run(["get", "pods"]).succeeds();
+    assert!(!table.contains("Running"), "{table}");
+    let exec = kplay.run(["exec", "web", "--", "true"]);
+    assert!(!matches!(exec.code, Some(0 | 70 | 101)), "{exec}");
+    delete_cleans(&kplay);
+}
+
+#[test]
+fn a_killed_executors_pod_can_be_applied_again() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let old = uid(&kplay, "web");
+    kill(kplay.executor("web"));
+    kplay.apply(&pod("web")).succeeds();
+    assert_eq!(kplay.phase("web"), "Running");
+    assert_eq!(leftovers::of_uid(&old), Vec::<String>::new());
+    delete_cleans(&kplay);
+}
+
+#[test]
+fn everything_of_a_pod_killed_at_once() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let all = members(&uid(&kplay, "web"));
+    let executor = kplay.executor("web");
+    for pid in all {
+        kill(pid);
+    }
+    kill(executor);
+    assert!(wait::ended(executor, wait::PATIENCE));
+    assert_eq!(kplay.phase("web"), "Failed");
+    delete_cleans(&kplay);
+}
+
+#[test]
+fn a_container_that_is_killed() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    kill(kplay.pids("web", "main")[0]);
+    let after = kplay.until("web", "main has ended", |status| {
+        status["containerStatuses"][0]["state"]["terminated"].is_object()
+    });
+    let main = &after["status"]["containerStatuses"][0];
+    assert_eq!(main["name"], "main");
+    assert_eq!(main["state"]["terminated"]["exitCode"], 137);
+    assert_eq!(
+        after["status"]["phase"], "Running",
+        "the other one still runs"
+    );
+    // Its other process went with it.
+    let uid = uid(&kplay, "web");
+    let cgroup = leftovers::cgroup_of("pids", &uid).join("main/cgroup.procs");
+    wait::until("main's cgroup is empty", || {
+        fs::read_to_string(&cgroup).unwrap_or_default().is_empty()
+    });
+    // A sidecar is restarted.
+    let side = kplay.pids("web", "side")[0];
+    kill(side);
+    kplay.until("web", "the sidecar runs again", |status| {
+        let side = &status["initContainerStatuses"][0];
+        side["restartCount"] == 1 && side["state"]["running"].is_object()
+    });
+    delete_cleans(&kplay);
+}
+
+#[test]
+fn a_pause_that_is_killed() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let uid = uid(&kplay, "web");
+    let containers: Vec<u32> = ["main", "other", "side"]
+        .iter()
+        .flat_map(|name| kplay.pids("web", name))
+        .collect();
+    let pause: Vec<u32> = members(&uid)
+        .into_iter()
+        .filter(|pid| !containers.contains(pid))
+        .collect();
+    assert_eq!(pause.len(), 1, "{pause:?}");
+    kill(pause[0]);
+    // Namespaces that containers hold would survive it, but the next container could not join them: the pod is
+    // over, and says so.
+    let after = kplay.until_ended("web");
+    assert_eq!(after["status"]["phase"], "Failed");
+    wait::until("the pod's processes are gone", || members(&uid).is_empty());
+    delete_cleans(&kplay);
+}
+
+/// Lets a command run for this long, then kills it.
+fn kill_after(mut child: Child, limit: Duration) {
+    wait::ended(child.id(), limit);
+    child.kill().expect("our own child");
+    child.wait().expect("our own child");
+}
+
+/// Moments of an apply or a delete, which take some 100 ms: more of them early, where more happens.
+fn moments() -> impl Iterator<Item = Duration> {
+    (0..14).map(|i| Duration::from_millis(3 * i * i / 2))
+}
+
+#[test]
+fn apply_killed_at_any_moment() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let file = kplay.file("web.yaml", pod("web"));
+    for moment in moments() {
+        let apply = kplay.command(["apply".as_ref(), file.as_os_str()]).spawn();
+        kill_after(apply, moment);
+        kplay.note_pods();
+        let get = kplay.run(["get", "pods", "-o", "json"]);
+        assert_eq!(get.code, Some(0), "after {moment:?}: {get}");
+        delete_cleans(&kplay);
+    }
+    kplay.apply(&pod("web")).succeeds();
+}
+
+#[test]
+fn apply_after_an_apply_that_was_killed() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let file = kplay.file("web.yaml", pod("web"));
+    for moment in moments().step_by(3) {
+        let apply = kplay.command(["apply".as_ref(), file.as_os_str()]).spawn();
+        kill_after(apply, moment);
+        kplay.note_pods();
+        kplay.apply(&pod("web")).succeeds();
+        assert_eq!(kplay.shell("web", "echo alive"), "alive\n");
+        delete_cleans(&kplay);
+    }
+}
+
+#[test]
+fn delete_killed_at_any_moment() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    for moment in moments().step_by(2) {
+        kplay.apply(&pod("web")).succeeds();
+        let delete = kplay.command(["delete", "pod", "web"]).spawn();
+        kill_after(delete, moment);
+        let get = kplay.run(["get", "pods", "-o", "json"]);
+        assert_eq!(get.code, Some(0), "after {moment:?}: {get}");
+        delete_cleans(&kplay);
+    }
+}
+
+#[test]
+fn an_executor_killed_while_its_pod_starts() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let file = kplay.file("web.yaml", pod("web"));
+    let runroot = kplay.runroot().display().to_string();
+    for moment in moments().step_by(2) {
+        let apply = kplay.command(["apply".as_ref(), file.as_os_str()]).spawn();
+        let mut executor = None;
+        wait::holds_within(Duration::from_secs(5), || {
+            executor = leftovers::processes()
+                .into_iter()
+                .find(|process| {
+                    process.command.contains("internal execute")
+                        && process.command.contains(&runroot)
+                })
+                .map(|process| process.pid);
+            executor.is_some() || wait::ended(apply.id(), Duration::ZERO)
+        });
+        if let Some(executor) = executor {
+            wait::ended(executor, moment);
+            kill(executor);
+        }
+        kplay.note_pods();
+        let output = apply.wait_with_output().expect("our own child");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{said}");
+        // Killed before it was started: an error. Afterwards: the apply had ended well.
+        assert!(output.status.code().is_some(), "{output:?}");
+        delete_cleans(&kplay);
+    }
+}
+
+#[test]
+fn an_exec_whose_caller_is_killed() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let mut exec = kplay.command(["exec", "web", "--", "sleep", "777"]).spawn();
+    let uid = uid(&kplay, "web");
+    wait::until("the command runs", || {
+        leftovers::processes()
+            .iter()
+            .any(|process| process.command == "sleep 777" && process.cgroups.contains(&uid))
+    });
+    exec.kill().expect("our own child");
+    exec.wait().expect("our own child");
+    assert_eq!(kplay.shell("web", "echo alive"), "alive\n");
+    delete_cleans(&kplay);
+}

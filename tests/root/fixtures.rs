@@ -1,0 +1,340 @@
+//! Images for the tests, made once by podman and skopeo from Debian's busybox-static, and registries that serve them.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::harness::free_port;
+use crate::leftovers;
+use crate::wait;
+
+/// `localhost/busybox:1` as `podman save` writes it.
+pub(crate) fn busybox_archive() -> PathBuf {
+    fixture("podman-docker-archive.tar")
+}
+
+/// `localhost/settings:1`: an image with an entrypoint, a user, a working directory, variables and a stop signal.
+pub(crate) fn settings_archive() -> PathBuf {
+    fixture("settings.tar")
+}
+
+/// A file or folder of the fixtures; see [`make`] for their names.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let path = FOLDER.get_or_init(prepared).join(name);
+    assert!(path.exists(), "there is no fixture {path:?}");
+    path
+}
+
+/// The folder of fixtures, made by the first process that needs it while the others wait. Its name has the age of
+/// what goes in, so that an old one is not used.
+fn prepared() -> PathBuf {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let lock = fs::File::create(parent.join("fixtures.lock")).expect("a lock file");
+    flock(&lock, FlockOperation::LockExclusive).expect("a lock");
+    let folder = parent.join(format!("fixtures-{:x}", age()));
+    if !folder.exists() {
+        let unfinished = parent.join("fixtures-unfinished");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).expect("removable");
+        }
+        fs::create_dir_all(&unfinished).expect("a folder");
+        make(&unfinished);
+        fs::rename(&unfinished, &folder).expect("renamable");
+    }
+    folder
+}
+
+fn age() -> u64 {
+    let inputs = ["/bin/busybox", "/usr/bin/podman", "/usr/bin/skopeo"];
+    let own = ["Containerfile", "containers.conf", "passwd", "group"].map(testdata);
+    let newest = inputs
+        .iter()
+        .map(PathBuf::from)
+        .chain(own)
+        .map(|path| {
+            let modified = fs::metadata(&path).and_then(|meta| meta.modified());
+            modified.unwrap_or_else(|e| panic!("cannot see {path:?}: {e}; run .ci/deps"))
+        })
+        .max()
+        .expect("there are inputs");
+    newest
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs()
+}
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata/root")
+        .join(name)
+}
+
+/// Every file that [`fixture`] can name.
+fn make(folder: &Path) {
+    let context = folder.join("context");
+    root_filesystem(&context.join("rootfs"));
+    tool(
+        folder,
+        "tar",
+        &[
+            "-C",
+            "context/rootfs",
+            "--owner=0",
+            "--group=0",
+            "-cf",
+            "context/rootfs.tar",
+            ".",
+        ],
+    );
+    fs::copy(testdata("Containerfile"), context.join("Containerfile")).expect("a copy");
+    for image in ["plain", "settings"] {
+        let name = format!(
+            "localhost/{}:1",
+            if image == "plain" { "busybox" } else { image }
+        );
+        podman(
+            folder,
+            &["build", "-q", "--target", image, "-t", &name, "context"],
+        );
+    }
+    for format in ["docker-archive", "oci-archive"] {
+        let file = format!("podman-{format}.tar");
+        podman(
+            folder,
+            &[
+                "save",
+                "-q",
+                "--format",
+                format,
+                "-o",
+                &file,
+                "localhost/busybox:1",
+            ],
+        );
+    }
+    podman(
+        folder,
+        &["save", "-q", "-o", "settings.tar", "localhost/settings:1"],
+    );
+    let source = "docker-archive:podman-docker-archive.tar";
+    let named = ":localhost/busybox:1";
+    skopeo(
+        folder,
+        &[
+            source,
+            &format!("docker-archive:skopeo-docker-archive.tar{named}"),
+        ],
+    );
+    skopeo(
+        folder,
+        &[
+            source,
+            &format!("oci-archive:skopeo-oci-archive.tar{named}"),
+        ],
+    );
+    skopeo(folder, &[source, &format!("oci:layout-gzip{named}")]);
+    skopeo(
+        folder,
+        &[
+            "--dest-oci-accept-uncompressed-layers",
+            source,
+            &format!("oci:layout-plain{named}"),
+        ],
+    );
+    skopeo(
+        folder,
+        &[
+            "--dest-compress",
+            "--dest-compress-format",
+            "zstd",
+            source,
+            &format!("oci:layout-zstd{named}"),
+        ],
+    );
+    let registry = Registry::start_in(&folder.join("registry"));
+    for (from, tag) in [("layout-gzip", "gzip"), ("layout-zstd", "zstd")] {
+        let from = format!("oci:{from}{named}");
+        let to = format!("docker://127.0.0.1:{}/test/busybox:{tag}", registry.port);
+        skopeo(folder, &["--dest-tls-verify=false", &from, &to]);
+    }
+    let to = format!("docker://127.0.0.1:{}/test/busybox:docker", registry.port);
+    skopeo(
+        folder,
+        &["--dest-tls-verify=false", "--format", "v2s2", source, &to],
+    );
+    drop(registry);
+    fs::remove_dir_all(podman_state()).expect("removable");
+}
+
+fn root_filesystem(root: &Path) {
+    let bin = root.join("bin");
+    for dir in ["bin", "etc", "home/app", "root", "srv/work", "tmp"] {
+        fs::create_dir_all(root.join(dir)).expect("a folder");
+    }
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    let applets = tool(root, "/bin/busybox", &["--list"]);
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        symlink("busybox", bin.join(applet)).expect("a link");
+    }
+    for file in ["passwd", "group"] {
+        fs::copy(testdata(file), root.join("etc").join(file)).expect("a copy");
+    }
+}
+
+/// podman's own state: it refuses a long path, which the fixtures' folder may have.
+fn podman_state() -> PathBuf {
+    std::env::temp_dir().join(format!("{}podman", leftovers::PREFIX))
+}
+
+fn podman(folder: &Path, args: &[&str]) {
+    let root = podman_state().join("root");
+    let run = podman_state().join("run");
+    let own = [
+        "--root",
+        utf8(&root),
+        "--runroot",
+        utf8(&run),
+        "--storage-driver",
+        "vfs",
+    ];
+    tool(folder, "podman", &[&own, args].concat());
+}
+
+fn skopeo(folder: &Path, args: &[&str]) {
+    tool(
+        folder,
+        "skopeo",
+        &[&["copy", "-q", "--insecure-policy"], args].concat(),
+    );
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("a readable path")
+}
+
+/// Runs a program that the tests need, which must succeed, and returns its output.
+fn tool(folder: &Path, program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(folder)
+        .env("CONTAINERS_CONF", testdata("containers.conf"))
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {program}: {e}; run .ci/deps"));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Debian's docker-registry on a loopback port, without TLS; ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) port: u16,
+    process: Child,
+    /// A copy that a test may damage.
+    storage: PathBuf,
+}
+
+impl Registry {
+    /// One that serves `test/busybox` with the tags `gzip`, `zstd` and `docker`, from a copy in `dir`.
+    pub(crate) fn start(dir: &Path) -> Self {
+        let storage = dir.join("registry");
+        tool(
+            dir,
+            "cp",
+            &["-r", utf8(&fixture("registry")), utf8(&storage)],
+        );
+        Self::start_in(&storage)
+    }
+
+    fn start_in(storage: &Path) -> Self {
+        fs::create_dir_all(storage).expect("a folder");
+        // Somebody may take the port between the look and the start.
+        for _ in 0..5 {
+            if let Some(registry) = Self::try_start(storage, free_port()) {
+                return registry;
+            }
+        }
+        panic!("docker-registry does not start");
+    }
+
+    fn try_start(storage: &Path, port: u16) -> Option<Self> {
+        let configuration = storage.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {storage:?}}}}}\n\
+             http: {{addr: \"127.0.0.1:{port}\"}}\n"
+        );
+        fs::write(&configuration, text).expect("a file");
+        let process = Command::new("docker-registry")
+            .args(["serve", utf8(&configuration)])
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot run docker-registry: {e}; run .ci/deps"));
+        let mut registry = Self {
+            port,
+            process,
+            storage: storage.to_owned(),
+        };
+        let mut listening = false;
+        wait::holds_within(wait::PATIENCE, || {
+            listening = TcpStream::connect(("127.0.0.1", port)).is_ok();
+            listening
+                || registry
+                    .process
+                    .try_wait()
+                    .expect("our own child")
+                    .is_some()
+        });
+        listening.then_some(registry)
+    }
+
+    /// The reference of a tag of the test image.
+    pub(crate) fn image(&self, tag: &str) -> String {
+        format!("127.0.0.1:{}/test/busybox:{tag}", self.port)
+    }
+
+    /// The stored content of a digest (`sha256:…`).
+    pub(crate) fn blob(&self, digest: &str) -> PathBuf {
+        let hex = digest.trim_start_matches("sha256:");
+        self.storage
+            .join("docker/registry/v2/blobs/sha256")
+            .join(&hex[..2])
+            .join(hex)
+            .join("data")
+    }
+
+    /// The digest of a tag's manifest.
+    pub(crate) fn digest(&self, tag: &str) -> String {
+        let link = self
+            .storage
+            .join("docker/registry/v2/repositories/test/busybox/_manifests/tags")
+            .join(tag)
+            .join("current/link");
+        fs::read_to_string(link).expect("the tag is there")
+    }
+
+    /// A tag's manifest.
+    pub(crate) fn manifest(&self, tag: &str) -> serde_json::Value {
+        let bytes = fs::read(self.blob(&self.digest(tag))).expect("the manifest is there");
+        serde_json::from_slice(&bytes).expect("a manifest is JSON")
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}

@@ -1,0 +1,32 @@
+//! End-to-end tests: the built binary plays real pods, which needs root.
+//!
+//! Every test has its own state folders and its own [`Kplay`], which deletes all pods when it is dropped and then
+//! looks for what they left: processes, mounts, cgroups, sockets, files. `zz_leftovers.rs` does the same for the
+//! whole machine, last. Images are made once per run by podman and skopeo from Debian's busybox-static
+//! (`fixtures.rs`). Without root a test says "skipped", which is a failure in CI.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that cannot reach its files should panic right there"
+)]
+#![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
+
+mod fixtures;
+mod harness;
+mod leftovers;
+mod wait;
+
+mod apply;
+mod bad_input;
+mod concurrency;
+mod containers;
+mod death;
+mod exec_logs;
+mod hello;
+mod images;
+mod pods;
+mod ports;
+mod security;
+mod terminal;
+mod volumes;
+
+pub(crate) use harness::Kplay;

@@ -1,0 +1,151 @@
+//! `exec -it` on a real terminal.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::Kplay;
+use crate::harness::script_pod;
+use crate::wait;
+
+/// A terminal with a program in it.
+struct Terminal {
+    master: File,
+    program: Child,
+    seen: String,
+}
+
+impl Terminal {
+    /// Runs `command` as the leader of a new session that this terminal controls.
+    fn run(command: &Command, rows: u16, columns: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).expect("ours");
+        unlockpt(&master).expect("ours");
+        let master = File::from(master);
+        resize(&master, rows, columns);
+        let name = ptsname(&master, Vec::new()).expect("a name");
+        let name = name.to_str().expect("a readable name");
+        let open = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .open(name)
+                .expect("the other side")
+        };
+        let mut session = Command::new("setsid");
+        session
+            .args(["--ctty", "--wait"])
+            .arg(command.get_program());
+        session.args(command.get_args()).env_clear();
+        for (name, value) in command.get_envs() {
+            session.env(name, value.unwrap_or_default());
+        }
+        let program = session
+            .env("TERM", "xterm")
+            .stdin(open())
+            .stdout(open())
+            .stderr(open())
+            .spawn()
+            .expect("setsid of util-linux");
+        Self {
+            master,
+            program,
+            seen: String::new(),
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        self.master
+            .write_all(text.as_bytes())
+            .expect("a terminal that reads");
+    }
+
+    /// Reads until `text` has been seen.
+    #[track_caller]
+    fn expect(&mut self, text: &str) {
+        let start = std::time::Instant::now();
+        while !self.seen.contains(text) {
+            assert!(
+                start.elapsed() < wait::PATIENCE,
+                "no `{text}` in {:?}",
+                self.seen
+            );
+            assert!(self.read_some(), "ended without `{text}`: {:?}", self.seen);
+        }
+    }
+
+    /// False at the end, which a terminal tells with an error.
+    fn read_some(&mut self) -> bool {
+        if !wait::readable(&self.master, wait::PATIENCE) {
+            return true;
+        }
+        let mut buffer = [0; 4096];
+        match self.master.read(&mut buffer) {
+            Ok(0) | Err(_) => false,
+            Ok(count) => {
+                self.seen
+                    .push_str(&String::from_utf8_lossy(&buffer[..count]));
+                true
+            }
+        }
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        while self.read_some() {}
+        self.program.wait().expect("our own child").code()
+    }
+}
+
+fn resize(master: &File, rows: u16, columns: u16) {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(master, size).expect("a terminal");
+}
+
+#[test]
+fn a_shell_on_a_terminal_that_changes_its_size() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod("box", "terminationGracePeriodSeconds: 0,", "", "sleep 1000");
+    kplay.apply(&pod).succeeds();
+    let script = "tty; stty size; trap 'stty size' WINCH; echo ready; read line; echo \"got $line\"; \
+                  until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; exit 6";
+    let command = kplay
+        .command(["exec", "-it", "box", "--", "sh", "-c", script])
+        .std();
+    let mut terminal = Terminal::run(&command, 24, 80);
+    terminal.expect("/dev/pts/0");
+    terminal.expect("24 80");
+    terminal.expect("ready");
+    resize(&terminal.master, 50, 132);
+    terminal.write("hello\n");
+    terminal.expect("got hello");
+    terminal.expect("50 132");
+    assert_eq!(terminal.exit_code(), Some(6));
+}
+
+#[test]
+fn control_c_is_for_the_command_in_the_container() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod("box", "terminationGracePeriodSeconds: 0,", "", "sleep 1000");
+    kplay.apply(&pod).succeeds();
+    let script = "trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 0.05; done";
+    let command = kplay
+        .command(["exec", "-it", "box", "--", "sh", "-c", script])
+        .std();
+    let mut terminal = Terminal::run(&command, 24, 80);
+    terminal.expect("ready");
+    terminal.write("\u{3}");
+    terminal.expect("interrupted");
+    assert_eq!(terminal.exit_code(), Some(9));
+}

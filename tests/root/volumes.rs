@@ -1,0 +1,304 @@
+//! emptyDir, hostPath, ConfigMap, Secret, downward API and projected volumes, as a container sees them.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use crate::Kplay;
+use crate::harness::script_pod;
+
+const DATA: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: map}
+data: {a.txt: text of a, b.txt: text of b}
+binaryData: {raw: AAEC}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: secret}
+data: {password: aHVudGVyMg==}
+---
+";
+
+/// The log of a pod that has `volume` (YAML) at /v and runs `script`.
+#[track_caller]
+fn seen(kplay: &Kplay, volume: &str, pod: &str, container: &str, script: &str) -> String {
+    let pod = script_pod(
+        "volume",
+        &format!("volumes: [{{name: v, {volume}}}], {pod}"),
+        &format!("volumeMounts: [{{name: v, mountPath: /v}}], {container}"),
+        script,
+    );
+    let run = kplay.apply_with(&format!("{DATA}{pod}"), ["--wait=complete"]);
+    run.succeeds();
+    kplay.run(["logs", "volume"]).succeeds()
+}
+
+#[test]
+fn an_empty_dir_belongs_to_everybody() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let script = "stat -c '%a %u %g' /v; touch /v/x && echo writable";
+    let check = |volume: &str, pod: &str, expected: &str| {
+        assert_eq!(
+            seen(&kplay, volume, pod, "", script),
+            expected,
+            "{volume} {pod}"
+        );
+    };
+    let user = "securityContext: {runAsUser: 1000, runAsGroup: 1000},";
+    check("emptyDir: {}", user, "777 0 0\nwritable\n");
+    check("emptyDir: {medium: Memory}", user, "777 0 0\nwritable\n");
+    let group = "securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 4000},";
+    check("emptyDir: {}", group, "2777 0 4000\nwritable\n");
+}
+
+#[test]
+fn an_empty_dir_in_memory_has_its_size() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let log = seen(
+        &kplay,
+        "emptyDir: {medium: Memory, sizeLimit: 1Mi}",
+        "",
+        "",
+        "grep ' /v ' /proc/mounts | cut -d ' ' -f 3; dd if=/dev/zero of=/v/x bs=1M count=2 2>&1 | grep -o 'No space left on device'",
+    );
+    assert_eq!(log, "tmpfs\nNo space left on device\n");
+}
+
+#[test]
+fn containers_share_a_volume_and_sub_paths_of_it() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod(
+        "shared",
+        "volumes: [{name: v, emptyDir: {}}], initContainers: [{name: writer, image: 'localhost/busybox:1', \
+         volumeMounts: [{name: v, mountPath: /all}], command: [sh, -c, 'mkdir /all/in; echo deep > /all/in/file; \
+         ln -s /etc /all/escape']}],",
+        "volumeMounts: [{name: v, mountPath: /v, readOnly: true}, {name: v, mountPath: /v2, subPath: in}, \
+         {name: v, mountPath: /v3, subPath: made/new}],",
+        "cat /v/in/file /v2/file; touch /v/x 2>/dev/null || echo read-only; touch /v3/y; ls /v/made/new",
+    );
+    kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
+    assert_eq!(
+        kplay.run(["logs", "shared"]).succeeds(),
+        "deep\ndeep\nread-only\ny\n"
+    );
+}
+
+#[test]
+fn a_sub_path_does_not_leave_its_volume() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let secret = kplay.file("outside/secret", "not for the pod");
+    let outside = secret.parent().expect("a folder");
+    let volume = kplay.dir().join("volume");
+    fs::create_dir(&volume).expect("a folder");
+    std::os::unix::fs::symlink(outside, volume.join("escape")).expect("a link");
+    let pod = script_pod(
+        "escape",
+        &format!(
+            "volumes: [{{name: v, hostPath: {{path: {}}}}}],",
+            volume.display()
+        ),
+        "volumeMounts: [{name: v, mountPath: /v, subPath: escape}],",
+        "cat /v/secret",
+    );
+    let run = kplay.apply_with(&pod, ["--wait=complete"]);
+    assert_ne!(run.code, Some(0), "{run}");
+    let log = kplay.run(["logs", "escape"]);
+    assert!(!log.stdout.contains("not for the pod"), "{log}");
+}
+
+#[test]
+fn config_maps_and_secrets_are_files_that_change_at_once() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let check = |volume: &str, pod: &str, script: &str, expected: &str| {
+        assert_eq!(seen(&kplay, volume, pod, "", script), expected, "{volume}");
+    };
+    let content = "cd /v; for f in *; do echo $f $(readlink $f) $(stat -L -c '%a %u:%g' $f) $(od -An -tx1 -N 3 $f); done";
+    check(
+        "configMap: {name: map}",
+        "",
+        content,
+        "a.txt ..data/a.txt 644 0:0 74 65 78\nb.txt ..data/b.txt 644 0:0 74 65 78\nraw ..data/raw 644 0:0 00 01 02\n",
+    );
+    check(
+        "configMap: {name: map, defaultMode: 0400, items: [{key: a.txt, path: sub/first}, {key: b.txt, path: second, mode: 0640}]}",
+        "",
+        "cd /v; ls; cat sub/first second; stat -L -c %a sub/first second; readlink ..data | cut -c 1-4",
+        "second\nsub\ntext of atext of b400\n640\n..20\n",
+    );
+    check(
+        "configMap: {name: absent, optional: true}",
+        "",
+        "ls /v | wc -l",
+        "0\n",
+    );
+    check(
+        "configMap: {name: map, optional: true, items: [{key: absent, path: x}, {key: a.txt, path: y}]}",
+        "",
+        "ls /v",
+        "y\n",
+    );
+    check(
+        "secret: {secretName: secret}",
+        "",
+        "cat /v/password; echo; grep ' /v ' /proc/mounts | cut -d ' ' -f 3; grep ' /v ' /proc/mounts | grep -o ' ro,'; \
+         touch /v/x 2>/dev/null || echo read-only",
+        "hunter2\ntmpfs\n ro,\nread-only\n",
+    );
+    check(
+        "secret: {secretName: secret, defaultMode: 0400}",
+        "securityContext: {runAsUser: 1000, fsGroup: 4000},",
+        "cat /v/password; echo; stat -L -c '%a %g' /v/password",
+        "hunter2\n440 4000\n",
+    );
+}
+
+#[test]
+fn projected_volumes_and_the_downward_api() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let volume = "projected: {defaultMode: 0444, sources: [{configMap: {name: map, items: [{key: a.txt, path: a}]}}, \
+                  {secret: {name: secret}}, {downwardAPI: {items: [\
+                  {path: name, fieldRef: {fieldPath: metadata.name}}, \
+                  {path: labels, fieldRef: {fieldPath: metadata.labels}}, \
+                  {path: limit, resourceFieldRef: {containerName: main, resource: limits.memory, divisor: 1Mi}}]}}]}";
+    let pod = script_pod(
+        "volume, labels: {b: two, a: one}",
+        &format!("volumes: [{{name: v, {volume}}}],"),
+        "resources: {limits: {memory: 64Mi}}, volumeMounts: [{name: v, mountPath: /v}],",
+        "cd /v; for f in a password name labels limit; do echo \"$f=\"; cat $f; echo; done; stat -L -c %a name",
+    );
+    let run = kplay.apply_with(&format!("{DATA}{pod}"), ["--wait=complete"]);
+    run.succeeds();
+    assert_eq!(
+        kplay.run(["logs", "volume"]).succeeds(),
+        "a=\ntext of a\npassword=\nhunter2\nname=\nvolume\nlabels=\na=\"one\"\nb=\"two\"\nlimit=\n64\n444\n"
+    );
+}
+
+#[test]
+fn host_paths_and_their_types() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let dir = kplay.dir().join("host");
+    kplay.file("host/file", "of the host");
+    let path = |name: &str| dir.join(name).display().to_string();
+    let accepted = |name: &str, kind: &str, script: &str, expected: &str| {
+        let volume = format!("hostPath: {{path: {}, type: '{kind}'}}", path(name));
+        assert_eq!(
+            seen(&kplay, &volume, "", "", script),
+            expected,
+            "{name} {kind}"
+        );
+    };
+    accepted(
+        "",
+        "Directory",
+        "cat /v/file; touch /v/from-the-pod",
+        "of the host",
+    );
+    assert!(dir.join("from-the-pod").exists());
+    accepted("file", "File", "cat /v", "of the host");
+    accepted(
+        "made",
+        "DirectoryOrCreate",
+        "stat -c '%F %a' /v",
+        "directory 755\n",
+    );
+    accepted("unset", "", "stat -c '%F %a' /v", "directory 755\n");
+    accepted(
+        "made-file",
+        "FileOrCreate",
+        "stat -c '%F %a' /v",
+        "regular empty file 644\n",
+    );
+    let meta = fs::metadata(dir.join("made-file")).expect("it was made");
+    assert_eq!((meta.permissions().mode() & 0o777, meta.uid()), (0o644, 0));
+    let refused = |name: &str, kind: &str| {
+        let pod = script_pod(
+            "refused",
+            &format!(
+                "volumes: [{{name: v, hostPath: {{path: {}, type: {kind}}}}}],",
+                path(name)
+            ),
+            "volumeMounts: [{name: v, mountPath: /v}],",
+            "true",
+        );
+        kplay
+            .apply(&pod)
+            .fails(4, &["hostPath type check failed", &path(name)]);
+        assert_eq!(
+            kplay
+                .run(["get", "pods", "-o", "name", "-l", "none=none"])
+                .succeeds(),
+            ""
+        );
+    };
+    refused("file", "Directory");
+    refused("absent", "Directory");
+    refused("made", "File");
+    refused("absent", "File");
+    refused("file", "Socket");
+    refused("file", "CharDevice");
+    refused("file", "BlockDevice");
+    assert!(!dir.join("absent").exists());
+}
+
+#[test]
+fn a_relative_host_path_is_relative_to_its_manifest() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.file("project/data/file", "beside the manifest");
+    let pod = script_pod(
+        "relative",
+        "volumes: [{name: v, hostPath: {path: ./data}}],",
+        "volumeMounts: [{name: v, mountPath: /v}],",
+        "cat /v/file",
+    );
+    let file = kplay.file("project/pod.yaml", pod);
+    kplay
+        .run([
+            "apply".as_ref(),
+            "--wait=complete".as_ref(),
+            file.as_os_str(),
+        ])
+        .succeeds();
+    assert_eq!(
+        kplay.run(["logs", "relative"]).succeeds(),
+        "beside the manifest"
+    );
+}
+
+#[test]
+fn a_deleted_pod_takes_its_empty_dirs_along_and_leaves_host_paths() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let host = kplay.dir().join("kept");
+    let pod = script_pod(
+        "writer",
+        &format!(
+            "volumes: [{{name: e, emptyDir: {{}}}}, {{name: h, hostPath: {{path: {}, type: DirectoryOrCreate}}}}],",
+            host.display()
+        ),
+        "volumeMounts: [{name: e, mountPath: /e}, {name: h, mountPath: /h}],",
+        "echo x > /e/x; echo y > /h/y",
+    );
+    kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
+    kplay.run(["delete", "pod", "writer"]).succeeds();
+    kplay.assert_nothing_left();
+    assert_eq!(fs::read_to_string(host.join("y")).expect("it stays"), "y\n");
+}

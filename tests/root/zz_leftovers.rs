@@ -1,0 +1,71 @@
+//! The suite's last test: nothing of it is left on the machine.
+//!
+//! It is a binary of its own whose name sorts last, because `cargo test` runs binaries one after another in the
+//! order of their names; nextest is told in `.config/nextest.toml` to start it last and alone. In CI nobody else
+//! uses kplay, so there must be no pod's cgroup and no kplay process at all; elsewhere only what the tests could
+//! have made is looked for, so that the pods of whoever runs them do not matter.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that cannot reach its files should panic right there"
+)]
+#![allow(dead_code, reason = "shares a file with the root tests")]
+
+#[path = "leftovers.rs"]
+mod leftovers;
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn nothing_is_left_on_the_machine() {
+    let temporary = std::env::temp_dir();
+    let prefix = temporary.join(leftovers::PREFIX);
+    let mut left = leftovers::of_dir(&prefix);
+    left.extend(
+        fs::read_dir(&temporary)
+            .expect("the temporary folder")
+            .flatten()
+            .filter(|entry| {
+                let name = entry.file_name();
+                name.to_string_lossy().starts_with(leftovers::PREFIX)
+            })
+            .map(|entry| format!("folder {:?}", entry.path())),
+    );
+    let built = Path::new(env!("CARGO_BIN_EXE_kplay"));
+    left.extend(
+        leftovers::processes()
+            .iter()
+            .filter(|process| {
+                // The kernel marks a program that was replaced meanwhile.
+                process.program.as_ref().is_some_and(|program| {
+                    let program = program.to_string_lossy();
+                    Path::new(program.trim_end_matches(" (deleted)")) == built
+                })
+            })
+            .map(ToString::to_string),
+    );
+    if std::env::var_os("CI").is_some() {
+        left.extend(anybodys());
+    }
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}
+
+/// Pods of any state folder.
+fn anybodys() -> Vec<String> {
+    let mut left: Vec<String> = leftovers::hierarchies()
+        .iter()
+        .filter_map(|hierarchy| fs::read_dir(hierarchy.join("kplay")).ok())
+        .flat_map(Iterator::flatten)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| format!("cgroup {:?}", entry.path()))
+        .collect();
+    left.extend(
+        leftovers::processes()
+            .iter()
+            .filter(|process| {
+                process.cgroups.contains("/kplay/") || process.command.contains("internal execute")
+            })
+            .map(ToString::to_string),
+    );
+    left
+}
