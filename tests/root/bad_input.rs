@@ -37,7 +37,7 @@ fn manifests_that_are_wrong() {
     };
     // Not YAML.
     check(&kplay, "a: [1, 2\nb: }", 3, &["manifest.yaml:"]);
-    check(&kplay, "", 3, &["manifest.yaml"]);
+    check(&kplay, "", 3, &["nothing to play"]);
     check(&kplay, "just text", 3, &["manifest.yaml:1:1"]);
     // Tabs are YAML's most frequent fault.
     check(
@@ -144,7 +144,7 @@ fn files_that_are_not_there() {
 #[test]
 fn images_that_are_not_there() {
     let Some(kplay) = Kplay::new() else { return };
-    let registry = Registry::start(kplay.dir());
+    let registry = Registry::start();
     let pod = |image: &str, policy: &str| {
         script_pod("web", "", &format!("imagePullPolicy: {policy},"), "true")
             .replace("localhost/busybox:1", image)
@@ -171,7 +171,7 @@ fn images_that_are_not_there() {
 #[test]
 fn images_that_are_damaged() {
     let Some(kplay) = Kplay::new() else { return };
-    let registry = Registry::start(kplay.dir());
+    let registry = Registry::start();
     let pod = |tag: &str| {
         script_pod("web", "", "imagePullPolicy: Always,", "true")
             .replace("localhost/busybox:1", &registry.image(tag))
@@ -234,13 +234,24 @@ fn a_port_that_is_taken() {
 #[test]
 fn no_root_and_no_user_namespaces() {
     let Some(kplay) = Kplay::new() else { return };
-    // An unmapped user of a new user namespace is nobody and may not make another one.
+    // Root without the rights to use it: an unmapped user of a new user namespace, who may not make another one.
     let file = kplay.file("pod.yaml", OK);
-    let run = kplay
-        .command(["apply".as_ref(), file.as_os_str()])
+    let apply = || kplay.command(["apply".as_ref(), file.as_os_str()]);
+    let said = apply()
         .through(["unshare", "--user"])
-        .run();
-    let said = run.fails(4, &["root"]);
+        .run()
+        .fails(4, &["root"]);
+    assert!(!said.contains("panicked"), "{said}");
+    // And nobody, who may not even write where root has its state.
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "unshare",
+        "--user",
+    ];
+    let said = apply().through(nobody).run().fails(4, &["root"]);
     assert!(!said.contains("panicked"), "{said}");
     kplay.assert_nothing_left();
 }

@@ -132,8 +132,7 @@ fn a_container_that_is_killed() {
         "the other one still runs"
     );
     // Its other process went with it.
-    let uid = uid(&kplay, "web");
-    let cgroup = leftovers::cgroup_of("pids", &uid).join("main/cgroup.procs");
+    let cgroup = kplay.cgroup("pids", "web", "main").join("cgroup.procs");
     wait::until("main's cgroup is empty", || {
         fs::read_to_string(&cgroup).unwrap_or_default().is_empty()
     });
