@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::model::names::Namespace;
+
 use super::{
     apply, check, completion, delete, describe, exec, get, image, logs, up, version, wait,
 };
@@ -63,6 +65,17 @@ pub(crate) struct GlobalArgs {
         help_heading = GLOBAL
     )]
     pub(crate) runroot: PathBuf,
+    /// Use this namespace where none is named
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "NAMESPACE",
+        default_value = "default",
+        hide_default_value = true,
+        value_parser = Namespace::parse
+    )]
+    pub(crate) namespace: Namespace,
     /// Print errors only
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub(crate) quiet: bool,

@@ -9,7 +9,7 @@ use super::inventory::{Inventory, Scope};
 use super::manifests::{self, ManifestArgs, Publishing};
 use super::session::{Network, Session};
 use super::values::GoDuration;
-use crate::image::{Platform, PullOptions, TlsVerify};
+use crate::image::{Platform, PullOptions, RETRY_WAITS, TlsVerify};
 use crate::loader::{Loaded, Publish, PublishDeclared};
 use crate::manager::apply::{
     self, Applied, AppliedObject, ApplyInput, ApplyOptions, Mode, Prune, Rollback, WaitFor,
@@ -219,6 +219,7 @@ impl Job {
                 platform: Platform::host(),
                 tls_verify: TlsVerify::On,
                 credentials: None,
+                waits: RETRY_WAITS,
             });
             let images = images.map_err(|e| Error::Refused(e.to_string()))?;
             let report = &mut |event| teller.take(event);

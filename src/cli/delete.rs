@@ -169,7 +169,7 @@ pub(crate) fn delete(
 
 impl DeleteArgs {
     fn targets(&self, session: &Session) -> Result<Vec<Target>, Error> {
-        let namespace = &self.reading.namespace.namespace;
+        let namespace = &session.namespace;
         let scope = if self.all_namespaces {
             Scope::All
         } else {

@@ -5,7 +5,6 @@ use jiff::Timestamp;
 
 use super::error::{Done, Error};
 use super::inventory::{Inventory, Scope};
-use super::manifests::NamespaceArg;
 use super::resource;
 use super::session::Session;
 use super::target;
@@ -19,8 +18,6 @@ pub(crate) struct DescribeArgs {
     /// Describe these pods: `pod NAME`, `TYPE/NAME`, `NAME`
     #[arg(value_name = "POD", required = true)]
     what: Vec<String>,
-    #[command(flatten)]
-    namespace: NamespaceArg,
 }
 
 /// Describes pods.
@@ -28,7 +25,7 @@ pub(crate) struct DescribeArgs {
 /// # Errors
 /// One is not there, or cannot be read.
 pub(crate) fn run(arguments: &DescribeArgs, session: &Session) -> Result<Done, Error> {
-    let scope = Scope::Namespace(arguments.namespace.namespace.clone());
+    let scope = Scope::Namespace(session.namespace.clone());
     let inventory = Inventory::read(session, &scope)?;
     let mut pods = Vec::new();
     for name in names(&arguments.what) {

@@ -10,7 +10,6 @@ use clap::Args;
 
 use super::error::{Done, Error};
 use super::inventory::{self, Inventory, Pod, Scope};
-use super::manifests::NamespaceArg;
 use super::session::Session;
 use super::target;
 use crate::manager::client::{self, ExecIo, ExecSession};
@@ -37,8 +36,6 @@ pub(crate) struct ExecArgs {
     /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
-    #[command(flatten)]
-    namespace: NamespaceArg,
     /// Run this
     #[arg(value_name = "COMMAND", last = true, required = true)]
     command: Vec<String>,
@@ -104,7 +101,7 @@ fn machine(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 impl ExecArgs {
     /// The pod, and the container's name.
     fn resolve(&self, session: &Session) -> Result<(PodKey, ContainerName), Error> {
-        let namespace = &self.namespace.namespace;
+        let namespace = &session.namespace;
         // The usual case reads one pod instead of all.
         if let Ok(name) = PodName::parse(&self.pod) {
             let key = PodKey {

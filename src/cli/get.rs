@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::error::{Done, Error};
 use super::image;
 use super::inventory::{Inventory, Scope};
-use super::manifests::NamespaceArg;
 use super::resource;
 use super::session::Session;
 use crate::loader::Selector;
@@ -46,8 +45,6 @@ struct HowArgs {
     /// Print in this format
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     output: Option<Format>,
-    #[command(flatten)]
-    namespace: NamespaceArg,
     /// Show all namespaces
     #[arg(short = 'A', long)]
     all_namespaces: bool,
@@ -269,7 +266,7 @@ pub(crate) fn is_chosen(object: &Value, selector: Option<&Selector>) -> bool {
 }
 
 fn list(query: &Query, how: &HowArgs, session: &Session) -> Result<Done, Error> {
-    let scope = how.scope();
+    let scope = how.scope(session);
     let inventory = Inventory::read(session, &scope)?;
     let (groups, missing) = query.answer(&inventory, how.selector.as_ref());
     let single = query.names.len() + query.typed.len() == 1 && scope != Scope::All;
@@ -331,11 +328,11 @@ fn notation<'a>(
 }
 
 impl HowArgs {
-    fn scope(&self) -> Scope {
+    fn scope(&self, session: &Session) -> Scope {
         if self.all_namespaces {
             Scope::All
         } else {
-            Scope::Namespace(self.namespace.namespace.clone())
+            Scope::Namespace(session.namespace.clone())
         }
     }
 
@@ -370,7 +367,7 @@ impl HowArgs {
 }
 
 fn list_events(how: &HowArgs, session: &Session) -> Result<Done, Error> {
-    let inventory = Inventory::read(session, &how.scope())?;
+    let inventory = Inventory::read(session, &how.scope(session))?;
     let mut all: Vec<(PodKey, PodEvent)> = Vec::new();
     for pod in &inventory.pods {
         let events = PodDir::new(&session.layout, &pod.key).events()?;
@@ -387,7 +384,7 @@ fn list_events(how: &HowArgs, session: &Session) -> Result<Done, Error> {
         Some(Format::Yaml) => object::text(&object::list(objects().collect()), Notation::Yaml)?,
         Some(Format::Name) => objects().map(|event| object::name(&event) + "\n").collect(),
         None | Some(Format::Wide) if all.is_empty() => {
-            session.ui.talk(&nothing(&how.scope()));
+            session.ui.talk(&nothing(&how.scope(session)));
             String::new()
         }
         None | Some(Format::Wide) => events::table(&all, how.headers(), Timestamp::now()),

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use super::error::{Done, Error, chain};
 use super::session::{Network, Session};
 use crate::image::{
-    self, Credentials, LoadSource, Platform, PullOptions, PullProgress, Store, TlsVerify,
+    self, Credentials, LoadSource, Platform, PullOptions, PullProgress, RETRY_WAITS, Store,
+    TlsVerify,
 };
 use crate::model::reference::Reference;
 use crate::output::images::{self, Row};
@@ -143,6 +144,7 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             TlsVerify::Off
         },
         credentials: registry.creds.clone(),
+        waits: RETRY_WAITS,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::error::{Done, Error};
 use super::follow::{self, Extent, Follow, Source};
 use super::inventory::{Inventory, Pod, Scope};
-use super::manifests::NamespaceArg;
 use super::session::Session;
 use super::target;
 use super::values::GoDuration;
@@ -62,8 +61,6 @@ pub(crate) struct LogsArgs {
     /// Show the logs of all pods with such labels
     #[arg(short = 'l', long, value_parser = Selector::parse)]
     selector: Option<Selector>,
-    #[command(flatten)]
-    namespace: NamespaceArg,
 }
 
 /// Prints logs.
@@ -75,7 +72,7 @@ pub(crate) fn run(arguments: &LogsArgs, session: &Session) -> Result<Done, Error
         what: "handle signals",
         source,
     })?;
-    let scope = Scope::Namespace(arguments.namespace.namespace.clone());
+    let scope = Scope::Namespace(session.namespace.clone());
     let inventory = Inventory::read(session, &scope)?;
     let pods = arguments.pods(&inventory, session)?;
     let mut chosen = Vec::new();

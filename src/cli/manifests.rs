@@ -6,7 +6,7 @@ use super::error::Error;
 use super::session::Session;
 use super::values;
 use crate::loader::{self, Loaded, PublishDeclared, Selector, Substitution, source};
-use crate::model::names::{ContainerName, Namespace};
+use crate::model::names::ContainerName;
 use crate::state;
 
 /// Files and what to do with their content.
@@ -42,8 +42,6 @@ pub(crate) struct ReadingArgs {
     /// Look into the folders of a folder, too
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
-    #[command(flatten)]
-    pub(crate) namespace: NamespaceArg,
     /// Take only objects with such labels
     #[arg(short = 'l', long, value_parser = Selector::parse)]
     pub(crate) selector: Option<Selector>,
@@ -62,14 +60,6 @@ pub(crate) struct ReadingArgs {
     /// Use the ConfigMaps of this file, too
     #[arg(long, value_name = "FILE")]
     configmap: Vec<String>,
-}
-
-/// `-n`.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct NamespaceArg {
-    /// Use this namespace where none is named
-    #[arg(short, long, value_name = "NAMESPACE", default_value = "default", hide_default_value = true, value_parser = Namespace::parse)]
-    pub(crate) namespace: Namespace,
 }
 
 /// What manifests ask for beside their content.
@@ -106,7 +96,7 @@ pub(crate) fn load(
     };
     let sources = source::read(names, recurse)?;
     let options = loader::Options {
-        namespace: reading.namespace.namespace.clone(),
+        namespace: session.namespace.clone(),
         selector: reading.selector.clone(),
         set_image: reading.set_image.clone(),
         publish: publishing.ports,

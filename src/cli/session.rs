@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::app::{ColorArg, GlobalArgs, LogFormat};
 use super::error::Error;
 use crate::image::Store;
+use crate::model::names::Namespace;
 use crate::output::{ColourChoice, Settings, Ui, Verbosity};
 use crate::state::layout::Layout;
 use crate::sys::terminal;
@@ -15,6 +16,8 @@ pub(crate) struct Session {
     pub(crate) ui: Ui,
     pub(crate) layout: Layout,
     pub(crate) network: Network,
+    /// `-n`.
+    pub(crate) namespace: Namespace,
 }
 
 /// Whether registries may be asked.
@@ -54,6 +57,7 @@ impl Session {
             } else {
                 Network::Allowed
             },
+            namespace: global.namespace.clone(),
         })
     }
 

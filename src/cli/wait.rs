@@ -206,7 +206,7 @@ pub(crate) fn run(arguments: &WaitArgs, session: &Session) -> Result<Done, Error
 impl WaitArgs {
     /// The pods, each with the object that is named in its line.
     fn awaited(&self, session: &Session) -> Result<Vec<(PodKey, ObjectKey)>, Error> {
-        let namespace = &self.reading.namespace.namespace;
+        let namespace = &session.namespace;
         let inventory = Inventory::read(session, &Scope::Namespace(namespace.clone()))?;
         let mut awaited = Vec::new();
         let mut files = self.filenames.clone();

@@ -153,10 +153,15 @@ impl<R: Runtime + 'static> Run<R> {
         let (context, plan) = (&self.context, self.plan());
         let image = context.image(plan);
         let image = image.ok_or_else(|| StartFailure::Config("the image is missing".into()))?;
+        let present = format!(
+            "Container image \"{}\" already present on machine",
+            plan.image
+        );
+        self.report("Pulled", present);
         let rootfs = self.mount(&image.layers)?;
         let described = describe::container(context, plan, image, &rootfs, &self.dir())?;
         let cgroup = self.make_cgroup()?;
-        self.report("Created", "Created container");
+        self.report("Created", format!("Created container {}", plan.name));
         let (stdio, mut ends) = self.stdio()?;
         let request = StartRequest {
             id: self.id.clone(),
@@ -259,8 +264,7 @@ impl<R: Runtime + 'static> Run<R> {
         Ok((stdio, ends))
     }
 
-    fn report(&self, reason: &str, what: &str) {
-        let message = format!("{what} {}", self.plan().name);
+    fn report(&self, reason: &str, message: String) {
         let event = self
             .context
             .event(EventType::Normal, reason, message, Some(self.index));

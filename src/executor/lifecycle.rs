@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub(super) use self::member::{Ended, Member, State, Told};
 pub(super) use self::termination::Step;
 use super::restart::BackOff;
 use crate::model::event::EventType;
@@ -35,6 +36,7 @@ pub(super) struct Now {
 /// A container by its position: init containers first, in the manifest's order.
 pub(super) type Index = usize;
 
+mod member;
 mod termination;
 
 /// What happened.
@@ -123,84 +125,6 @@ pub(super) enum Action {
     RestartSandbox,
     /// Nothing runs any more and nothing will.
     End,
-}
-
-/// A container's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Waiting,
-    Starting,
-    Running {
-        id: String,
-        started: Timestamp,
-        told: Told,
-    },
-    BackOff {
-        until: Duration,
-        delay: Duration,
-        finished: Duration,
-        ended: Ended,
-    },
-    Faulty {
-        retry: Duration,
-        reason: &'static str,
-        message: String,
-    },
-    Ended(Ended),
-}
-
-/// Which signals a running container got from the executor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Told {
-    Nothing,
-    Stop,
-    Kill,
-}
-
-/// A finished run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ended {
-    pub(super) code: i32,
-    pub(super) signal: Option<i32>,
-    pub(super) reason: &'static str,
-    pub(super) message: Option<String>,
-    pub(super) started: Timestamp,
-    pub(super) finished: Timestamp,
-    pub(super) id: String,
-}
-
-/// A container with its history.
-#[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) role: ContainerRole,
-    pub(super) state: State,
-    /// How the run before the present one ended.
-    pub(super) last: Option<Ended>,
-    pub(super) restarts: u32,
-    has_run: bool,
-    back_off: BackOff,
-}
-
-impl Member {
-    /// Whether the containers behind it may start.
-    fn lets_the_next_start(&self) -> bool {
-        match self.role {
-            ContainerRole::Init => matches!(&self.state, State::Ended(ended) if ended.code == 0),
-            ContainerRole::Sidecar => self.has_run,
-            ContainerRole::Main => true,
-        }
-    }
-
-    /// When it is to be started, if it does not run and is not at its end.
-    fn start_due(&self) -> Option<Duration> {
-        match self.state {
-            State::Waiting => Some(Duration::ZERO),
-            State::BackOff { until, .. } => Some(until),
-            State::Faulty { retry, .. } => Some(retry),
-            State::Starting | State::Running { .. } | State::Ended(_) => None,
-        }
-    }
 }
 
 /// Where the pod is.

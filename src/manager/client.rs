@@ -140,3 +140,38 @@ impl AsFd for ExecSession {
         self.connection.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::manager::testing::{Machine, input};
+
+    #[test]
+    fn a_command_gets_the_callers_streams_and_its_code_comes_back() {
+        let mut machine = Machine::new();
+        machine.apply(&input(&[("web-0", "run")])).unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (empty, _) = io::pipe().unwrap();
+        let command = Exec {
+            container: None,
+            command: vec!["echo".into(), "hello".into()],
+            tty: None,
+        };
+        let streams = ExecIo::Streams {
+            stdin: empty.as_fd(),
+            stdout: writer.as_fd(),
+            stderr: writer.as_fd(),
+        };
+        let session = exec(&machine.dir("web-0"), command.clone(), &streams).unwrap();
+        assert_eq!(session.wait().unwrap(), 7);
+        machine.kill("web-0");
+        let dead = exec(&machine.dir("web-0"), command, &streams).unwrap_err();
+        assert!(matches!(dead, Error::NotRunning { .. }), "{dead:?}");
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "echo hello");
+    }
+}

@@ -6,6 +6,7 @@ use crate::model::names::{ContainerName, ObjectKey, PodKey};
 use crate::model::reference::Reference;
 use crate::protocol::{FailureClass, LaunchFailure, Refusal};
 use crate::state;
+use crate::sys;
 
 /// Why the manager could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -13,8 +14,9 @@ pub enum Error {
     /// Nothing was changed on the machine.
     #[error("{} of the images cannot be had", .0.len())]
     Images(Vec<MissingImage>),
+    /// Not [`state::Error::Interrupted`], which becomes [`Error::Interrupted`].
     #[error(transparent)]
-    State(#[from] state::Error),
+    State(state::Error),
     #[error("the pod `{pod}` belongs to {owner} of other files")]
     Conflict { pod: PodKey, owner: ObjectKey },
     #[error("cannot {verb}")]
@@ -78,6 +80,21 @@ pub enum Error {
     },
     #[error("{} operations failed, the first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
     Several(Vec<Self>),
+}
+
+impl From<state::Error> for Error {
+    fn from(error: state::Error) -> Self {
+        match error {
+            state::Error::Interrupted { signal } => Self::Interrupted { signal },
+            other => Self::State(other),
+        }
+    }
+}
+
+impl From<sys::fs::Error> for Error {
+    fn from(error: sys::fs::Error) -> Self {
+        Self::State(error.into())
+    }
 }
 
 impl Error {

@@ -9,7 +9,7 @@ use std::io::{PipeReader, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -23,7 +23,7 @@ use crate::protocol::{self, Launch, LaunchFailure, Progress};
 use crate::state::layout::Layout;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{PodRecord, SourceSet};
-use crate::sys::pidfd::PidFd;
+use crate::sys::pidfd::{Exit, PidFd};
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
 use crate::sys::{append, fs, identity, poll};
 
@@ -100,7 +100,7 @@ pub(super) fn cgroup(uid: &str) -> String {
 /// # Errors
 /// The file is there and cannot be read.
 pub fn read_launch(dir: &PodDir) -> Result<Option<Launch>, Error> {
-    let bytes = fs::read_if_there(&dir.paths().launch()).map_err(crate::state::Error::from)?;
+    let bytes = fs::read_if_there(&dir.paths().launch())?;
     let launch = bytes.and_then(|bytes| serde_json::from_slice::<Launch>(&bytes).ok());
     Ok(launch.filter(|launch| launch.version == protocol::VERSION))
 }
@@ -133,13 +133,12 @@ pub(super) fn start(
     record: &PodRecord,
     launch: &Launch,
 ) -> Result<Launching, Error> {
-    let state_error = |error: fs::Error| Error::State(error.into());
     dir.create(record)?;
-    fs::create_dir_all(&launch.log_dir, 0o700).map_err(state_error)?;
+    fs::create_dir_all(&launch.log_dir, 0o700)?;
     let content = serde_json::to_vec(launch).expect("the keys of its maps are names");
     dir.write_launch(&content)?;
     let log_path = dir.paths().executor_log();
-    let log = append::open(&log_path).map_err(state_error)?;
+    let log = append::open(&log_path)?;
     let failed = |source| Error::Spawn {
         pod: dir.key().clone(),
         source,
@@ -252,19 +251,22 @@ impl Launching {
     }
 
     fn died(&self) -> std::io::Result<Outcome> {
-        // It is this process's child: without this it would stay a zombie for as long as the command lasts. One that
-        // only closed its pipe is not waited for.
+        // The pipe is closed a moment before the process has ended. One that only closed it is not waited for.
+        let soon = Some(Instant::now() + Duration::from_secs(1));
+        poll::readable(&[self.process.as_fd()], soon)?;
+        // Taking the status also keeps it from being a zombie for as long as the command lasts.
         let exit = self.process.try_wait()?;
-        let log = fs::read_if_there(&self.log)
-            .unwrap_or_default()
-            .unwrap_or_default();
-        let mut log = tail(&log);
-        if log.is_empty() {
-            log = match exit {
-                Some(exit) => format!("it ended with {exit:?} and said nothing"),
-                None => String::new(),
-            };
-        }
+        let log = tail(
+            &fs::read_if_there(&self.log)
+                .unwrap_or_default()
+                .unwrap_or_default(),
+        );
+        let log = match (log.is_empty(), exit) {
+            (false, _) => log,
+            (true, Some(Exit::Code(code))) => format!("it exited with {code} and said nothing"),
+            (true, Some(Exit::Signal(signal))) => format!("it was killed by signal {signal}"),
+            (true, None) => "it closed its pipe and said nothing".into(),
+        };
         Ok(Outcome::Died { log })
     }
 }

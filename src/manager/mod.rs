@@ -27,6 +27,9 @@ pub mod sweep;
 mod undo;
 pub mod wait;
 
+#[cfg(test)]
+mod testing;
+
 use crate::state::layout::Layout;
 use crate::sys::poll::Interrupt;
 

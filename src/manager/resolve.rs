@@ -245,7 +245,7 @@ mod tests {
         check("job/twice", Ok("twice-job"));
         check(
             "twice",
-            Err("`twice` is more than one object: job.batch/twice, deployment.apps/twice"),
+            Err("`twice` is more than one object: deployment.apps/twice, job.batch/twice"),
         );
         check("job/web", Err("jobs.batch \"web\" not found"));
         check("nobody", Err("pods \"nobody\" not found"));

@@ -220,7 +220,7 @@ fn executor(dir: &PodDir) -> Result<Option<PidFd>, Error> {
         source,
     };
     let path = dir.paths().executor_lock();
-    let pid = lockfile::pid(&path).map_err(crate::state::Error::from)?;
+    let pid = lockfile::pid(&path)?;
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());
     let opened = PidFd::open(pid.ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?);
     if !dir.has_executor()? {
@@ -265,6 +265,13 @@ pub(super) fn remove(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Erro
     if let Some(uid) = uid(dir)? {
         remove_logs(layout, dir.key(), &uid)?;
     }
+    // Those of earlier pods of this name, and of one whose uid cannot be read.
+    let prefix = format!("{}_{}_", dir.key().namespace, dir.key().name);
+    for name in fs::list(&layout.logs())? {
+        if name.to_string_lossy().starts_with(&prefix) {
+            fs::remove_dir_all(&layout.logs().join(name))?;
+        }
+    }
     Ok(dir.remove()?)
 }
 
@@ -274,7 +281,7 @@ pub(super) fn remove(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Erro
 /// They cannot be removed.
 pub(super) fn remove_logs(layout: &Layout, key: &PodKey, uid: &str) -> Result<(), Error> {
     let folder = layout.pod_logs(key, uid);
-    Ok(fs::remove_dir_all(&folder).map_err(crate::state::Error::from)?)
+    Ok(fs::remove_dir_all(&folder)?)
 }
 
 /// The pod's uid, from whatever of its files can be read.

@@ -30,7 +30,8 @@ pub fn sweep(manager: &Manager, report: Report<'_>) -> Result<Vec<Error>, Error>
 }
 
 fn sweep_pod(manager: &Manager, dir: &PodDir, report: Report<'_>) -> Result<(), Error> {
-    if !needs_sweeping(dir)? {
+    // A pod at which another command is at work is left to it.
+    if !is_unswept(dir) || dir.liveness()? != Liveness::Dead {
         return Ok(());
     }
     let Some(locks) = Locks::try_pod(&manager.layout, dir.key())? else {
@@ -40,7 +41,7 @@ fn sweep_pod(manager: &Manager, dir: &PodDir, report: Report<'_>) -> Result<(), 
         return Ok(());
     };
     // Another command may have been here before the lock was had.
-    if !needs_sweeping(dir)? {
+    if !is_unswept(dir) || dir.has_executor()? {
         return Ok(());
     }
     if dir.paths().deleting().exists() {
@@ -55,14 +56,8 @@ fn sweep_pod(manager: &Manager, dir: &PodDir, report: Report<'_>) -> Result<(), 
     Ok(locked.mark_swept()?)
 }
 
-fn needs_sweeping(dir: &PodDir) -> Result<bool, Error> {
+fn is_unswept(dir: &PodDir) -> bool {
     let paths = dir.paths();
     // After a reboot nothing is left to clean up.
-    if !paths.run().exists() || paths.swept().exists() && !paths.deleting().exists() {
-        return Ok(false);
-    }
-    match dir.liveness()? {
-        Liveness::Alive | Liveness::Changing => Ok(false),
-        Liveness::Dead => Ok(true),
-    }
+    paths.run().exists() && (!paths.swept().exists() || paths.deleting().exists())
 }

@@ -29,7 +29,7 @@ impl Ui {
             }
         }
         if let Some(summary) = summary(diagnostics) {
-            self.error_text(&summary);
+            say(&format!("{summary}\n"));
         }
     }
 }

@@ -133,6 +133,12 @@ impl AsFd for Interrupt {
     }
 }
 
+/// Sends SIGINT to the calling thread, as if it had come from the terminal.
+#[cfg(test)]
+pub(crate) fn raise_interrupt() {
+    nix::sys::signal::raise(Signal::SIGINT).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,18 +158,7 @@ mod tests {
     fn a_signal_is_taken_once() {
         let interrupt = Interrupt::install().unwrap();
         assert_eq!(interrupt.take().unwrap(), None);
-        // Only this thread holds it back, so it is sent to this thread.
-        let thread = rustix::thread::gettid();
-        // SAFETY: a call without pointers.
-        let sent = unsafe {
-            libc::syscall(
-                libc::SYS_tgkill,
-                std::process::id(),
-                thread.as_raw_nonzero().get(),
-                libc::SIGINT,
-            )
-        };
-        assert_eq!(sent, 0);
+        raise_interrupt();
         readable(&[interrupt.as_fd()], None).unwrap();
         assert_eq!(interrupt.take().unwrap(), Some(2));
         assert_eq!(interrupt.take().unwrap(), None);

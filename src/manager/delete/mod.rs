@@ -128,7 +128,7 @@ impl Doomed {
             Target::Object(key) => {
                 let owned = resolve::owned(&manager.layout, |owner| owner == key)?;
                 let there = fs::read_if_there(&manager.layout.object(key));
-                if there.map_err(crate::state::Error::from)?.is_some() {
+                if there?.is_some() {
                     self.objects.insert(key.clone());
                 } else if owned.is_empty() {
                     self.missing.push(not_found(key));
@@ -245,10 +245,12 @@ fn delete_object(
 ) -> Result<(), Error> {
     if volumes == Volumes::Delete && key.kind == "PersistentVolumeClaim" {
         let folder = manager.layout.volume(&key.namespace, &key.name);
-        crate::sys::unmount::beneath(&folder)
-            .and_then(|()| fs::remove_dir_all(&folder))
-            .map_err(crate::state::Error::from)?;
+        crate::sys::unmount::beneath(&folder)?;
+        fs::remove_dir_all(&folder)?;
     }
     object::remove(locks, key)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,203 +1,25 @@
-//! Makes the machine match plans and objects: all of them, or (if one step fails) none.
-//!
-//! Nothing is stopped before every image is there. What a failed step leaves behind is undone, except after a container
-//! ran and failed: that pod stays, for `logs` and `describe`. The locks are held until all pods have started; waiting
-//! for more than that is done without them, so that `delete` can come in between.
+//! What has to be done, decided and done while the locks are held.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
-use serde_json::Value;
 
-use super::Manager;
-use super::delete::{self, DeleteOptions, Missing, Target, Volumes};
-use super::diff::{self, Life, PodStep, Recorded, Replace};
-use super::error::Error;
-use super::images::{self, ImageSource, PodImages, PullOverride, Registries};
-use super::launch::{self, Outcome};
-use super::report::{Change, Event, Report, pod_object};
-use super::stop::{self, Grace, OnSignal};
-use super::sweep;
-use super::undo::{Previous, Undo};
-use super::wait::{self, Condition};
-use crate::model::names::{ObjectKey, PodKey};
-use crate::model::plan::PodPlan;
+use super::{Applied, AppliedObject, ApplyInput, Rollback, tell};
+use crate::manager::Manager;
+use crate::manager::diff::{self, Life, PodStep, Recorded};
+use crate::manager::error::Error;
+use crate::manager::images::PodImages;
+use crate::manager::launch::{self, Outcome};
+use crate::manager::report::{Change, Event, Report};
+use crate::manager::stop::{self, Grace, OnSignal};
+use crate::manager::undo::{Previous, Undo};
 use crate::protocol::{FailureClass, Launch};
-use crate::state::lock::{Locks, Subject};
+use crate::state::lock::Locks;
 use crate::state::object;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
-use crate::state::record::{ObjectRecord, PodRecord, SourceSet};
-use crate::state::view;
+use crate::state::record::{ObjectRecord, PodRecord};
 use crate::sys::identity;
-
-/// What is to be.
-#[derive(Debug)]
-pub struct ApplyInput {
-    /// Each with a key of its own.
-    pub plans: Vec<PodPlan>,
-    /// All objects of the files but the pods, in the order in which they are told.
-    pub objects: Vec<AppliedObject>,
-    /// Where they come from.
-    pub sources: Option<SourceSet>,
-    pub options: ApplyOptions,
-}
-
-/// An object that is recorded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AppliedObject {
-    pub key: ObjectKey,
-    pub manifest: Value,
-}
-
-/// How to apply.
-#[derive(Clone, Copy, Debug)]
-pub struct ApplyOptions {
-    pub mode: Mode,
-    pub wait: WaitFor,
-    /// For the start of the pods and what is waited for after it; pulls have their own.
-    pub timeout: Option<Duration>,
-    pub pull: Option<PullOverride>,
-    pub registries: Registries,
-    pub replace: Replace,
-    pub rollback: Rollback,
-    pub prune: Prune,
-}
-
-/// Whether anything is done at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Real,
-    /// Only tells what would be done; pulls nothing.
-    DryRun,
-}
-
-/// What is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitFor {
-    /// Every main container has been started.
-    Started,
-    Ready,
-    Complete,
-}
-
-/// What becomes of what was done when a step fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rollback {
-    Yes,
-    /// `--no-rollback`: it stays as it is, to be looked at.
-    No,
-}
-
-/// Whether what the same files no longer name is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prune {
-    No,
-    Yes,
-}
-
-/// What was done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// In the order of the plans.
-    pub pods: Vec<(PodKey, Change)>,
-    /// In the order of the input.
-    pub objects: Vec<(ObjectKey, Change)>,
-}
-
-/// Makes the machine match the input.
-///
-/// # Errors
-/// [`Error::Images`], [`Error::Conflict`] and errors of state before anything was changed; [`Error::RolledBack`] with
-/// the cause if what was done is undone (which a signal causes too); [`Error::Workload`] (or several) if a container
-/// failed; [`Error::TimedOut`].
-pub fn apply(
-    manager: &Manager,
-    source: &impl ImageSource,
-    input: &ApplyInput,
-    report: Report<'_>,
-) -> Result<Applied, Error> {
-    let options = &input.options;
-    let images = match options.mode {
-        Mode::DryRun => images::present(&input.plans, source),
-        Mode::Real => images::resolve(
-            &input.plans,
-            source,
-            options.pull,
-            options.registries,
-            &manager.interrupt,
-            report,
-        )?,
-    };
-    for error in sweep::sweep(manager, report)? {
-        // Not this command's pods, or they fail below.
-        tracing::warn!(%error, "cannot clean up after a crash");
-    }
-    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-    let locks = Locks::take(
-        &manager.layout,
-        subjects(input),
-        &manager.interrupt,
-        &mut |s| {
-            report(Event::Waiting(s.clone()));
-        },
-    )?;
-    let work = Work::plan(manager, &locks, input, images)?;
-    let applied = work.applied(input);
-    let mut undo = Undo::default();
-    if options.mode == Mode::Real {
-        let failures = match work.run(manager, &locks, input, &mut undo, deadline, report) {
-            Ok(failures) => failures,
-            Err(cause) => return Err(roll_back(manager, &locks, undo, options, cause, report)),
-        };
-        work.commit(manager, &applied, report)?;
-        drop(locks);
-        Error::all(failures)?;
-        wait_for(manager, input, undo, deadline, report)?;
-        if options.prune == Prune::Yes {
-            prune(manager, input, report)?;
-        }
-    } else {
-        tell(&applied, report);
-    }
-    Ok(applied)
-}
-
-fn subjects(input: &ApplyInput) -> impl Iterator<Item = Subject> {
-    let pods = input.plans.iter().map(|plan| Subject::Pod(plan.key()));
-    let objects = input
-        .objects
-        .iter()
-        .map(|object| Subject::Object(object.key.clone()));
-    pods.chain(objects)
-}
-
-fn tell(applied: &Applied, report: Report<'_>) {
-    for (key, change) in &applied.objects {
-        report(Event::Object(key.clone(), *change));
-    }
-    for (key, change) in &applied.pods {
-        report(Event::Object(pod_object(key), *change));
-    }
-}
-
-fn roll_back(
-    manager: &Manager,
-    locks: &Locks,
-    undo: Undo,
-    options: &ApplyOptions,
-    cause: Error,
-    report: Report<'_>,
-) -> Error {
-    match options.rollback {
-        Rollback::No => cause,
-        Rollback::Yes => Error::RolledBack {
-            cause: Box::new(cause),
-            failures: undo.run(manager, locks, report),
-        },
-    }
-}
 
 /// One pod's part of the work.
 #[derive(Debug)]
@@ -219,14 +41,14 @@ struct OldPod {
 
 /// All that is to be done, decided while the locks are held.
 #[derive(Debug)]
-struct Work<'a> {
+pub(super) struct Work<'a> {
     pods: Vec<PodWork<'a>>,
     /// With what is recorded of it now.
     objects: Vec<(&'a AppliedObject, Change, Option<ObjectRecord>)>,
 }
 
 impl<'a> Work<'a> {
-    fn plan(
+    pub(super) fn plan(
         manager: &Manager,
         locks: &'a Locks,
         input: &'a ApplyInput,
@@ -266,7 +88,7 @@ impl<'a> Work<'a> {
         Ok(Self { pods, objects })
     }
 
-    fn applied(&self, input: &ApplyInput) -> Applied {
+    pub(super) fn applied(&self, input: &ApplyInput) -> Applied {
         let pods = input.plans.iter().zip(&self.pods);
         let objects = self.objects.iter();
         Applied {
@@ -280,7 +102,7 @@ impl<'a> Work<'a> {
     }
 
     /// Does it, and returns the failures of containers that ran, which are not undone.
-    fn run(
+    pub(super) fn run(
         &self,
         manager: &Manager,
         locks: &Locks,
@@ -367,19 +189,38 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn commit(
+    pub(super) fn commit(
         &self,
         manager: &Manager,
         applied: &Applied,
         report: Report<'_>,
     ) -> Result<(), Error> {
         tell(applied, report);
+        for work in &self.pods {
+            work.note_sources()?;
+        }
         for work in self.changed() {
             if let Some(old) = &work.old {
                 stop::remove_logs(&manager.layout, work.dir.key(), &old.record.uid)?;
             }
         }
         Ok(())
+    }
+}
+
+impl PodWork<'_> {
+    /// A pod that stays belongs to the files that named it last.
+    fn note_sources(&self) -> Result<(), Error> {
+        match (self.step, &self.old) {
+            (PodStep::Keep, Some(old)) if old.record.sources != self.new.sources => {
+                let record = PodRecord {
+                    sources: self.new.sources.clone(),
+                    ..old.record.clone()
+                };
+                Ok(self.dir.create(&record)?)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -479,78 +320,4 @@ fn started(
     }
     Error::all(errors)?;
     Ok(failures)
-}
-
-/// Waits for readiness or the end, of unchanged pods too. A signal undoes what this command did; a failure or the
-/// deadline leaves the pods to be looked at.
-fn wait_for(
-    manager: &Manager,
-    input: &ApplyInput,
-    undo: Undo,
-    deadline: Option<Instant>,
-    report: Report<'_>,
-) -> Result<(), Error> {
-    let condition = match input.options.wait {
-        WaitFor::Started => return Ok(()),
-        WaitFor::Ready => Condition::Ready,
-        WaitFor::Complete => Condition::Complete,
-    };
-    let pods: Vec<PodKey> = input.plans.iter().map(PodPlan::key).collect();
-    match wait::wait(manager, &pods, condition, deadline, report) {
-        Err(
-            Error::State(crate::state::Error::Interrupted { signal })
-            | Error::Interrupted { signal },
-        ) => {
-            let cause = Error::Interrupted { signal };
-            let locks = Locks::take(
-                &manager.layout,
-                undo.subjects(),
-                &manager.interrupt,
-                &mut |subject| report(Event::Waiting(subject.clone())),
-            )?;
-            Err(roll_back(
-                manager,
-                &locks,
-                undo,
-                &input.options,
-                cause,
-                report,
-            ))
-        }
-        other => other,
-    }
-}
-
-/// Deletes what the same files named before and do not name now. Files without a lasting name (standard input) have
-/// no past.
-fn prune(manager: &Manager, input: &ApplyInput, report: Report<'_>) -> Result<(), Error> {
-    let Some(sources) = &input.sources else {
-        return Ok(());
-    };
-    let (objects, errors) = object::list(&manager.layout)?;
-    let (pods, more_errors) = view::list(&manager.layout)?;
-    for error in errors.into_iter().chain(more_errors) {
-        // `get` tells of it; whose it was is not known.
-        tracing::warn!(%error, "cannot tell whether to prune");
-    }
-    let named: BTreeSet<&ObjectKey> = input.objects.iter().map(|object| &object.key).collect();
-    let planned: BTreeMap<PodKey, &PodPlan> =
-        input.plans.iter().map(|plan| (plan.key(), plan)).collect();
-    let objects = objects.into_iter().filter_map(|record| {
-        let gone = record.sources.as_ref() == Some(sources) && !named.contains(&record.key);
-        gone.then_some(Target::Object(record.key))
-    });
-    let pods = pods.into_iter().filter_map(|view| {
-        let key = view.record.key();
-        let gone = view.record.sources.as_ref() == Some(sources) && !planned.contains_key(&key);
-        gone.then(|| Target::Object(pod_object(&key)))
-    });
-    let targets: Vec<Target> = pods.chain(objects).collect();
-    let options = DeleteOptions {
-        grace: Grace::Own,
-        volumes: Volumes::Keep,
-        missing: Missing::Ignore,
-        wait: delete::Wait::ForEnd,
-    };
-    delete::delete(manager, &targets, options, report)
 }

@@ -162,3 +162,6 @@ pub fn object_change(recorded: Option<&Value>, manifest: &Value) -> Change {
         Some(_) => Change::Configured,
     }
 }
+
+#[cfg(test)]
+mod tests;

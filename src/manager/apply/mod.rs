@@ -1,0 +1,271 @@
+//! Makes the machine match plans and objects: all of them, or (if one step fails) none.
+//!
+//! Nothing is stopped before every image is there. What a failed step leaves behind is undone, except after a container
+//! ran and failed: that pod stays, for `logs` and `describe`. The locks are held until all pods have started; waiting
+//! for more than that is done without them, so that `delete` can come in between.
+
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use self::work::Work;
+use super::Manager;
+use super::delete::{self, DeleteOptions, Missing, Target, Volumes};
+use super::diff::Replace;
+use super::error::Error;
+use super::images::{self, ImageSource, PullOverride, Registries};
+use super::report::{Change, Event, Report, pod_object};
+use super::stop::Grace;
+use super::sweep;
+use super::undo::Undo;
+use super::wait::{self, Condition};
+use crate::model::names::{ObjectKey, PodKey};
+use crate::model::plan::PodPlan;
+use crate::state::lock::{Locks, Subject};
+use crate::state::object;
+use crate::state::record::SourceSet;
+use crate::state::view;
+
+/// What is to be.
+#[derive(Debug)]
+pub struct ApplyInput {
+    /// Each with a key of its own.
+    pub plans: Vec<PodPlan>,
+    /// All objects of the files but the pods, in the order in which they are told.
+    pub objects: Vec<AppliedObject>,
+    /// Where they come from.
+    pub sources: Option<SourceSet>,
+    pub options: ApplyOptions,
+}
+
+/// An object that is recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppliedObject {
+    pub key: ObjectKey,
+    pub manifest: Value,
+}
+
+/// How to apply.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplyOptions {
+    pub mode: Mode,
+    pub wait: WaitFor,
+    /// For the start of the pods and what is waited for after it; pulls have their own.
+    pub timeout: Option<Duration>,
+    pub pull: Option<PullOverride>,
+    pub registries: Registries,
+    pub replace: Replace,
+    pub rollback: Rollback,
+    pub prune: Prune,
+}
+
+/// Whether anything is done at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Real,
+    /// Only tells what would be done; pulls nothing.
+    DryRun,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitFor {
+    /// Every main container has been started.
+    Started,
+    Ready,
+    Complete,
+}
+
+/// What becomes of what was done when a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rollback {
+    Yes,
+    /// `--no-rollback`: it stays as it is, to be looked at.
+    No,
+}
+
+/// Whether what the same files no longer name is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    No,
+    Yes,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// In the order of the plans.
+    pub pods: Vec<(PodKey, Change)>,
+    /// In the order of the input.
+    pub objects: Vec<(ObjectKey, Change)>,
+}
+
+/// Makes the machine match the input.
+///
+/// # Errors
+/// [`Error::Images`], [`Error::Conflict`] and errors of state before anything was changed; [`Error::RolledBack`] with
+/// the cause if what was done is undone (which a signal causes too); [`Error::Workload`] (or several) if a container
+/// failed; [`Error::TimedOut`].
+pub fn apply(
+    manager: &Manager,
+    source: &impl ImageSource,
+    input: &ApplyInput,
+    report: Report<'_>,
+) -> Result<Applied, Error> {
+    let options = &input.options;
+    let images = match options.mode {
+        Mode::DryRun => images::present(&input.plans, source),
+        Mode::Real => images::resolve(
+            &input.plans,
+            source,
+            options.pull,
+            options.registries,
+            &manager.interrupt,
+            report,
+        )?,
+    };
+    for error in sweep::sweep(manager, report)? {
+        // Not this command's pods, or they fail below.
+        tracing::warn!(%error, "cannot clean up after a crash");
+    }
+    let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+    let locks = Locks::take(
+        &manager.layout,
+        subjects(input),
+        &manager.interrupt,
+        &mut |s| {
+            report(Event::Waiting(s.clone()));
+        },
+    )?;
+    let work = Work::plan(manager, &locks, input, images)?;
+    let applied = work.applied(input);
+    let mut undo = Undo::default();
+    if options.mode == Mode::Real {
+        let failures = match work.run(manager, &locks, input, &mut undo, deadline, report) {
+            Ok(failures) => failures,
+            Err(cause) => return Err(roll_back(manager, &locks, undo, options, cause, report)),
+        };
+        work.commit(manager, &applied, report)?;
+        drop(locks);
+        Error::all(failures)?;
+        wait_for(manager, input, undo, deadline, report)?;
+        if options.prune == Prune::Yes {
+            prune(manager, input, report)?;
+        }
+    } else {
+        tell(&applied, report);
+    }
+    Ok(applied)
+}
+
+fn subjects(input: &ApplyInput) -> impl Iterator<Item = Subject> {
+    let pods = input.plans.iter().map(|plan| Subject::Pod(plan.key()));
+    let objects = input
+        .objects
+        .iter()
+        .map(|object| Subject::Object(object.key.clone()));
+    pods.chain(objects)
+}
+
+fn tell(applied: &Applied, report: Report<'_>) {
+    for (key, change) in &applied.objects {
+        report(Event::Object(key.clone(), *change));
+    }
+    for (key, change) in &applied.pods {
+        report(Event::Object(pod_object(key), *change));
+    }
+}
+
+fn roll_back(
+    manager: &Manager,
+    locks: &Locks,
+    undo: Undo,
+    options: &ApplyOptions,
+    cause: Error,
+    report: Report<'_>,
+) -> Error {
+    match options.rollback {
+        Rollback::No => cause,
+        Rollback::Yes => Error::RolledBack {
+            cause: Box::new(cause),
+            failures: undo.run(manager, locks, report),
+        },
+    }
+}
+
+/// Waits for readiness or the end, of unchanged pods too. A signal undoes what this command did; a failure or the
+/// deadline leaves the pods to be looked at.
+fn wait_for(
+    manager: &Manager,
+    input: &ApplyInput,
+    undo: Undo,
+    deadline: Option<Instant>,
+    report: Report<'_>,
+) -> Result<(), Error> {
+    let condition = match input.options.wait {
+        WaitFor::Started => return Ok(()),
+        WaitFor::Ready => Condition::Ready,
+        WaitFor::Complete => Condition::Complete,
+    };
+    let pods: Vec<PodKey> = input.plans.iter().map(PodPlan::key).collect();
+    match wait::wait(manager, &pods, condition, deadline, report) {
+        Err(Error::Interrupted { signal }) => {
+            let cause = Error::Interrupted { signal };
+            let locks = Locks::take(
+                &manager.layout,
+                undo.subjects(),
+                &manager.interrupt,
+                &mut |subject| report(Event::Waiting(subject.clone())),
+            )?;
+            Err(roll_back(
+                manager,
+                &locks,
+                undo,
+                &input.options,
+                cause,
+                report,
+            ))
+        }
+        other => other,
+    }
+}
+
+/// Deletes what the same files named before and do not name now. Files without a lasting name (standard input) have
+/// no past.
+fn prune(manager: &Manager, input: &ApplyInput, report: Report<'_>) -> Result<(), Error> {
+    let Some(sources) = &input.sources else {
+        return Ok(());
+    };
+    let (objects, errors) = object::list(&manager.layout)?;
+    let (pods, more_errors) = view::list(&manager.layout)?;
+    for error in errors.into_iter().chain(more_errors) {
+        // `get` tells of it; whose it was is not known.
+        tracing::warn!(%error, "cannot tell whether to prune");
+    }
+    let named: BTreeSet<&ObjectKey> = input.objects.iter().map(|object| &object.key).collect();
+    let planned: BTreeMap<PodKey, &PodPlan> =
+        input.plans.iter().map(|plan| (plan.key(), plan)).collect();
+    let objects = objects.into_iter().filter_map(|record| {
+        let gone = record.sources.as_ref() == Some(sources) && !named.contains(&record.key);
+        gone.then_some(Target::Object(record.key))
+    });
+    let pods = pods.into_iter().filter_map(|view| {
+        let key = view.record.key();
+        let gone = view.record.sources.as_ref() == Some(sources) && !planned.contains_key(&key);
+        gone.then(|| Target::Object(pod_object(&key)))
+    });
+    let targets: Vec<Target> = pods.chain(objects).collect();
+    let options = DeleteOptions {
+        grace: Grace::Own,
+        volumes: Volumes::Keep,
+        missing: Missing::Ignore,
+        wait: delete::Wait::ForEnd,
+    };
+    delete::delete(manager, &targets, options, report)
+}
+
+#[cfg(test)]
+mod tests;

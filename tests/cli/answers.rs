@@ -1,0 +1,145 @@
+//! What commands answer on a machine on which nothing runs.
+
+use std::io::Read as _;
+
+use crate::harness::Kplay;
+
+#[test]
+fn the_version() {
+    let kplay = Kplay::new();
+    let version = env!("CARGO_PKG_VERSION");
+    let human = format!("kplay {version}\n");
+    assert_eq!(kplay.run("version").stdout, human);
+    assert_eq!(kplay.run("--version").stdout, human);
+    let json = kplay.run("version -o json").stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["clientVersion"]["gitVersion"], format!("v{version}"));
+}
+
+#[test]
+fn completions_are_of_the_real_command_line() {
+    let kplay = Kplay::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let run = kplay.run(&format!("completion {shell}"));
+        assert_eq!(run.code, Some(0), "{run}");
+        assert!(run.stdout.contains("no-rollback"), "{shell}");
+    }
+}
+
+#[test]
+fn nothing_is_there() {
+    let kplay = Kplay::new();
+    let check = |line: &str, code: i32, stdout: &str, word: &str| {
+        let run = kplay.run(line);
+        assert_eq!(
+            (run.code, run.stdout.as_str()),
+            (Some(code), stdout),
+            "{line}: {run}"
+        );
+        assert!(run.stderr.contains(word), "{line}: {run}");
+    };
+    check(
+        "get pods",
+        0,
+        "",
+        "No resources found in default namespace.",
+    );
+    check(
+        "ps -n other",
+        0,
+        "",
+        "No resources found in other namespace.",
+    );
+    check("-n other get all", 0, "", "other");
+    check("get all -A", 0, "", "No resources found");
+    check("get events", 0, "", "No resources found");
+    check("get pods -o name", 0, "", "");
+    check("get pod web", 5, "", "\"web\" not found");
+    check("get pod web -o json", 5, "", "\"web\" not found");
+    check("get deploy/web", 5, "", "deployments \"web\" not found");
+    check("describe pod web", 5, "", "web");
+    check("logs web", 5, "", "web");
+    check("logs -l app=web", 0, "", "No resources found");
+    check("exec web -- true", 5, "", "web");
+    check("wait web --for=condition=Ready", 5, "", "web");
+    check("wait web --for=delete", 0, "", "");
+    check("delete pod web", 5, "", "web");
+    check("delete pod web --ignore-not-found", 0, "", "");
+    check("delete --all", 0, "", "");
+    check("apply no-such-file.yaml", 4, "", "no-such-file.yaml");
+    check("pull --offline busybox", 4, "", "--offline");
+    check("image rm nothing", 5, "", "nothing");
+    check("load -i no-such-archive.tar", 4, "", "no-such-archive.tar");
+    check(
+        "images",
+        0,
+        "REPOSITORY   TAG   IMAGE ID   CREATED   SIZE\n",
+        "",
+    );
+    check(
+        "get pods -o yaml",
+        0,
+        "apiVersion: v1\nitems: []\nkind: List\nmetadata:\n  resourceVersion: ''\n",
+        "",
+    );
+}
+
+#[test]
+fn an_archive_that_is_none() {
+    let kplay = Kplay::new();
+    let run = kplay.run_with(&["load"], "this is no archive");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(4), ""), "{run}");
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done() {
+    let kplay = Kplay::new();
+    kplay.file(
+        "all.yaml",
+        "\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {a: 'yes'}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: kplay.local/toolbox}]}}}
+",
+    );
+    let run = kplay.run("apply all.yaml --dry-run");
+    assert_eq!(run.code, Some(0), "{run}");
+    assert_eq!(
+        run.stdout,
+        "configmap/settings created (dry run)\njob.batch/once created (dry run)\n"
+    );
+    assert_eq!(
+        kplay.run("apply all.yaml --dry-run=client -o name").stdout,
+        "configmap/settings\njob.batch/once\n"
+    );
+    assert!(kplay.run("get all,cm").stdout.is_empty());
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let kplay = Kplay::new();
+    for arguments in [&["completion", "bash"][..], &["--help"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = kplay
+            .command(arguments)
+            .stdout(writer)
+            .spawn()
+            .expect("kplay starts");
+        let mut said = String::new();
+        let mut stderr = child.stderr.take().expect("a pipe");
+        stderr.read_to_string(&mut said).expect("text");
+        let status = child.wait().expect("our own child");
+        assert_eq!(
+            (status.code(), said.as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+}
