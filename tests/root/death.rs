@@ -90,7 +90,9 @@ fn a_killed_executors_pod_can_be_applied_again() {
     };
     kplay.apply(&pod("web")).succeeds();
     let old = uid(&kplay, "web");
-    kill(kplay.executor("web"));
+    let executor = kplay.executor("web");
+    kill(executor);
+    assert!(wait::ended(executor, wait::PATIENCE));
     kplay.apply(&pod("web")).succeeds();
     assert_eq!(kplay.phase("web"), "Running");
     assert_eq!(leftovers::of_uid(&old), Vec::<String>::new());
