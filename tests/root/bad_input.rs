@@ -292,7 +292,7 @@ impl SmallDisk {
     fn new(name: &str, size: &str) -> Self {
         let path = std::env::temp_dir().join(format!(
             "{}{name}-{}",
-            crate::leftovers::PREFIX,
+            crate::leftovers::prefix(),
             std::process::id()
         ));
         fs::create_dir_all(&path).expect("a folder");

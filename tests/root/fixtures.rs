@@ -189,7 +189,7 @@ fn root_filesystem(root: &Path) {
 
 /// podman's own state: it refuses a long path, which the fixtures' folder may have.
 fn podman_state() -> PathBuf {
-    std::env::temp_dir().join(format!("{}podman", leftovers::PREFIX))
+    std::env::temp_dir().join(format!("{}podman", leftovers::prefix()))
 }
 
 fn podman(folder: &Path, args: &[&str]) {
@@ -248,7 +248,7 @@ pub(crate) struct Registry {
 impl Registry {
     /// One that serves `test/busybox` with the tags `gzip`, `zstd` and `docker`, from a copy that is its own.
     pub(crate) fn start() -> Self {
-        let name = format!("{}registry-{}", leftovers::PREFIX, free_port());
+        let name = format!("{}registry-{}", leftovers::prefix(), free_port());
         let storage = std::env::temp_dir().join(name);
         let source = fixture("registry");
         let parent = source.parent().expect("the fixtures");

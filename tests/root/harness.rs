@@ -62,7 +62,7 @@ impl Kplay {
         }
         let dir = parent.join(format!(
             "{}{}-{}",
-            leftovers::PREFIX,
+            leftovers::prefix(),
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         ));
