@@ -136,8 +136,8 @@ fn a_job_that_fails() {
 fn a_wait_that_takes_too_long() {
     let Some(kplay) = Kplay::new() else { return };
     kplay
-        .apply_with(WEB, ["--wait=complete", "--timeout=1s"])
-        .fails(124, &["web"]);
+        .apply_with(&job("[sleep, '1000']"), ["--wait=complete", "--timeout=1s"])
+        .fails(124, &["task-0"]);
 }
 
 #[test]

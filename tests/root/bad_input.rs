@@ -37,14 +37,14 @@ fn manifests_that_are_wrong() {
     };
     // Not YAML.
     check(&kplay, "a: [1, 2\nb: }", 3, &["manifest.yaml:"]);
-    check(&kplay, "", 3, &["manifest.yaml"]);
+    check(&kplay, "", 3, &["nothing to play"]);
     check(&kplay, "just text", 3, &["manifest.yaml:1:1"]);
     // Tabs are YAML's most frequent fault.
     check(
         &kplay,
         "apiVersion: v1\n\tkind: Pod\n",
         3,
-        &["manifest.yaml:2:"],
+        &["manifest.yaml:", "tab"],
     );
     // Nothing in it can be played.
     let ingress =
@@ -144,7 +144,7 @@ fn files_that_are_not_there() {
 #[test]
 fn images_that_are_not_there() {
     let Some(kplay) = Kplay::new() else { return };
-    let registry = Registry::start(kplay.dir());
+    let registry = Registry::start();
     let pod = |image: &str, policy: &str| {
         script_pod("web", "", &format!("imagePullPolicy: {policy},"), "true")
             .replace("localhost/busybox:1", image)
@@ -159,7 +159,12 @@ fn images_that_are_not_there() {
     let nobody = format!("127.0.0.1:{}/test/busybox:1", crate::harness::free_port());
     check(&kplay, &pod(&nobody, "Always"), 4, &[&nobody]);
     let absent = registry.image("absent");
-    check(&kplay, &pod(&absent, "Always"), 4, &[&absent, "not found"]);
+    check(
+        &kplay,
+        &pod(&absent, "Always"),
+        4,
+        &[&absent, "does not have"],
+    );
     let digest = format!(
         "127.0.0.1:{}/test/busybox@sha256:{}",
         registry.port,
@@ -171,7 +176,7 @@ fn images_that_are_not_there() {
 #[test]
 fn images_that_are_damaged() {
     let Some(kplay) = Kplay::new() else { return };
-    let registry = Registry::start(kplay.dir());
+    let registry = Registry::start();
     let pod = |tag: &str| {
         script_pod("web", "", "imagePullPolicy: Always,", "true")
             .replace("localhost/busybox:1", &registry.image(tag))
@@ -234,13 +239,24 @@ fn a_port_that_is_taken() {
 #[test]
 fn no_root_and_no_user_namespaces() {
     let Some(kplay) = Kplay::new() else { return };
-    // An unmapped user of a new user namespace is nobody and may not make another one.
+    // Root without the rights to use it: an unmapped user of a new user namespace, who may not make another one.
     let file = kplay.file("pod.yaml", OK);
-    let run = kplay
-        .command(["apply".as_ref(), file.as_os_str()])
+    let apply = || kplay.command(["apply".as_ref(), file.as_os_str()]);
+    let said = apply()
         .through(["unshare", "--user"])
-        .run();
-    let said = run.fails(4, &["root"]);
+        .run()
+        .fails(4, &["root"]);
+    assert!(!said.contains("panicked"), "{said}");
+    // And nobody, who may not even write where root has its state.
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "unshare",
+        "--user",
+    ];
+    let said = apply().through(nobody).run().fails(4, &["root"]);
     assert!(!said.contains("panicked"), "{said}");
     kplay.assert_nothing_left();
 }
@@ -276,7 +292,7 @@ impl SmallDisk {
     fn new(name: &str, size: &str) -> Self {
         let path = std::env::temp_dir().join(format!(
             "{}{name}-{}",
-            crate::leftovers::PREFIX,
+            crate::leftovers::prefix(),
             std::process::id()
         ));
         fs::create_dir_all(&path).expect("a folder");
@@ -315,10 +331,13 @@ fn a_full_disk() {
     run.fails(4, &["no space"]);
     assert_eq!(kplay.run(["images", "-q"]).stdout, "");
     // Not even a record fits: the pod is not there, and the space is free again.
+    let manifest = kplay.file("pod.yaml", OK);
     let filler = kplay.file("filler", "");
     let mut file = fs::File::create(&filler).expect("a file");
     while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
-    kplay.apply(OK).fails(4, &["no space"]);
+    kplay
+        .run(["apply".as_ref(), manifest.as_os_str()])
+        .fails(4, &["space"]);
     fs::remove_file(filler).expect("removable");
     kplay.assert_nothing_left();
 }

@@ -90,7 +90,9 @@ fn a_killed_executors_pod_can_be_applied_again() {
     };
     kplay.apply(&pod("web")).succeeds();
     let old = uid(&kplay, "web");
-    kill(kplay.executor("web"));
+    let executor = kplay.executor("web");
+    kill(executor);
+    assert!(wait::ended(executor, wait::PATIENCE));
     kplay.apply(&pod("web")).succeeds();
     assert_eq!(kplay.phase("web"), "Running");
     assert_eq!(leftovers::of_uid(&old), Vec::<String>::new());
@@ -132,8 +134,7 @@ fn a_container_that_is_killed() {
         "the other one still runs"
     );
     // Its other process went with it.
-    let uid = uid(&kplay, "web");
-    let cgroup = leftovers::cgroup_of("pids", &uid).join("main/cgroup.procs");
+    let cgroup = kplay.cgroup("pids", "web", "main").join("cgroup.procs");
     wait::until("main's cgroup is empty", || {
         fs::read_to_string(&cgroup).unwrap_or_default().is_empty()
     });

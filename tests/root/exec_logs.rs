@@ -130,7 +130,7 @@ fn the_log_file_is_in_cri_format() {
         ]
     );
     let shown = kplay.run(["logs", "format"]);
-    assert!(shown.stdout.ends_with("x\nunfinished"), "parts are joined");
+    assert!(shown.stdout.contains("x\nunfinished"), "parts are joined");
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn root_filesystem(root: &Path) {
 
 /// podman's own state: it refuses a long path, which the fixtures' folder may have.
 fn podman_state() -> PathBuf {
-    std::env::temp_dir().join(format!("{}podman", leftovers::PREFIX))
+    std::env::temp_dir().join(format!("{}podman", leftovers::prefix()))
 }
 
 fn podman(folder: &Path, args: &[&str]) {
@@ -241,18 +241,21 @@ pub(crate) struct Registry {
     process: Child,
     /// A copy that a test may damage.
     storage: PathBuf,
+    /// Whether the storage goes with the registry.
+    temporary: bool,
 }
 
 impl Registry {
-    /// One that serves `test/busybox` with the tags `gzip`, `zstd` and `docker`, from a copy in `dir`.
-    pub(crate) fn start(dir: &Path) -> Self {
-        let storage = dir.join("registry");
-        tool(
-            dir,
-            "cp",
-            &["-r", utf8(&fixture("registry")), utf8(&storage)],
-        );
-        Self::start_in(&storage)
+    /// One that serves `test/busybox` with the tags `gzip`, `zstd` and `docker`, from a copy that is its own.
+    pub(crate) fn start() -> Self {
+        let name = format!("{}registry-{}", leftovers::prefix(), free_port());
+        let storage = std::env::temp_dir().join(name);
+        let source = fixture("registry");
+        let parent = source.parent().expect("the fixtures");
+        tool(parent, "cp", &["-r", "registry", utf8(&storage)]);
+        let mut registry = Self::start_in(&storage);
+        registry.temporary = true;
+        registry
     }
 
     fn start_in(storage: &Path) -> Self {
@@ -285,6 +288,7 @@ impl Registry {
             port,
             process,
             storage: storage.to_owned(),
+            temporary: false,
         };
         let mut listening = false;
         wait::holds_within(wait::PATIENCE, || {
@@ -336,5 +340,8 @@ impl Drop for Registry {
         // It may have ended by itself; then there is nothing to end.
         self.process.kill().ok();
         self.process.wait().ok();
+        if self.temporary {
+            fs::remove_dir_all(&self.storage).ok();
+        }
     }
 }

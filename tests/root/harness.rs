@@ -62,7 +62,7 @@ impl Kplay {
         }
         let dir = parent.join(format!(
             "{}{}-{}",
-            leftovers::PREFIX,
+            leftovers::prefix(),
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         ));
@@ -193,12 +193,24 @@ impl Kplay {
         self.run(["exec", pod, "--", "sh", "-c", script]).succeeds()
     }
 
+    /// The cgroup of a container's newest run.
+    pub(crate) fn cgroup(&self, controller: &str, pod: &str, container: &str) -> PathBuf {
+        let status = &self.pod(pod)["status"];
+        let all = ["containerStatuses", "initContainerStatuses"]
+            .iter()
+            .filter_map(|list| status[list].as_array())
+            .flatten();
+        let restarts = all
+            .filter(|status| status["name"] == container)
+            .find_map(|status| status["restartCount"].as_u64())
+            .unwrap_or_else(|| panic!("no container {container} in {status}"));
+        let uid = text(&self.pod(pod)["metadata"]["uid"]);
+        leftovers::cgroup_of(controller, &uid).join(format!("{container}-{restarts}"))
+    }
+
     /// The processes of a container, first its init.
     pub(crate) fn pids(&self, pod: &str, container: &str) -> Vec<u32> {
-        let uid = text(&self.pod(pod)["metadata"]["uid"]);
-        let procs = leftovers::cgroup_of("pids", &uid)
-            .join(container)
-            .join("cgroup.procs");
+        let procs = self.cgroup("pids", pod, container).join("cgroup.procs");
         let mut pids: Vec<u32> = fs::read_to_string(&procs)
             .unwrap_or_else(|e| panic!("cannot read {procs:?}: {e}"))
             .lines()

@@ -75,7 +75,7 @@ fn an_archive_cut_short() {
 #[test]
 fn pulled_from_a_registry() {
     let Some(kplay) = Kplay::new() else { return };
-    let registry = Registry::start(kplay.dir());
+    let registry = Registry::start();
     for tag in ["gzip", "zstd", "docker"] {
         let image = registry.image(tag);
         kplay.run(["pull", &image]).succeeds();
@@ -104,7 +104,7 @@ fn pulled_from_a_registry() {
 #[test]
 fn apply_pulls_what_its_pods_need() {
     let Some(kplay) = Kplay::new() else { return };
-    let registry = Registry::start(kplay.dir());
+    let registry = Registry::start();
     let image = registry.image("gzip");
     let pod = |policy: &str| {
         script_pod(
@@ -143,7 +143,7 @@ fn an_image_in_use_stays() {
         .succeeds();
     kplay
         .run(["rmi", "localhost/busybox:1"])
-        .fails(4, &["localhost/busybox:1", "user"]);
+        .fails(4, &["localhost/busybox:1", "used"]);
     assert_eq!(kplay.shell("user", "echo still here"), "still here\n");
 }
 

@@ -3,8 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How the folder of every test begins.
-pub(crate) const PREFIX: &str = "kplay-test-";
+/// How the names of the tests' folders begin; another clone, whose tests may run at the same time, has another one.
+pub(crate) fn prefix() -> String {
+    // FNV-1a.
+    let hash = env!("CARGO_MANIFEST_DIR")
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+    format!("kplay-test-{:04x}-", hash >> 16)
+}
 
 /// One process of the machine.
 #[derive(Clone, Debug)]

@@ -143,10 +143,10 @@ fn config_maps_and_secrets_are_files_that_change_at_once() {
         "0\n",
     );
     check(
-        "configMap: {name: map, optional: true, items: [{key: absent, path: x}, {key: a.txt, path: y}]}",
+        "configMap: {name: map, optional: true, items: [{key: absent, path: x}, {key: a.txt, path: present}]}",
         "",
         "ls /v",
-        "y\n",
+        "present\n",
     );
     check(
         "secret: {secretName: secret}",

@@ -19,15 +19,16 @@ use std::path::Path;
 #[test]
 fn nothing_is_left_on_the_machine() {
     let temporary = std::env::temp_dir();
-    let prefix = temporary.join(leftovers::PREFIX);
-    let mut left = leftovers::of_dir(&prefix);
+    let prefix = leftovers::prefix();
+    let path = temporary.join(&prefix);
+    let mut left = leftovers::of_dir(&path);
     left.extend(
         fs::read_dir(&temporary)
             .expect("the temporary folder")
             .flatten()
             .filter(|entry| {
                 let name = entry.file_name();
-                name.to_string_lossy().starts_with(leftovers::PREFIX)
+                name.to_string_lossy().starts_with(&prefix)
             })
             .map(|entry| format!("folder {:?}", entry.path())),
     );
