@@ -143,7 +143,7 @@ impl Dir {
     /// # Errors
     /// It cannot be made, or a link or file is in the way. `path` must be relative and without `..`.
     pub fn create_all(&self, path: &Path, mode: u32) -> Result<Self> {
-        let mut folder = Self::open_at(&self.fd, &self.path)?;
+        let mut folder = self.folder(OsStr::new("."))?;
         for component in path.components() {
             let name = match component {
                 Component::Normal(name) => name,
@@ -334,15 +334,6 @@ impl Dir {
     pub fn set_own_group(&self, group: u32) -> Result<()> {
         rustix::fs::fchown(&self.fd, None, Some(Gid::from_raw(group)))
             .map_err(|e| Error::new("set the group of", &self.path, e))
-    }
-
-    /// Opens a folder that is held by another descriptor; `path` is its path, for errors.
-    pub(super) fn open_at(held: &OwnedFd, path: &Path) -> Result<Self> {
-        let fd = rustix::fs::openat(held, ".", OPEN, Mode::empty());
-        Ok(Self {
-            fd: fd.map_err(|e| Error::new("open the folder", path, e))?,
-            path: path.to_owned(),
-        })
     }
 
     fn error(&self, verb: &'static str, name: &OsStr, source: Errno) -> Error {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Context, Error, root};
+use super::{Context, Error};
 use crate::model::names::VolumeName;
 use crate::model::plan::Medium;
 use crate::sys;
@@ -10,22 +10,23 @@ use crate::sys;
 /// Everybody may use it: a container's user is not known to the volume.
 const MODE: u32 = 0o777;
 
-/// Makes an empty folder in the volume's place. In memory it is the root of a tmpfs, with mode 1777 as any tmpfs.
+/// Makes the folder in the volume's place. On disk, what is in it stays; in memory it is the root of a new tmpfs, with
+/// mode 1777 as any tmpfs.
 pub(super) fn make(
     name: &VolumeName,
     medium: Medium,
     size_limit: Option<u64>,
     context: &Context<'_>,
 ) -> Result<PathBuf, Error> {
-    let root = root(name, medium, context);
-    if let Some(parent) = root.parent() {
-        sys::dir::create_all(parent, 0o700)?;
-    }
-    sys::fs::remove_dir_all(&root)?;
+    let parent = match medium {
+        Medium::Disk => context.disk,
+        Medium::Memory => context.memory,
+    };
+    let root = parent.join(name.as_str());
+    sys::dir::create_all(parent, 0o700)?;
     sys::dir::create_all(&root, MODE)?;
-    match medium {
-        Medium::Disk => {}
-        Medium::Memory => sys::tmpfs::mount(&root, size(size_limit, context.memory_size))?,
+    if medium == Medium::Memory {
+        sys::mount::unswapped_tmpfs(&root, size(size_limit, context.memory_size))?;
     }
     Ok(root)
 }

@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Error, Resolve, ownership};
-use crate::model::plan::{FileContent, VolumeFile};
+use crate::model::plan::VolumeFile;
 use crate::sys::dir::{Dir, Kind};
 
 const DATA: &str = "..data";
@@ -42,17 +42,9 @@ impl Payload {
     pub(super) fn collect(files: &[VolumeFile], resolve: &Resolve<'_>) -> Result<Self, Error> {
         let mut payload = BTreeMap::new();
         for file in files {
-            let path = checked(&file.path)?;
-            let bytes = match &file.content {
-                FileContent::Bytes(bytes) => bytes.clone(),
-                FileContent::Field(_) | FileContent::Resource { .. } => resolve(&file.content)
-                    .map_err(|source| Error::Content {
-                        path: path.clone(),
-                        source,
-                    })?,
-            };
+            let bytes = resolve(&file.content);
             let mode = file.mode & 0o777;
-            payload.insert(path, File { mode, bytes });
+            payload.insert(checked(&file.path)?, File { mode, bytes });
         }
         Ok(Self(payload))
     }

@@ -30,12 +30,9 @@ pub(super) fn make_mount_points(
 fn mount_points(name: &VolumeName, mounts: &[&[VolumeMount]]) -> Result<BTreeSet<PathBuf>, Error> {
     let mut points = BTreeSet::new();
     for mounts in mounts {
-        let paths = mounts
-            .iter()
-            .map(|mount| clean(&mount.mount_path))
-            .collect::<Result<BTreeSet<PathBuf>, Error>>()?;
+        let paths: BTreeSet<PathBuf> = mounts.iter().map(clean).collect();
         for outer in mounts.iter().filter(|mount| mount.volume == *name) {
-            let outer = clean(&outer.mount_path)?;
+            let outer = clean(outer);
             let mut last: Option<&Path> = None;
             // Sorted by component: parents come right before what is below them.
             for path in &paths {
@@ -46,6 +43,7 @@ fn mount_points(name: &VolumeName, mounts: &[&[VolumeMount]]) -> Result<BTreeSet
                 if below.as_os_str().is_empty() || is_deeper {
                     continue;
                 }
+                check(below)?;
                 last = Some(path);
                 points.insert(below.to_owned());
             }
@@ -54,15 +52,20 @@ fn mount_points(name: &VolumeName, mounts: &[&[VolumeMount]]) -> Result<BTreeSet
     Ok(points)
 }
 
-/// Without doubled and trailing slashes. Names that start with `..` belong to volumes of files.
-fn clean(path: &Path) -> Result<PathBuf, Error> {
+/// Without doubled and trailing slashes.
+fn clean(mount: &VolumeMount) -> PathBuf {
+    mount.mount_path.components().collect()
+}
+
+/// Names that start with `..` are the volume's own.
+fn check(below: &Path) -> Result<(), Error> {
     let is_reserved = |part: Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b"..");
-    if path.components().any(is_reserved) {
+    if below.components().any(is_reserved) {
         return Err(Error::MountPath {
-            path: path.to_owned(),
+            path: below.to_owned(),
         });
     }
-    Ok(path.components().collect())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -112,8 +115,11 @@ mod tests {
             sub_path: None,
         };
         let name = VolumeName::parse("outer").unwrap();
-        for path in ["/a/../b", "/a/..data"] {
-            assert!(mount_points(&name, &[&[mount(path)]]).is_err(), "{path}");
+        for path in ["/a/../b", "/a/..data", "/a/b/..c"] {
+            let mounts = [mount("/a"), mount(path)];
+            assert!(mount_points(&name, &[&mounts]).is_err(), "{path}");
         }
+        let elsewhere = [mount("/a"), mount("/b/..c")];
+        assert!(mount_points(&name, &[&elsewhere]).is_ok());
     }
 }

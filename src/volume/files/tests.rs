@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::model::plan::FileContent;
 use crate::sys;
-use crate::volume::tests::{Scratch, mode_and_group, some_group};
+use crate::volume::tests::{Scratch, mode_and_group, resolve, some_group};
 
 fn payload(files: &[(&str, u32, &str)]) -> Result<Payload, Error> {
     let files: Vec<VolumeFile> = files
@@ -13,7 +14,7 @@ fn payload(files: &[(&str, u32, &str)]) -> Result<Payload, Error> {
             content: FileContent::Bytes(text.as_bytes().to_vec()),
         })
         .collect();
-    Payload::collect(&files, &|_| Err("not asked".into()))
+    Payload::collect(&files, &resolve)
 }
 
 fn write_all(root: &Path, files: &[(&str, u32, &str)]) {
