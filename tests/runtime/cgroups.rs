@@ -140,3 +140,18 @@ fn paths_do_not_leave_the_hierarchy() {
         }
     });
 }
+
+/// A program sees its own cgroup as the root, if the specification mounts version 2.
+#[test]
+fn the_container_sees_its_own() {
+    isolated("cgroups::the_container_sees_its_own", async |pod| {
+        let mut spec = spec(shell(
+            "grep ^0: /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs; ls /sys/fs/cgroup | wc -l",
+        ));
+        let mount = serde_json::json!({"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]});
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+        let (out, err, _) = pod.run("c", spec).await;
+        assert!(out.starts_with("0::/\n1\n"), "{out}{err}");
+    });
+}

@@ -94,6 +94,8 @@ fn the_holder_has_nothing() {
         let proc = |file: &str| {
             std::fs::read_to_string(format!("/proc/{}/{file}", sandbox.pid())).unwrap()
         };
+        // It names itself first.
+        eventually("the program runs", || proc("comm") == "pause\n");
         let status = proc("status");
         for line in [
             "Name:\tpause",
