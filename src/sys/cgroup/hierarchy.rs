@@ -173,8 +173,11 @@ impl Hierarchy {
                 done.push('/');
             }
             done.push_str(name);
+            // Also where the parent was there: others manage the same tree, and take away what they do not use.
+            if self.v2 {
+                self.enable(&parent)?;
+            }
             match rustix::fs::mkdirat(&self.root, &done, Mode::from_raw_mode(0o755)) {
-                Ok(()) if self.v2 => self.enable(&parent)?,
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
             }
