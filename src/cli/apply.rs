@@ -369,6 +369,8 @@ impl<'a> Teller<'a> {
                     self.progress.update(&name, done, total);
                 }
             }
+            // kplay's own images come from nowhere.
+            Event::ImagePulled(image, _) if image.registry == "kplay.local" => {}
             Event::ImagePulled(image, _) => self.progress.finish(&image.to_string()),
             Event::Object(key, change) => {
                 self.changes.push((key, change));

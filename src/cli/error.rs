@@ -53,12 +53,6 @@ pub(crate) enum Error {
     /// The faults have been told.
     #[error("the manifests are wrong")]
     Manifest,
-    /// A workload failed; told in these words.
-    #[error("{message}")]
-    Workload {
-        message: String,
-        hint: Option<String>,
-    },
     #[error("{message}")]
     NotFound { message: String, hint: String },
     /// SIGINT, SIGTERM or SIGHUP.
@@ -99,7 +93,6 @@ impl Error {
         match self {
             Self::Usage(_) => USAGE,
             Self::Manifest => MANIFEST,
-            Self::Workload { .. } => WORKLOAD,
             Self::NotFound { .. } => NOT_FOUND,
             Self::Signal(number) | Self::State(state::Error::Interrupted { signal: number }) => {
                 signal_code(*number)
@@ -138,7 +131,6 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { hint, .. } => Some(hint.clone()),
-            Self::Workload { hint, .. } => hint.clone(),
             Self::Image(error) => image_hint(error).map(str::to_owned),
             _ => None,
         }

@@ -18,7 +18,8 @@ use crate::manager::apply::{Mode, WaitFor};
 use crate::manager::delete::{DeleteOptions, Missing, Target, Volumes, Wait};
 use crate::manager::report::pod_object;
 use crate::manager::stop::Grace;
-use crate::manager::{Change, Manager};
+use crate::manager::wait::{Condition, Verdict};
+use crate::manager::{self, Change, Manager};
 use crate::model::names::PodKey;
 use crate::model::status::{ContainerState, Phase};
 use crate::output::report::{self, Deed};
@@ -190,18 +191,18 @@ impl Watched<'_> {
     fn outcome(&self, session: &Session) -> Result<Done, Error> {
         for key in self.keys {
             let view = view::view(&PodDir::new(&session.layout, key))?;
-            if let Some(view) = view.filter(|view| view.status.phase == Phase::Failed) {
-                let reason = view
-                    .status
-                    .reason
-                    .unwrap_or_else(|| "a container failed".into());
-                return Err(Error::Workload {
-                    message: format!("the pod `{key}` failed: {reason}"),
-                    hint: Some(format!(
-                        "`kplay describe pod {} -n {}` says more",
-                        key.name, key.namespace
-                    )),
-                });
+            if view
+                .as_ref()
+                .is_none_or(|view| view.status.phase != Phase::Failed)
+            {
+                continue;
+            }
+            if let Verdict::Never { reason, message } = Condition::Complete.judge(view.as_ref()) {
+                return Err(Error::Manager(manager::Error::Workload {
+                    pod: key.clone(),
+                    reason,
+                    message,
+                }));
             }
         }
         Ok(Done::Well)

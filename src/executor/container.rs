@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use oci_spec::runtime::Spec;
 use tokio::task::JoinHandle;
 
 use super::context::{Context, Message};
@@ -18,7 +17,7 @@ use super::{describe, process, termination};
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerPlan, SeccompProfile};
 use crate::runtime::{self, ExecRequest, Runtime, StartRequest, Stdio, rootfs};
-use crate::spec;
+use crate::spec::{self, Spec};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::pidfd::{self, PidFd};
 use crate::sys::process::Kept;
@@ -38,7 +37,7 @@ pub(super) struct Live {
     process: Rc<PidFd>,
     cgroup: Rc<Cgroup>,
     stop_signal: Signal,
-    seccomp: SeccompProfile,
+    seccomp: runtime::SeccompProfile,
     spec: Spec,
     /// Kept open where the manifest asks for standard input.
     _stdin: Option<OwnedFd>,
@@ -72,15 +71,17 @@ impl Live {
             id: self.id.clone(),
             state,
             process: spec::exec_process(&self.spec, command, terminal),
-            seccomp: seccomp(self.seccomp),
+            seccomp: self.seccomp.clone(),
             cgroup: self.cgroup.entry()?,
             stdio,
         })
     }
 }
 
-fn seccomp(profile: SeccompProfile) -> runtime::SeccompProfile {
-    match profile {
+/// A privileged container is never confined.
+fn seccomp(plan: &ContainerPlan) -> runtime::SeccompProfile {
+    match plan.security.seccomp {
+        _ if plan.security.privileged => runtime::SeccompProfile::Unconfined,
         SeccompProfile::RuntimeDefault => runtime::SeccompProfile::RuntimeDefault,
         SeccompProfile::Unconfined => runtime::SeccompProfile::Unconfined,
     }
@@ -168,7 +169,7 @@ impl<R: Runtime + 'static> Run<R> {
             bundle: context.paths().bundle(&self.id),
             state: context.paths().oci_state(),
             spec: described.spec.clone(),
-            seccomp: seccomp(plan.security.seccomp),
+            seccomp: seccomp(plan),
             cgroup: cgroup.entry()?,
             stdio,
         };
@@ -178,7 +179,6 @@ impl<R: Runtime + 'static> Run<R> {
         if let Some(terminal) = started.terminal {
             ends.outputs.push((Stream::Stdout, terminal));
         }
-        let kept = context.reaper.keep(started.process.pid());
         let process = Rc::new(started.process);
         let cgroup = Rc::new(cgroup);
         let live = Live {
@@ -186,7 +186,7 @@ impl<R: Runtime + 'static> Run<R> {
             process: Rc::clone(&process),
             cgroup: Rc::clone(&cgroup),
             stop_signal: stop_signal(image.config.stop_signal.as_deref()),
-            seccomp: plan.security.seccomp,
+            seccomp: seccomp(plan),
             spec: described.spec,
             _stdin: ends.stdin,
         };
@@ -203,7 +203,7 @@ impl<R: Runtime + 'static> Run<R> {
             process,
             cgroup,
             pumps,
-            _kept: kept,
+            _kept: started.kept,
         };
         tokio::task::spawn_local(watch.until_the_end());
         Ok(())
@@ -227,7 +227,7 @@ impl<R: Runtime + 'static> Run<R> {
         } else {
             crate::sys::cgroup::DevicePolicy::Default
         };
-        let path = format!("{}/{}", self.context.launch.cgroup, self.name);
+        let path = format!("{}/{}", self.context.launch.cgroup, self.plan().name);
         Ok(self.context.hierarchies.create(&path, &limits)?)
     }
 

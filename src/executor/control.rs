@@ -99,7 +99,7 @@ async fn execute<R: Runtime>(
         Ok(started) => started,
         Err(error) => return reply(connection, &not_executed(&error), None),
     };
-    let _kept = context.reaper.keep(started.process.pid());
+    let _kept = started.kept;
     let terminal = started.terminal.as_ref().map(|fd| fd.as_fd());
     reply(connection, &Reply::ExecStarted, terminal)?;
     drop(started.terminal);

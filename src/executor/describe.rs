@@ -3,8 +3,6 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
-
 use super::container::termination_log;
 use super::context::Context;
 use super::downward;
@@ -14,7 +12,7 @@ use crate::model::image::{Image, ImageConfig};
 use crate::model::plan::{ContainerPlan, VolumeMount, VolumeSource};
 use crate::runtime::user::{self, User};
 use crate::spec::{
-    self, BindMount, ContainerInput, NamespaceChoice, Namespaces, ResolvedUser, arguments,
+    self, BindMount, ContainerInput, NamespaceChoice, Namespaces, ResolvedUser, Spec, arguments,
     environment, resources,
 };
 use crate::sys::cgroup::Version;
@@ -51,6 +49,8 @@ pub(super) fn container<R>(
     let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
     additional_gids.extend(pod.security.fs_group);
     additional_gids.extend(&user.groups);
+    // Not only the primary group: files of that group stay readable after a program has changed it (CVE-2022-36109).
+    additional_gids.push(user.gid);
     additional_gids.sort_unstable();
     additional_gids.dedup();
     let working_dir = plan

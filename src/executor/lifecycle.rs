@@ -336,7 +336,8 @@ impl Pod {
             let (role, code) = (self.members[container].role, ended.code);
             self.set_ended(container, ended);
             if role == ContainerRole::Init && failed && self.stage == Stage::Active {
-                let message = format!("init container exited with code {code}");
+                let name = &self.members[container].name;
+                let message = format!("init container `{name}` exited with code {code}");
                 self.fail_launch(FailureClass::Workload, container, "Error", message, actions);
                 self.terminate(Cause::InitFailed, self.grace, now);
             }
@@ -364,8 +365,10 @@ impl Pod {
             container: Some(container),
         });
         if role == ContainerRole::Init {
-            let message =
-                format!("init container exited with code {code} and is restarted with back-off");
+            let name = &self.members[container].name;
+            let message = format!(
+                "init container `{name}` exited with code {code} and is restarted with back-off"
+            );
             self.fail_launch(
                 FailureClass::Workload,
                 container,

@@ -3,6 +3,7 @@
 //! Nothing here knows a foreign wire type or does I/O. The types derive serde because two kplay processes hand
 //! them to each other (`protocol`) and because records hold them (`state`); what Kubernetes reads is spelled as
 //! Kubernetes spells it (`status`).
+#![forbid(unsafe_code)]
 
 pub mod diagnostic;
 pub mod event;

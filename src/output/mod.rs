@@ -4,6 +4,7 @@
 //! carries talk. The other files turn values into text and are pure: [`table`] and [`pods`], [`kinds`] for `get`,
 //! [`object`] for `-o json|yaml`, [`diagnostic`] for faults in manifests, [`report`] for what a command did.
 //! Nothing here reads state.
+#![forbid(unsafe_code)]
 
 pub(crate) mod describe;
 pub(crate) mod diagnostic;

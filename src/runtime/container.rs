@@ -111,13 +111,14 @@ impl Libcontainer {
         request: &Request,
         cgroup: &sys::cgroup::CgroupEntry,
         mut fds: Vec<OwnedFd>,
+        directory: &Path,
         size: Option<(u16, u16)>,
     ) -> Result<Started, Error> {
         let text = serde_json::to_vec(request).map_err(unwritable)?;
         let request_fd = fd::sealed_memory(c"request", &text, fd::MemoryUse::Data)
             .map_err(Error::system("write the request"))?;
         fds.insert(0, request_fd);
-        let started = helper::run(&self.program, &self.reaper, cgroup, fds).await?;
+        let started = helper::run(&self.program, &self.reaper, cgroup, directory, fds).await?;
         if let (Some((rows, columns)), Some(master)) = (size, &started.terminal) {
             terminal::give_to(master, request.uid)
                 .map_err(Error::system("give the terminal to its user"))?;
@@ -148,8 +149,9 @@ impl Runtime for Libcontainer {
         environment::complete(&mut process, rootfs.as_deref())?;
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
         let uid = process.user().uid();
+        let directory = process.cwd().clone();
         if let Some(rootfs) = &rootfs {
-            make_working_directory(&spec, rootfs, process.cwd());
+            make_working_directory(&spec, rootfs, &directory);
         }
         spec.set_process(Some(process));
         let config = serde_json::to_vec(&spec).map_err(unwritable)?;
@@ -163,7 +165,7 @@ impl Runtime for Libcontainer {
             seccomp,
             uid,
         };
-        let started = self.run(&request, &cgroup, fds, size).await;
+        let started = self.run(&request, &cgroup, fds, &directory, size).await;
         if started.is_err()
             && let Err(error) = self.forget(&request.state, &request.id)
         {
@@ -184,6 +186,7 @@ impl Runtime for Libcontainer {
         } = request;
         let size = stdio.size();
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
+        let directory = process.cwd().clone();
         let request = Request {
             id,
             state,
@@ -194,7 +197,7 @@ impl Runtime for Libcontainer {
             stdio: kind,
             seccomp,
         };
-        self.run(&request, &cgroup, fds, size).await
+        self.run(&request, &cgroup, fds, &directory, size).await
     }
 
     fn forget(&self, state: &Path, id: &str) -> Result<(), Error> {

@@ -113,11 +113,12 @@ struct Heard {
 }
 
 /// Runs a helper with these descriptors (the first of them is the request) and waits until the process that it starts
-/// has executed its program, or until all involved have given up.
+/// has executed its program, or until all involved have given up. `directory` is the process's, for the error.
 pub(super) async fn run(
     program: &Program,
     reaper: &Rc<Reaper>,
     cgroup: &CgroupEntry,
+    directory: &Path,
     fds: Vec<OwnedFd>,
 ) -> Result<Started, Error> {
     // Children of unknown numbers come into being from here on.
@@ -152,7 +153,7 @@ pub(super) async fn run(
     reaper
         .reap()
         .map_err(Error::system("reap what the helper left"))?;
-    heard.conclude(exit)
+    heard.conclude(exit, directory)
 }
 
 async fn listen(socket: OwnedFd, reaper: &Rc<Reaper>) -> Result<Heard, Error> {
@@ -206,19 +207,16 @@ impl Heard {
                 program,
                 source: std::io::Error::from_raw_os_error(errno),
             }),
-            Answer::WorkingDirectory { path, detail } => {
-                self.failures.push(Error::WorkingDirectory { path, detail });
-            }
             Answer::Failed { detail } => self.failures.push(Error::Create { detail }),
             Answer::Trace { message } => self.traces.push(message),
         }
         Ok(())
     }
 
-    fn conclude(mut self, exit: Exit) -> Result<Started, Error> {
+    fn conclude(mut self, exit: Exit, directory: &Path) -> Result<Started, Error> {
         if !self.failures.is_empty() {
             let first = self.failures.remove(0);
-            return Err(self.explain(first));
+            return Err(self.explain(first, directory));
         }
         match self.started {
             Some((process, kept)) => Ok(Started {
@@ -236,16 +234,22 @@ impl Heard {
     }
 
     /// Adds what libcontainer said on the way to its own flat words.
-    fn explain(&mut self, error: Error) -> Error {
-        match error {
-            Error::Create { mut detail } => {
-                // The first is the innermost; later ones repeat it from further out.
-                if let Some(first) = self.traces.first() {
-                    detail = format!("{first} ({detail})");
-                }
-                Error::Create { detail }
-            }
-            other => other,
+    fn explain(&self, error: Error, directory: &Path) -> Error {
+        // The first is the innermost; later ones repeat it from further out.
+        match (error, self.traces.first()) {
+            (Error::Create { detail }, Some(first)) => match first.strip_prefix(CHDIR) {
+                Some(errno) => Error::WorkingDirectory {
+                    path: directory.to_owned(),
+                    detail: errno.to_owned(),
+                },
+                None => Error::Create {
+                    detail: format!("{first} ({detail})"),
+                },
+            },
+            (other, _) => other,
         }
     }
 }
+
+/// What libcontainer says before the error's name when it cannot enter the working directory.
+const CHDIR: &str = "failed to chdir e=";

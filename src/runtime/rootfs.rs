@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::sys::cgroup::Hierarchies;
+use crate::sys::cgroup::{self, Hierarchies};
 use crate::sys::mount::{self, Overlay};
 use crate::sys::{self, namespace};
 
@@ -21,8 +21,11 @@ pub fn enter_private_mounts() -> Result<Hierarchies, Error> {
     let hierarchies = Hierarchies::open()?;
     namespace::unshare_mounts().map_err(Error::system("make a mount namespace"))?;
     mount::make_slave()?;
-    // Taken away, not only covered: libcontainer looks in mountinfo.
-    mount::detach(Path::new(CGROUPS))?;
+    // Taken out of the namespace, not only covered: libcontainer looks at the list of mounts. The descriptors of the
+    // hierarchies stay usable.
+    for point in cgroup::mount_points()? {
+        mount::detach(&point)?;
+    }
     mount::tmpfs(Path::new(CGROUPS), "size=64k,mode=555")?;
     Ok(hierarchies)
 }

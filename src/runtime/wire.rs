@@ -69,8 +69,6 @@ pub(super) enum Answer {
     CommandNotFound { program: String },
     /// The same.
     NotExecutable { program: String, errno: i32 },
-    /// The working directory is not there or not to be entered.
-    WorkingDirectory { path: PathBuf, detail: String },
     /// libcontainer failed.
     Failed { detail: String },
     /// What libcontainer says about a failure before it fails.

@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process,
-    RootBuilder, Spec, SpecBuilder,
+    RootBuilder, SpecBuilder,
 };
+
+pub use oci_spec::runtime::Spec;
 
 pub use mounts::BindMount;
 pub use process::{HostFacts, ResolvedUser, exec_process};

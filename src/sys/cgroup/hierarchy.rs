@@ -52,6 +52,13 @@ pub(super) fn find() -> io::Result<Vec<Hierarchy>> {
     Ok(found)
 }
 
+/// Where cgroups are mounted, also those that are of no use.
+pub(super) fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let points = mounts.lines().filter_map(parse_mount);
+    Ok(points.map(|mount| mount.point).collect())
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MountLine {
     pub(super) point: PathBuf,

@@ -139,6 +139,14 @@ impl Hierarchies {
     }
 }
 
+/// Where cgroups are mounted, in this thread's mount namespace.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn mount_points() -> Result<Vec<std::path::PathBuf>> {
+    hierarchy::mount_points().map_err(|source| Error::Hierarchies { source })
+}
+
 fn is_plain(path: &str) -> bool {
     path.split('/').all(|name| !matches!(name, "" | "." | ".."))
 }

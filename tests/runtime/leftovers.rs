@@ -1,0 +1,157 @@
+//! Nothing is left of what has ended.
+
+use std::time::Instant;
+
+use kplay::sys::pidfd::Exit;
+use serde_json::json;
+
+use crate::fixture::{Pod, isolated, pipes, process, spec};
+
+struct Counts {
+    children: usize,
+    fds: usize,
+    mounts: usize,
+    cgroups: usize,
+}
+
+fn counts(pod: &Pod) -> Counts {
+    pod.reaper.reap().unwrap();
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    Counts {
+        children: children.split_ascii_whitespace().count(),
+        fds: std::fs::read_dir("/proc/self/fd").unwrap().count(),
+        mounts: mounts.lines().count(),
+        cgroups: usize::from(pod.hierarchies.find(&format!("{}/c", pod.cgroup)).is_some()),
+    }
+}
+
+#[test]
+fn twenty_starts() {
+    isolated("leftovers::twenty_starts", async |pod| {
+        // The first start compiles the seccomp program and keeps it.
+        pod.run("c", spec(process(&["true"]))).await;
+        let before = counts(pod);
+        for _ in 0..20 {
+            let (.., exit) = pod.run("c", spec(process(&["true"]))).await;
+            assert_eq!(exit, Exit::Code(0));
+        }
+        for _ in 0..3 {
+            let (stdio, _streams) = pipes();
+            pod.start("c", spec(process(&["nothing"])), stdio)
+                .await
+                .unwrap_err();
+            pod.end("c");
+            let mut broken = spec(process(&["true"]));
+            broken["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"destination": "/x", "type": "nonsense"}));
+            let (stdio, _streams) = pipes();
+            pod.start("c", broken, stdio).await.unwrap_err();
+            pod.end("c");
+        }
+        crate::fixture::eventually("the last helpers go", || {
+            counts(pod).children == before.children
+        });
+        let after = counts(pod);
+        assert_eq!(
+            (after.fds, after.mounts, after.cgroups),
+            (before.fds, before.mounts, before.cgroups)
+        );
+    });
+}
+
+#[test]
+fn many_execs() {
+    isolated("leftovers::many_execs", async |pod| {
+        let (stdio, _streams) = pipes();
+        let _main = pod
+            .start("c", spec(process(&["sleep", "1000"])), stdio)
+            .await
+            .unwrap();
+        pod.run_exec("c", process(&["true"])).await;
+        let before = counts(pod);
+        for _ in 0..20 {
+            pod.run_exec("c", process(&["true"])).await;
+        }
+        crate::fixture::eventually("the last helpers go", || {
+            counts(pod).children == before.children
+        });
+        assert_eq!(counts(pod).fds, before.fds);
+        let cgroup = pod.hierarchies.find(&pod.cgroup).unwrap();
+        assert_eq!(cgroup.pids().unwrap().len(), 1);
+    });
+}
+
+/// A request that is given up takes its helper with it.
+#[test]
+fn a_dropped_request() {
+    isolated("leftovers::a_dropped_request", async |pod| {
+        // Compiles the seccomp program and keeps it.
+        pod.run("c", spec(process(&["true"]))).await;
+        let before = counts(pod);
+        for wait in [0, 1, 2, 4, 8] {
+            let (stdio, streams) = pipes();
+            let start = pod.start("c", spec(process(&["sleep", "1000"])), stdio);
+            tokio::time::timeout(std::time::Duration::from_millis(wait), start)
+                .await
+                .ok();
+            pod.end("c");
+            drop(streams);
+        }
+        crate::fixture::eventually("everything goes", || {
+            counts(pod).children == before.children
+        });
+        assert_eq!(counts(pod).fds, before.fds);
+    });
+}
+
+/// Not a test of anything: how long a start and an exec take here.
+#[test]
+#[ignore = "a measurement"]
+fn latency() {
+    isolated("leftovers::latency", async |pod| {
+        let (stdio, _streams) = pipes();
+        let _main = pod
+            .start("main", spec(process(&["sleep", "1000"])), stdio)
+            .await
+            .unwrap();
+        let mut starts = Vec::new();
+        let mut execs = Vec::new();
+        for _ in 0..40 {
+            let cgroup = pod.container_cgroup("c", &kplay::sys::cgroup::Limits::default());
+            let (stdio, _streams) = pipes();
+            let request = kplay::runtime::StartRequest {
+                id: "c".to_owned(),
+                bundle: pod.bundle("c"),
+                state: pod.state(),
+                spec: serde_json::from_value(spec(process(&["true"]))).unwrap(),
+                seccomp: kplay::runtime::SeccompProfile::RuntimeDefault,
+                cgroup: cgroup.entry().unwrap(),
+                stdio,
+            };
+            let begin = Instant::now();
+            let started = kplay::runtime::Runtime::start(&pod.runtime, request)
+                .await
+                .unwrap();
+            starts.push(begin.elapsed().as_secs_f64() * 1e3);
+            crate::fixture::wait(&started.process);
+            drop(started);
+            pod.end("c");
+            let (stdio, _streams) = pipes();
+            let begin = Instant::now();
+            let started = pod.exec("main", process(&["true"]), stdio).await.unwrap();
+            execs.push(begin.elapsed().as_secs_f64() * 1e3);
+            crate::fixture::wait(&started.process);
+        }
+        for (name, mut times) in [("start", starts), ("exec", execs)] {
+            times.sort_by(f64::total_cmp);
+            eprintln!(
+                "{name}: median {:.1} ms, min {:.1} ms",
+                times[times.len() / 2],
+                times[0]
+            );
+        }
+    });
+}
