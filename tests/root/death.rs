@@ -122,6 +122,7 @@ fn a_container_that_is_killed() {
         return;
     };
     kplay.apply(&pod("web")).succeeds();
+    let cgroup = kplay.cgroup("pids", "web", "main").join("cgroup.procs");
     kill(kplay.pids("web", "main")[0]);
     let after = kplay.until("web", "main has ended", |status| {
         status["containerStatuses"][0]["state"]["terminated"].is_object()
@@ -134,7 +135,6 @@ fn a_container_that_is_killed() {
         "the other one still runs"
     );
     // Its other process went with it.
-    let cgroup = kplay.cgroup("pids", "web", "main").join("cgroup.procs");
     wait::until("main's cgroup is empty", || {
         fs::read_to_string(&cgroup).unwrap_or_default().is_empty()
     });
