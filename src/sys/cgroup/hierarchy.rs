@@ -167,9 +167,12 @@ impl Hierarchy {
             }
             done.push_str(name);
             match rustix::fs::mkdirat(&self.root, &done, Mode::from_raw_mode(0o755)) {
-                Ok(()) if self.v2 => self.enable(&parent)?,
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
+            }
+            if self.v2 {
+                // Also where the directory was there: whoever made it may not have come to this yet.
+                self.enable(&parent)?;
             }
         }
         Ok(())
