@@ -181,6 +181,10 @@ impl Hierarchy {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
             }
+            if self.v2 {
+                // Also where the directory was there: whoever made it may not have come to this yet.
+                self.enable(&parent)?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,62 @@
+#!/bin/bash
+# The first process under user-mode Linux (boot.sh): makes a machine of the root that it finds, runs $job/command,
+# leaves its exit code in $job/status, and powers off.
+#
+# It is run twice: first with the machine's read-only `/` as the root, then in the overlay over it.
+set -euo pipefail
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
+exec </dev/null
+
+overlay_root() {
+    local module
+    for module in fs/overlayfs/overlay lib/crc-ccitt net/ipv6/ipv6; do
+        busybox insmod "$modules/$module.ko"
+    done
+    mount -t tmpfs -o mode=755 tmpfs /mnt
+    mkdir /mnt/upper /mnt/work /mnt/root
+    mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
+    cd /mnt/root
+    pivot_root . mnt
+    exec chroot . "$0" in_overlay
+}
+
+# What an init system mounts, and tmpfs where kplay keeps containers: overlays cannot be stacked on one another.
+mount_all() {
+    mount -t proc -o nosuid,nodev,noexec proc /proc
+    umount -l /mnt
+    mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+    mount -t devtmpfs -o nosuid,mode=755 devtmpfs /dev
+    mkdir -p /dev/pts /dev/shm
+    mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+    mount -t tmpfs -o nosuid,nodev tmpfs /dev/shm
+    mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs /run
+    ln -sfn /proc/self/fd /dev/fd
+    mkdir -p /var/lib/kplay
+    mount -t tmpfs -o mode=755 tmpfs /var/lib/kplay
+    # As systemd mounts it, and the controllers that it hands down.
+    mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
+    echo '+cpu +io +memory +pids' >/sys/fs/cgroup/cgroup.subtree_control
+}
+
+# Runs the job where a login session would: not in the root cgroup, where other rules hold.
+run_job() {
+    mkdir -p /run/job /sys/fs/cgroup/user.slice/session.scope
+    mount -t hostfs -o "$job" job /run/job
+    ip link set lo up
+    hostname uml
+    stty -F /dev/tty1 -opost -echo
+    local status=0
+    (
+        echo 0 >/sys/fs/cgroup/user.slice/session.scope/cgroup.procs
+        exec bash /run/job/command
+    ) >/dev/tty1 2>&1 || status=$?
+    sync
+    echo "$status" >/run/job/status
+}
+
+if [ "${1:-}" = in_overlay ]; then
+    # Whatever fails here, the kernel must end: without its first process it would only panic.
+    (mount_all && run_job) || true
+    exec busybox poweroff -f
+fi
+overlay_root
