@@ -7,7 +7,7 @@ use super::Manager;
 use super::error::Error;
 use super::report::{Event, Report};
 use crate::model::names::PodKey;
-use crate::model::status::{ConditionStatus, Phase, PodStatus};
+use crate::model::status::{ConditionStatus, ContainerState, Phase, PodStatus};
 use crate::state::pod_dir::PodDir;
 use crate::state::view::{self, PodView};
 use crate::state::watch::{Changes, Wake};
@@ -15,6 +15,8 @@ use crate::state::watch::{Changes, Wake};
 /// What a pod is waited for to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
+    /// Every main container has been started, or a container waits for more than its turn.
+    Started,
     /// Ready; for a pod that ends, that it has succeeded is enough.
     Ready,
     /// Ended with success; for a pod that runs for ever (`restartPolicy: Always`), ready.
@@ -42,7 +44,7 @@ impl Condition {
         let Some(view) = view else {
             return match self {
                 Self::Deleted => Verdict::Reached,
-                Self::Ready | Self::Complete => Verdict::Never {
+                Self::Started | Self::Ready | Self::Complete => Verdict::Never {
                     reason: "NotFound".into(),
                     message: "it was deleted".into(),
                 },
@@ -52,6 +54,8 @@ impl Condition {
             == Some(&serde_json::Value::from("Always"));
         match (self, view.status.phase) {
             (Self::Deleted, _) => Verdict::NotYet,
+            (Self::Started, Phase::Pending) if !has_trouble(&view.status) => Verdict::NotYet,
+            (Self::Started, _) => Verdict::Reached,
             (Self::Ready | Self::Complete, Phase::Failed) => Verdict::Never {
                 reason: view
                     .status
@@ -74,11 +78,28 @@ impl Condition {
 
     fn what(self) -> &'static str {
         match self {
+            Self::Started => "the start",
             Self::Ready => "readiness",
             Self::Complete => "the end",
             Self::Deleted => "the deletion",
         }
     }
+}
+
+/// Whether a container waits for something else than its turn: a pod that another command started may stay so.
+fn has_trouble(status: &PodStatus) -> bool {
+    let containers = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses);
+    containers
+        .into_iter()
+        .any(|container| match &container.state {
+            ContainerState::Waiting(waiting) => {
+                !matches!(&*waiting.reason, "ContainerCreating" | "PodInitializing")
+            }
+            ContainerState::Running(_) | ContainerState::Terminated(_) => false,
+        })
 }
 
 /// Whether a pod's `Ready` condition is true.
@@ -90,7 +111,6 @@ pub fn is_ready(status: &PodStatus) -> bool {
 
 /// The pod's own message, or how its containers ended.
 fn failure_message(status: &PodStatus) -> String {
-    use crate::model::status::ContainerState;
     if let Some(message) = &status.message {
         return message.clone();
     }

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod inet;
 pub mod inotify;
 pub mod lockfile;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod netns;

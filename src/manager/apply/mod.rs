@@ -28,6 +28,7 @@ use crate::state::lock::{Locks, Subject};
 use crate::state::object;
 use crate::state::record::SourceSet;
 use crate::state::view;
+use crate::sys::capability::{self, Set};
 
 /// What is to be.
 #[derive(Debug)]
@@ -116,6 +117,9 @@ pub fn apply(
     report: Report<'_>,
 ) -> Result<Applied, Error> {
     let options = &input.options;
+    if options.mode == Mode::Real && !input.plans.is_empty() && !may_make_namespaces() {
+        return Err(Error::NotRoot);
+    }
     let images = match options.mode {
         Mode::DryRun => images::present(&input.plans, source),
         Mode::Real => images::resolve(
@@ -161,6 +165,12 @@ pub fn apply(
     Ok(applied)
 }
 
+/// Asked before anything is pulled or stopped: every later step would fail with words that say less.
+fn may_make_namespaces() -> bool {
+    let needed = Set::named("CAP_SYS_ADMIN");
+    needed.is_some_and(|needed| capability::effective().is_ok_and(|set| set.contains(needed)))
+}
+
 fn subjects(input: &ApplyInput) -> impl Iterator<Item = Subject> {
     let pods = input.plans.iter().map(|plan| Subject::Pod(plan.key()));
     let objects = input
@@ -196,7 +206,7 @@ fn roll_back(
     }
 }
 
-/// Waits for readiness or the end, of unchanged pods too. A signal undoes what this command did; a failure or the
+/// Waits for the start, readiness or the end, of unchanged pods too: another command may still be starting them. A signal undoes what this command did; a failure or the
 /// deadline leaves the pods to be looked at.
 fn wait_for(
     manager: &Manager,
@@ -206,7 +216,7 @@ fn wait_for(
     report: Report<'_>,
 ) -> Result<(), Error> {
     let condition = match input.options.wait {
-        WaitFor::Started => return Ok(()),
+        WaitFor::Started => Condition::Started,
         WaitFor::Ready => Condition::Ready,
         WaitFor::Complete => Condition::Complete,
     };
