@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 
 use super::context::{Context, Message};
+use super::describe::Places;
 use super::error::{StartFailure, chain};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
@@ -23,6 +24,7 @@ use crate::sys::pidfd::{self, PidFd};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
 use crate::sys::{fd, fs, identity};
+use crate::volume;
 
 /// How long a container's output may stay open after its processes have been killed: only a process that left its
 /// cgroup can hold it.
@@ -150,6 +152,14 @@ impl<R: Runtime + 'static> Run<R> {
         self.context.paths().rootfs(&self.name)
     }
 
+    fn places(&self) -> Places {
+        Places {
+            rootfs: self.rootfs(),
+            dir: self.dir(),
+            sub_paths: self.context.paths().sub_paths(&self.name),
+        }
+    }
+
     async fn start(&self) -> Result<(), StartFailure> {
         let (context, plan) = (&self.context, self.plan());
         let image = context.image(plan);
@@ -159,8 +169,8 @@ impl<R: Runtime + 'static> Run<R> {
             plan.image
         );
         self.report("Pulled", present);
-        let rootfs = self.mount(&image.layers)?;
-        let described = describe::container(context, plan, image, &rootfs, &self.dir())?;
+        self.mount(&image.layers)?;
+        let spec = describe::container(context, plan, image, &self.places())?;
         let cgroup = self.make_cgroup()?;
         self.report("Created", format!("Created container {}", plan.name));
         let (stdio, mut ends) = self.stdio()?;
@@ -168,14 +178,13 @@ impl<R: Runtime + 'static> Run<R> {
             id: self.id.clone(),
             bundle: context.paths().bundle(&self.id),
             state: context.paths().oci_state(),
-            spec: described.spec.clone(),
+            spec: spec.clone(),
             seccomp: seccomp(plan),
             cgroup: cgroup.entry()?,
             stdio,
         };
         let started = context.runtime.start(request).await;
         let started = started.inspect_err(|_| remove_cgroup(&cgroup))?;
-        drop(described.held);
         if let Some(terminal) = started.terminal {
             ends.outputs.push((Stream::Stdout, terminal));
         }
@@ -187,7 +196,7 @@ impl<R: Runtime + 'static> Run<R> {
             cgroup: Rc::clone(&cgroup),
             stop_signal: stop_signal(image.config.stop_signal.as_deref()),
             seccomp: seccomp(plan),
-            spec: described.spec,
+            spec,
             _stdin: ends.stdin,
         };
         context.live.borrow_mut().insert(self.index, live);
@@ -209,14 +218,13 @@ impl<R: Runtime + 'static> Run<R> {
         Ok(())
     }
 
-    fn mount(&self, layers: &[PathBuf]) -> Result<PathBuf, StartFailure> {
+    fn mount(&self, layers: &[PathBuf]) -> Result<(), StartFailure> {
         let (dir, rootfs) = (self.dir(), self.rootfs());
         let (upper, work) = (dir.join("upper"), dir.join("work"));
         for folder in [&upper, &work, &rootfs] {
             fs::create_dir_all(folder, 0o755)?;
         }
-        rootfs::mount(layers, &upper, &work, &rootfs)?;
-        Ok(rootfs)
+        Ok(rootfs::mount(layers, &upper, &work, &rootfs)?)
     }
 
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
@@ -275,6 +283,7 @@ impl<R: Runtime + 'static> Run<R> {
     fn clean_up(&self) {
         let paths = self.context.paths();
         self.tried(self.context.runtime.forget(&paths.oci_state(), &self.id));
+        self.tried(volume::unmount_sub_paths(&paths.sub_paths(&self.name)));
         self.tried(rootfs::unmount(&self.rootfs()));
         self.tried(fs::remove_dir_all(&self.rootfs()));
         self.tried(fs::remove_dir_all(&self.dir()));

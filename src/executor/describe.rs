@@ -1,6 +1,5 @@
 //! From a container's plan to what the runtime is told: user, environment, command, mounts.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::container::termination_log;
@@ -20,21 +19,25 @@ use crate::sys::fs;
 use crate::sys::namespace::Namespace;
 use crate::volume::{self, Missing};
 
-/// A specification, and what has to stay open until the container has been made.
-pub(super) struct Described {
-    pub(super) spec: Spec,
-    pub(super) held: Vec<OwnedFd>,
+/// Where one run of a container is on the host.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// Its mounted root file system.
+    pub(super) rootfs: PathBuf,
+    /// Its files.
+    pub(super) dir: PathBuf,
+    /// The mount points of its parts of volumes.
+    pub(super) sub_paths: PathBuf,
 }
 
-/// Describes a container whose root file system is mounted.
+/// Describes a container, and mounts the parts of volumes that it gets.
 pub(super) fn container<R>(
     context: &Context<R>,
     plan: &ContainerPlan,
     image: &Image,
-    rootfs: &Path,
-    dir: &Path,
-) -> Result<Described, StartFailure> {
-    let user = resolve_user(plan, &image.config, rootfs)?;
+    places: &Places,
+) -> Result<Spec, StartFailure> {
+    let user = resolve_user(plan, &image.config, &places.rootfs)?;
     let pod = &context.launch.plan;
     let declared =
         environment::declared(&plan.env, &|value| downward::variable(context, plan, value));
@@ -44,8 +47,7 @@ pub(super) fn container<R>(
             "no command specified: neither the image nor the manifest names one".into(),
         ));
     }
-    let mut held = Vec::new();
-    let mounts = mounts(context, plan, dir, &mut held)?;
+    let mounts = mounts(context, plan, places)?;
     let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
     additional_gids.extend(pod.security.fs_group);
     additional_gids.extend(&user.groups);
@@ -58,7 +60,7 @@ pub(super) fn container<R>(
         .as_deref()
         .filter(|dir| !dir.is_empty())
         .unwrap_or(&image.config.working_dir);
-    let spec = spec::container(&ContainerInput {
+    Ok(spec::container(&ContainerInput {
         plan,
         args,
         env: environment::complete(&image.config.env, &pod.hostname, &user.home, &declared),
@@ -68,15 +70,14 @@ pub(super) fn container<R>(
             gid: user.gid,
             additional_gids,
         },
-        rootfs,
+        rootfs: &places.rootfs,
         namespaces: namespaces(context),
         mounts,
         shared_memory: &shared_memory(context),
         oom_score_adj: resources::oom_score_adj(pod, plan, context.facts.memory),
         cgroup2: context.hierarchies.version() == Version::V2,
         host: &context.facts.host,
-    })?;
-    Ok(Described { spec, held })
+    })?)
 }
 
 /// The user of the manifest or the image, and the kubelet's three objections to root.
@@ -151,14 +152,14 @@ fn namespaces<R>(context: &Context<R>) -> Namespaces {
 fn mounts<R>(
     context: &Context<R>,
     plan: &ContainerPlan,
-    dir: &Path,
-    held: &mut Vec<OwnedFd>,
+    places: &Places,
 ) -> Result<Vec<BindMount>, StartFailure> {
     let mut mounts = Vec::new();
-    for mount in &plan.mounts {
-        mounts.push(volume_mount(context, mount, held)?);
+    for (number, mount) in plan.mounts.iter().enumerate() {
+        let own_place = places.sub_paths.join(number.to_string());
+        mounts.push(volume_mount(context, mount, own_place)?);
     }
-    let log = termination_log(dir);
+    let log = termination_log(&places.dir);
     fs::replace_in_memory(&log, 0o666, b"")?;
     fs::set_mode(&log, 0o666)?;
     let etc = context.paths().etc();
@@ -184,7 +185,7 @@ fn mounts<R>(
 fn volume_mount<R>(
     context: &Context<R>,
     mount: &VolumeMount,
-    held: &mut Vec<OwnedFd>,
+    own_place: PathBuf,
 ) -> Result<BindMount, StartFailure> {
     let missing = || StartFailure::Config(format!("volume \"{}\" is missing", mount.volume));
     let volumes = context.volumes.borrow();
@@ -206,15 +207,13 @@ fn volume_mount<R>(
             } else {
                 Missing::Create
             };
-            let opened = volume::sub_path(root, sub_path, missing);
-            let fd = opened.map_err(|source| StartFailure::SubPath {
-                volume: mount.volume.to_string(),
-                source,
+            volume::mount_sub_path(root, sub_path, missing, &own_place).map_err(|source| {
+                StartFailure::SubPath {
+                    volume: mount.volume.to_string(),
+                    source,
+                }
             })?;
-            // Another process does the mount: it finds the descriptor here.
-            let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
-            held.push(fd);
-            path.into()
+            own_place
         }
     };
     Ok(BindMount {

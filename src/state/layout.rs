@@ -206,6 +206,12 @@ impl PodPaths {
         self.mounts().join("rootfs").join(run)
     }
 
+    /// Where the parts of volumes (`subPath`) are mounted for one run of a container.
+    #[must_use]
+    pub fn sub_paths(&self, run: &str) -> PathBuf {
+        self.mounts().join("sub-paths").join(run)
+    }
+
     /// The container runtime's state.
     #[must_use]
     pub fn oci_state(&self) -> PathBuf {

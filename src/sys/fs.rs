@@ -185,6 +185,14 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
     absent_is_fine(std::fs::remove_dir_all(path)).map_err(|e| Error::new("remove", path, e))
 }
 
+/// Removes an empty folder; fine if there is none.
+///
+/// # Errors
+/// Something is in it, or it cannot be removed.
+pub fn remove_empty_dir(path: &Path) -> Result<()> {
+    absent_is_fine(std::fs::remove_dir(path)).map_err(|e| Error::new("remove", path, e))
+}
+
 /// Sets a file's permission bits, whatever the umask.
 ///
 /// # Errors

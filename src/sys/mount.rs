@@ -1,11 +1,13 @@
 //! Mounts, as this thread's mount namespace sees them.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 
 use super::fs::{Error, Result};
 
@@ -52,6 +54,54 @@ pub fn bind(source: &Path, target: &Path, access: Access) -> Result<()> {
             rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, "")
                 .map_err(|e| Error::new("make read-only", target, e))
         }
+    }
+}
+
+/// Mounts the file or folder that a descriptor holds, with what is mounted below it, on `target`, which is made: nobody
+/// can put something else in its place, as with a path. `target`'s parent must be there, and nobody else's.
+///
+/// # Errors
+/// The caller may not, or there is something of the name of `target`.
+pub fn bind_held(held: impl AsFd, target: &Path) -> Result<()> {
+    make_mount_point(held.as_fd(), target)
+        .map_err(|e| Error::new("make the mount point", target, e))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(held, "", flags)
+        .and_then(|tree| {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(tree, "", CWD, target, flags)
+        })
+        .map_err(|e| Error::new("mount over", target, e))
+}
+
+/// A folder for a folder, an empty file for anything else.
+fn make_mount_point(held: impl AsFd, target: &Path) -> rustix::io::Result<()> {
+    let stat = rustix::fs::fstat(held)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        rustix::fs::mkdir(target, Mode::RWXU)
+    } else {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::open(target, flags, Mode::RUSR | Mode::WUSR).map(drop)
+    }
+}
+
+/// Undoes [`bind_held`]: takes the mount away and removes the empty file or folder below it, but never anything that
+/// is mounted. Fine if there is none.
+///
+/// # Errors
+/// The caller may not, or the mount point is not empty: it is still mounted on.
+pub fn unbind_held(target: &Path) -> Result<()> {
+    detach(target)?;
+    let removed = match rustix::fs::unlinkat(CWD, target, AtFlags::REMOVEDIR) {
+        Err(rustix::io::Errno::NOTDIR) => rustix::fs::unlinkat(CWD, target, AtFlags::empty()),
+        other => other,
+    };
+    match removed {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(e) => Err(Error::new("remove the mount point", target, e)),
     }
 }
 
@@ -143,5 +193,25 @@ pub fn detach(target: &Path) -> Result<()> {
     match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),
         Err(e) => Err(Error::new("unmount", target, e)),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Mounts that only one test sees.
+
+    /// Runs `test` in a thread with a mount namespace of its own; says so and does nothing where that is not allowed.
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    pub(crate) fn in_private_mounts(test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| match crate::sys::namespace::unshare_mounts() {
+                Ok(()) => {
+                    super::make_slave().unwrap();
+                    test();
+                }
+                Err(error) => eprintln!("skipped: {error}"),
+            });
+            thread.join().unwrap();
+        });
     }
 }

@@ -53,8 +53,12 @@ fn make_missing(
     }
     let parent = open_at(anchor, parent)?;
     match rustix::fs::mkdirat(&parent, name, mode) {
-        // The umask took bits away.
-        Ok(()) => rustix::fs::chmodat(&parent, name, mode, rustix::fs::AtFlags::empty()),
+        // The umask took bits away. By descriptor: a link may be there by now.
+        Ok(()) => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
+            rustix::fs::fchmod(made, mode)
+        }
         Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(e),
     }
@@ -71,19 +75,22 @@ fn open_root(root: &Path) -> Result<OwnedFd> {
 }
 
 fn open_at(anchor: &OwnedFd, relative: &Path) -> rustix::io::Result<OwnedFd> {
-    loop {
-        let opened = rustix::fs::openat2(
+    // The kernel asks to try again when somebody renames at the same time, which a container can do for ever.
+    const ATTEMPTS: u32 = 1000;
+    let mut opened = Err(Errno::AGAIN);
+    for _ in 0..ATTEMPTS {
+        opened = rustix::fs::openat2(
             anchor,
             relative,
             OFlags::PATH | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
         );
-        // The kernel asks to try again when somebody renames below the folder at the same time.
         if !matches!(opened, Err(Errno::AGAIN | Errno::INTR)) {
-            return opened;
+            break;
         }
     }
+    opened
 }
 
 fn failed(root: &Path, relative: &Path, errno: Errno) -> Error {

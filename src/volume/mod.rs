@@ -105,16 +105,49 @@ pub enum Missing {
     Refuse,
 }
 
-/// Opens a subPath of a volume. The descriptor stays what it is whatever happens to the path: it is to be bound as
-/// `/proc/self/fd/N` by the process that holds it.
+/// Mounts a subPath of a volume on `target`, which is made: a container gets `target`, never the path in the volume.
+///
+/// A container that can write to the volume can change it at any time, also between the look at a path and its mount.
+/// So what is found is held by a descriptor, and that is mounted, on a place that no container sees. libcontainer looks
+/// its source up again: `/proc/PID/fd/N` would become a path in the volume, and somebody else's by the time it is
+/// opened.
+///
+/// To be made anew for each run of a container, and undone by [`unmount_sub_paths`] after it.
 ///
 /// # Errors
-/// It is missing and may not be made, or leads out of the volume.
-pub fn sub_path(root: &Path, sub_path: &Path, missing: Missing) -> Result<OwnedFd, Error> {
+/// It is missing and may not be made, leads out of the volume, or cannot be mounted.
+pub fn mount_sub_path(
+    root: &Path,
+    sub_path: &Path,
+    missing: Missing,
+    target: &Path,
+) -> Result<(), Error> {
+    let found = find_sub_path(root, sub_path, missing)?;
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent, 0o700)?;
+    }
+    Ok(mount::bind_held(found, target)?)
+}
+
+fn find_sub_path(root: &Path, sub_path: &Path, missing: Missing) -> Result<OwnedFd, Error> {
     Ok(match missing {
         Missing::Create => sys::within::open_or_create_dir(root, sub_path)?,
         Missing::Refuse => sys::within::open(root, sub_path)?,
     })
+}
+
+/// Undoes every [`mount_sub_path`] whose target is right in `folder`, and removes the folder. What was mounted is never
+/// touched, not even if it cannot be unmounted. Fine if there is none.
+///
+/// # Errors
+/// One cannot be undone; the others are.
+pub fn unmount_sub_paths(folder: &Path) -> Result<(), Error> {
+    let mut result = Ok(());
+    for name in fs::list(folder)? {
+        result = result.and(mount::unbind_held(&folder.join(name)));
+    }
+    result?;
+    Ok(fs::remove_empty_dir(folder)?)
 }
 
 #[cfg(test)]

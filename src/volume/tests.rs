@@ -191,22 +191,118 @@ fn a_sub_path_does_not_leave_its_volume() {
     let dir = Dir::new("sub");
     let volume = dir.0.join("volume");
     std::fs::create_dir(&volume).unwrap();
-    std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o750)).unwrap();
-    std::fs::write(dir.0.join("secret"), "x").unwrap();
-    std::fs::create_dir(volume.join("real")).unwrap();
-    std::os::unix::fs::symlink("real", volume.join("inside")).unwrap();
-    std::os::unix::fs::symlink("../secret", volume.join("out")).unwrap();
-    std::os::unix::fs::symlink("/etc", volume.join("absolute")).unwrap();
-    let open = |path: &str, missing| super::sub_path(&volume, Path::new(path), missing);
-    assert!(open("inside", Missing::Refuse).is_ok());
-    assert!(open("out", Missing::Create).is_err());
-    assert!(open("absolute", Missing::Create).is_err());
-    assert!(open("absolute/passwd", Missing::Create).is_err());
-    assert!(open("absolute/new", Missing::Create).is_err());
-    assert!(open("new/deep", Missing::Refuse).is_err());
-    assert!(open("new/deep", Missing::Create).is_ok());
-    assert_eq!(mode(&volume.join("new/deep")), 0o750);
-    assert!(open("inside/below", Missing::Create).is_ok());
-    assert!(volume.join("real/below").is_dir());
-    assert!(!Path::new("/etc/new").exists());
+    std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o2770)).unwrap();
+    std::fs::create_dir(dir.0.join("outside")).unwrap();
+    std::fs::write(volume.join("file"), "x").unwrap();
+    std::fs::create_dir_all(volume.join("a/b")).unwrap();
+    let link = |name: &str, target: &str| {
+        std::os::unix::fs::symlink(target, volume.join(name)).unwrap();
+    };
+    link("inside", "a");
+    link("around", "a/../a/b");
+    link("parent", "../outside");
+    link("absolute", "/etc");
+    link("own", volume.to_str().unwrap());
+    link("broken", "nowhere");
+    link("loop", "loop");
+    let check = |path: &str, missing, expected: bool| {
+        let found = find_sub_path(&volume, Path::new(path), missing);
+        assert_eq!(found.is_ok(), expected, "{path:?} {missing:?}: {found:?}");
+    };
+    for missing in [Missing::Refuse, Missing::Create] {
+        for path in ["file", "a", "a//b/.", "inside", "inside/b", "around"] {
+            check(path, missing, true);
+        }
+        for path in [
+            "parent",
+            "parent/new",
+            "absolute",
+            "absolute/passwd",
+            "absolute/kplay-test",
+            "own/a",
+            "broken",
+            "loop",
+            "file/x",
+        ] {
+            check(path, missing, false);
+        }
+    }
+    check("..", Missing::Refuse, false);
+    check("new", Missing::Refuse, false);
+    check("inside/new/deep", Missing::Create, true);
+    // With the mode of the volume's root, all of them.
+    assert_eq!(mode(&volume.join("a/new")), 0o2770);
+    assert_eq!(mode(&volume.join("a/new/deep")), 0o2770);
+    assert_eq!(fs::list(&dir.0.join("outside")).unwrap().len(), 0);
+    assert!(!Path::new("/etc/kplay-test").exists());
+}
+
+/// A container exchanges a folder and a link to the outside while the folder is mounted: it never gets the outside.
+#[test]
+fn a_sub_path_is_mounted_from_inside_however_its_path_changes() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let dir = Dir::new("swap");
+    let volume = dir.0.join("volume");
+    for (folder, text) in [
+        ("volume/part/inner", "inside"),
+        ("outside/inner", "outside"),
+    ] {
+        std::fs::create_dir_all(dir.0.join(folder)).unwrap();
+        std::fs::write(dir.0.join(folder).join("marker"), text).unwrap();
+    }
+    std::os::unix::fs::symlink("../outside", volume.join("link")).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (part, link) = (volume.join("part"), volume.join("link"));
+            while !stop.load(Ordering::Relaxed) {
+                let (here, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+                rustix::fs::renameat_with(here, &part, here, &link, flags).unwrap();
+            }
+        });
+        let mounts = dir.0.join("mounts");
+        mount::testing::in_private_mounts(|| {
+            let mut found = 0;
+            for number in 0..300 {
+                let target = mounts.join(number.to_string());
+                let missing = Missing::Refuse;
+                if mount_sub_path(&volume, Path::new("part/inner"), missing, &target).is_ok() {
+                    assert_eq!(text(&target.join("marker")), "inside");
+                    found += 1;
+                }
+            }
+            assert!(found > 0);
+            unmount_sub_paths(&mounts).unwrap();
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert!(!mounts.exists());
+    });
+    // Nothing went with the mounts.
+    assert_eq!(text(&dir.0.join("outside/inner/marker")), "outside");
+}
+
+#[test]
+fn mounted_parts_are_undone_and_stay_what_they_are() {
+    let dir = Dir::new("parts");
+    let volume = dir.0.join("volume");
+    let mounts = dir.0.join("mounts");
+    std::fs::create_dir_all(volume.join("folder")).unwrap();
+    std::fs::write(volume.join("folder/file"), "x").unwrap();
+    mount::testing::in_private_mounts(|| {
+        let part = |path: &str, number: &str| {
+            let target = mounts.join(number);
+            mount_sub_path(&volume, Path::new(path), Missing::Refuse, &target).unwrap();
+            target
+        };
+        assert_eq!(text(&part("folder/file", "0")), "x");
+        assert_eq!(text(&part("folder", "1").join("file")), "x");
+        unmount_sub_paths(&mounts).unwrap();
+        unmount_sub_paths(&mounts).unwrap();
+        // What is still mounted on is not emptied.
+        std::fs::create_dir_all(mounts.join("0/kept")).unwrap();
+        unmount_sub_paths(&mounts).unwrap_err();
+        assert!(mounts.join("0/kept").exists());
+    });
+    assert_eq!(text(&volume.join("folder/file")), "x");
 }

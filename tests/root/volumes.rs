@@ -115,6 +115,52 @@ fn a_sub_path_does_not_leave_its_volume() {
     assert!(!log.stdout.contains("not for the pod"), "{log}");
 }
 
+/// Somebody who can write to the volume exchanges the part and a link to the outside all the time.
+#[test]
+fn a_sub_path_that_is_swapped_does_not_leave_its_volume() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.file("outside/marker", "outside");
+    kplay.file("volume/part/marker", "inside");
+    let volume = kplay.dir().join("volume");
+    let (part, link) = (volume.join("part"), volume.join("link"));
+    std::os::unix::fs::symlink(kplay.dir().join("outside"), &link).expect("a link");
+    let pod = script_pod(
+        "swapped",
+        &format!(
+            "volumes: [{{name: v, hostPath: {{path: {}}}}}],",
+            volume.display()
+        ),
+        "volumeMounts: [{name: v, mountPath: /v, subPath: part}],",
+        "cat /v/marker",
+    );
+    let done = AtomicBool::new(false);
+    let logs: Vec<String> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat_with(CWD, &part, CWD, &link, RenameFlags::EXCHANGE).expect("a swap");
+            }
+        });
+        // Finding the link is refused, so about half of the pods do not start.
+        let mut logs = Vec::new();
+        for _ in 0..16 {
+            if kplay.apply_with(&pod, ["--wait=complete"]).code == Some(0) {
+                logs.push(kplay.run(["logs", "swapped"]).stdout);
+                let deleted = kplay.run(["delete", "pod", "swapped"]);
+                assert_eq!(deleted.code, Some(0), "{deleted}");
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        logs
+    });
+    assert!(!logs.is_empty());
+    assert!(logs.iter().all(|log| log == "inside"), "{logs:?}");
+}
+
 #[test]
 fn config_maps_and_secrets_are_files_that_change_at_once() {
     let Some(kplay) = Kplay::with_busybox() else {
