@@ -4,7 +4,7 @@
 #   tests/uml/boot.sh [--timeout SECONDS] COMMAND [ARGUMENT...]
 #
 # Machines like CI's have cgroup v1; users have v2. The kernel is Debian's, unpacked (not installed) into the cache
-# folder, $UML_CACHE or target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of
+# folder, target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of
 # the machine and the build are there, and nothing that is written stays. It has one processor, no network beyond
 # loopback, and is 15 to 35 times slower at fork and execve than the machine.
 #
@@ -15,7 +15,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${UML_CACHE:-$here/../../target/uml}
+cache=${CARGO_TARGET_DIR:-$here/../../target}/uml
 memory=1G
 timeout=300
 
