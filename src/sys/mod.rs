@@ -9,6 +9,7 @@ pub mod beneath;
 pub mod capability;
 pub mod cgroup;
 mod clone;
+pub mod datagram;
 pub mod exe;
 pub mod fd;
 pub mod fs;
