@@ -38,10 +38,11 @@ use crate::state::record::SourceSet;
 use crate::state::testing::{Scratch, key, object_key};
 use crate::state::view::{self, PodView};
 use crate::sys::cgroup::{Hierarchies, Limits};
+use crate::sys::lockfile::PidLock;
 use crate::sys::poll::Interrupt;
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
 use crate::sys::socket::{Blocking, Listener};
-use crate::sys::{fs, lockfile};
+use crate::sys::{fd, fs, lockfile};
 
 /// A machine, with what it told so far.
 #[derive(Debug)]
@@ -311,7 +312,8 @@ fn fake_executor() {
         serde_json::from_slice(&fs::read(&run.join("launch.json")).unwrap()).unwrap();
     let behaviour = launch.plan.containers[0].args.clone().unwrap()[0].clone();
     let paths = PodPaths::at(launch.data_dir.clone(), run.into());
-    let dir = ExecutorDir::take(paths).unwrap();
+    let lock = PidLock::inherited(fd::inherited(4).unwrap());
+    let dir = ExecutorDir::new(paths, lock).unwrap();
     let listener = Listener::bind(&dir.paths().control_socket(), Blocking::Yes).unwrap();
     let failed = |class, reason: &str| {
         Progress::Failed(LaunchFailure {
