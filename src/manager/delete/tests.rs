@@ -132,7 +132,11 @@ fn a_dead_executor_leaves_nothing_after_the_next_command() {
 
     assert!(cgroup("b-0").is_some());
     for _ in 0..2 {
-        assert!(sweep(&machine.manager, &mut |_| {}).unwrap().is_empty());
+        assert!(
+            sweep(&machine.manager.layout, &mut |_| {})
+                .unwrap()
+                .is_empty()
+        );
         assert!(cgroup("b-0").is_none());
         assert!(machine.view("b-0").is_some());
     }
@@ -165,7 +169,7 @@ fn a_deletion_that_is_not_waited_for_is_finished_by_the_next_command() {
         })
     };
     let mut told = Vec::new();
-    sweep(&machine.manager, &mut |event| told.push(event)).unwrap();
+    sweep(&machine.manager.layout, &mut |event| told.push(event)).unwrap();
     assert_eq!(told, [Event::Deleted(object_key("Pod", "", "a-0"))]);
     waiter.join().unwrap().unwrap();
     assert!(!machine.dir("a-0").exists());
