@@ -328,13 +328,14 @@ fn fake_executor() {
         "die" => panic!("no space on the moon"),
         "start-error" => Some(failed(FailureClass::Start, "StartError")),
         "workload" => Some(failed(FailureClass::Workload, "Error")),
-        "silent" => None,
+        "silent" | "slow" => None,
         _ => Some(Progress::Started),
     };
     let (phase, ready) = match name {
         "workload" => (Phase::Failed, ConditionStatus::False),
         "complete" => (Phase::Succeeded, ConditionStatus::False),
         "unready" => (Phase::Running, ConditionStatus::False),
+        "slow" => (Phase::Pending, ConditionStatus::False),
         _ => (Phase::Running, ConditionStatus::True),
     };
     dir.write_status(&status(phase, ready)).unwrap();
@@ -351,14 +352,14 @@ fn fake_executor() {
         pipe.write_all(&line).unwrap();
     }
     if !matches!(name, "workload" | "complete") {
-        serve(&listener, name);
+        serve(&listener, name, &dir);
         dir.write_status(&status(Phase::Succeeded, ConditionStatus::False))
             .unwrap();
     }
 }
 
-/// Until it is asked to stop.
-fn serve(listener: &Listener, behaviour: &str) {
+/// Until it is asked to stop. A command starts what was slow.
+fn serve(listener: &Listener, behaviour: &str, dir: &ExecutorDir) {
     loop {
         let connection = listener.accept(Blocking::Yes).unwrap();
         let packet = connection.receive().unwrap().unwrap();
@@ -366,6 +367,8 @@ fn serve(listener: &Listener, behaviour: &str) {
             Request::Stop { .. } if behaviour == "hang" => {}
             Request::Stop { .. } => return,
             Request::Exec(exec) => {
+                dir.write_status(&status(Phase::Running, ConditionStatus::True))
+                    .unwrap();
                 let reply = |reply, fds: &[_]| {
                     let bytes = serde_json::to_vec(&reply).unwrap();
                     connection.send(&bytes, fds).unwrap();

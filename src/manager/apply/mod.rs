@@ -127,7 +127,7 @@ pub fn apply(
             report,
         )?,
     };
-    for error in sweep::sweep(manager, report)? {
+    for error in sweep::sweep(&manager.layout, report)? {
         // Not this command's pods, or they fail below.
         tracing::warn!(%error, "cannot clean up after a crash");
     }
