@@ -143,7 +143,6 @@ impl Goal {
 
     fn what(&self) -> &'static str {
         match self {
-            Self::Known(Condition::Started) => "the start",
             Self::Known(Condition::Ready) => "readiness",
             Self::Known(Condition::Complete) => "the end",
             Self::Known(Condition::Deleted) => "the deletion",

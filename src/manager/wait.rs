@@ -8,15 +8,13 @@ use super::error::Error;
 use super::report::{Event, Report};
 use crate::model::names::PodKey;
 use crate::model::status::{ConditionStatus, ContainerState, Phase, PodStatus};
-use crate::state::pod_dir::PodDir;
-use crate::state::view::{self, PodView};
+use crate::state::pod_dir::{Liveness, PodDir};
+use crate::state::view::{self, EXECUTOR_DIED, PodView};
 use crate::state::watch::{Changes, Wake};
 
 /// What a pod is waited for to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Every main container has been started, or a container waits for more than its turn.
-    Started,
     /// Ready; for a pod that ends, that it has succeeded is enough.
     Ready,
     /// Ended with success; for a pod that runs for ever (`restartPolicy: Always`), ready.
@@ -44,7 +42,7 @@ impl Condition {
         let Some(view) = view else {
             return match self {
                 Self::Deleted => Verdict::Reached,
-                Self::Started | Self::Ready | Self::Complete => Verdict::Never {
+                Self::Ready | Self::Complete => Verdict::Never {
                     reason: "NotFound".into(),
                     message: "it was deleted".into(),
                 },
@@ -54,8 +52,6 @@ impl Condition {
             == Some(&serde_json::Value::from("Always"));
         match (self, view.status.phase) {
             (Self::Deleted, _) => Verdict::NotYet,
-            (Self::Started, Phase::Pending) if !has_trouble(&view.status) => Verdict::NotYet,
-            (Self::Started, _) => Verdict::Reached,
             (Self::Ready | Self::Complete, Phase::Failed) => Verdict::Never {
                 reason: view
                     .status
@@ -78,7 +74,6 @@ impl Condition {
 
     fn what(self) -> &'static str {
         match self {
-            Self::Started => "the start",
             Self::Ready => "readiness",
             Self::Complete => "the end",
             Self::Deleted => "the deletion",
@@ -86,27 +81,60 @@ impl Condition {
     }
 }
 
-/// Whether a container waits for something else than its turn: a pod that another command started may stay so.
-fn has_trouble(status: &PodStatus) -> bool {
-    let containers = status
-        .init_container_statuses
-        .iter()
-        .chain(&status.container_statuses);
-    containers
-        .into_iter()
-        .any(|container| match &container.state {
-            ContainerState::Waiting(waiting) => {
-                !matches!(&*waiting.reason, "ContainerCreating" | "PodInitializing")
-            }
-            ContainerState::Running(_) | ContainerState::Terminated(_) => false,
-        })
-}
-
 /// Whether a pod's `Ready` condition is true.
 #[must_use]
 pub fn is_ready(status: &PodStatus) -> bool {
     let mut conditions = status.conditions.iter();
     conditions.any(|one| one.r#type == "Ready" && one.status == ConditionStatus::True)
+}
+
+/// Judges whether a pod has started, as its executor tells the command that launched it: whoever holds the pod's lock
+/// asks.
+pub(super) fn is_started(view: Option<&PodView>) -> Verdict {
+    let never = |reason: &str, message: String| Verdict::Never {
+        reason: reason.into(),
+        message,
+    };
+    let Some(view) = view else {
+        return never("NotFound", "it was deleted".into());
+    };
+    match (view.status.phase, view.liveness) {
+        (Phase::Running | Phase::Succeeded, _) => Verdict::Reached,
+        (Phase::Failed, _) => Condition::Ready.judge(Some(view)),
+        (Phase::Pending, Liveness::Changing | Liveness::Dead) => {
+            never(EXECUTOR_DIED, "its executor died".into())
+        }
+        (Phase::Pending, Liveness::Alive) => match stuck(&view.status) {
+            Some((reason, message)) => never(reason, message),
+            None => Verdict::NotYet,
+        },
+    }
+}
+
+/// Why a container that did not start, or ended too early, is tried again later.
+fn stuck(status: &PodStatus) -> Option<(&str, String)> {
+    let mut containers = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses);
+    containers.find_map(|container| match &container.state {
+        ContainerState::Waiting(waiting)
+            if !matches!(
+                waiting.reason.as_str(),
+                "ContainerCreating" | "PodInitializing"
+            ) =>
+        {
+            let name = &container.name;
+            let message = match &waiting.message {
+                Some(message) => format!("container `{name}`: {message}"),
+                None => format!("container `{name}` waits to be started again"),
+            };
+            Some((waiting.reason.as_str(), message))
+        }
+        ContainerState::Waiting(_) | ContainerState::Running(_) | ContainerState::Terminated(_) => {
+            None
+        }
+    })
 }
 
 /// The pod's own message, or how its containers ended.

@@ -84,6 +84,21 @@ fn an_executor_that_is_killed_takes_its_pod_along() {
 }
 
 #[test]
+fn any_command_cleans_up_after_a_killed_executor() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let uid = uid(&kplay, "web");
+    let executor = kplay.executor("web");
+    kill(executor);
+    assert!(wait::ended(executor, wait::PATIENCE));
+    kplay.run(["get", "pods"]).succeeds();
+    assert_eq!(leftovers::of_uid(&uid), Vec::<String>::new());
+    delete_cleans(&kplay);
+}
+
+#[test]
 fn a_killed_executors_pod_can_be_applied_again() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

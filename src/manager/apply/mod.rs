@@ -131,7 +131,7 @@ pub fn apply(
             report,
         )?,
     };
-    for error in sweep::sweep(manager, report)? {
+    for error in sweep::sweep(&manager.layout, report)? {
         // Not this command's pods, or they fail below.
         tracing::warn!(%error, "cannot clean up after a crash");
     }
@@ -206,7 +206,7 @@ fn roll_back(
     }
 }
 
-/// Waits for the start, readiness or the end, of unchanged pods too: another command may still be starting them. A signal undoes what this command did; a failure or the
+/// Waits for readiness or the end, of unchanged pods too. A signal undoes what this command did; a failure or the
 /// deadline leaves the pods to be looked at.
 fn wait_for(
     manager: &Manager,
@@ -216,7 +216,7 @@ fn wait_for(
     report: Report<'_>,
 ) -> Result<(), Error> {
     let condition = match input.options.wait {
-        WaitFor::Started => Condition::Started,
+        WaitFor::Started => return Ok(()),
         WaitFor::Ready => Condition::Ready,
         WaitFor::Complete => Condition::Complete,
     };
