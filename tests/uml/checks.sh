@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Plays pods on cgroup v2 and prints what it finds, as `NAME: VALUE` lines, which tests/uml/main.rs compares with what
-# should be. Runs under user-mode Linux, on a machine of its own: `checks.sh KPLAY REPOSITORY`.
+# should be. Runs under user-mode Linux, on a machine of its own: `checks.sh KPLAY REPOSITORY [FUNCTION]`.
 set -uo pipefail
 
 kplay=$1 repository=$2
@@ -125,9 +125,27 @@ killed_executors() {
     left killed
 }
 
+# As within a container: its root cgroup has processes, and so it hands no controllers down.
+without_controllers() {
+    umount "$cgroups"
+    mount -t cgroup2 cgroup2 "$cgroups"
+    fact 'controllers of a container' "$(<"$cgroups/cgroup.controllers")"
+    said 'no limits there' "$kplay" apply -q "$repository/manifests/hello.yaml"
+    said 'exec there' "$kplay" exec hello -c web -- /toolbox print text
+    "$kplay" delete pod hello >/dev/null
+    fact 'limits there' "$("$kplay" apply -q "$repository/testdata/uml/oom.yaml" 2>&1 | grep -o 'is not given.* needs')"
+    left refused
+}
+
+if [ $# = 3 ]; then
+    "$3"
+    exit
+fi
+
 limits
 view
 devices
 out_of_memory
 killed_executors
 readme
+unshare --mount --cgroup "$0" "$@" without_controllers

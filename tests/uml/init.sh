@@ -41,6 +41,7 @@ mount_all() {
 # Runs the job where a login session would: not in the root cgroup, where other rules hold.
 run_job() {
     mkdir -p /run/job /sys/fs/cgroup/user.slice/session.scope
+    echo '+memory +pids' >/sys/fs/cgroup/user.slice/cgroup.subtree_control
     mount -t hostfs -o "$job" job /run/job
     ip link set lo up
     hostname uml

@@ -107,6 +107,18 @@ const FACTS: &[(&str, &str)] = &[
     ),
     ("cgroups left after hello", "0"),
     ("processes left after hello", "none"),
+    ("controllers of a container", "memory pids"),
+    (
+        "no limits there",
+        "configmap/hello created pod/hello created",
+    ),
+    ("exec there", "text"),
+    (
+        "limits there",
+        "is not given the controller `memory`, which the limit `memory_bytes` needs",
+    ),
+    ("cgroups left after refused", "0"),
+    ("processes left after refused", "none"),
 ];
 
 #[test]
@@ -114,7 +126,7 @@ fn pods_on_cgroup_v2() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let here = repository.join("tests/uml");
     let run = Command::new(here.join("boot.sh"))
-        .args(["--timeout", TIMEOUT, "bash"])
+        .args(["--timeout", TIMEOUT])
         .arg(here.join("checks.sh"))
         .arg(env!("CARGO_BIN_EXE_kplay"))
         .arg(repository)
