@@ -137,6 +137,19 @@ without_controllers() {
     left refused
 }
 
+# systemd writes to the cgroups that it knows, and may take a controller back that no unit of its own needs.
+under_systemd() {
+    said limits "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
+    printf '%s\n' '[Unit]' DefaultDependencies=no '[Service]' Type=oneshot ExecStart=/bin/true CPUQuota=50% MemoryMax=99M \
+        >/run/systemd/system/limited.service
+    said 'another unit' systemctl start limited
+    said 'reload' systemctl daemon-reload
+    values limited "$pods/$(of_pod limited uid)" cpu.max memory.max
+    fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
+    said delete "$kplay" delete pod --force limited unlimited
+    left delete
+}
+
 if [ $# = 3 ]; then
     "$3"
     exit
