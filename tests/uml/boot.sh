@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Runs one command as root under user-mode Linux: a kernel that is an ordinary process, with pure cgroup v2.
 #
-#   tests/uml/boot.sh [--timeout SECONDS] COMMAND [ARGUMENT...]
+#   tests/uml/boot.sh [--timeout SECONDS] [--systemd] COMMAND [ARGUMENT...]
 #
 # Machines like CI's have cgroup v1; users have v2. The kernel is Debian's, unpacked (not installed) into the cache
 # folder, target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of
 # the machine and the build are there, and nothing that is written stays. It has one processor, no network beyond
 # loopback, and is 15 to 35 times slower at fork and execve than the machine.
+#
+# With `--systemd` the first process is systemd, and the command is a service, the only one.
 #
 # What the command prints (both streams) goes to standard output as it comes; its exit code is the exit code. Besides:
 #   77   the kernel is not to be had: not root, no Debian, no way to its archive
@@ -18,6 +20,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${CARGO_TARGET_DIR:-$here/../../target}/uml
 memory=1G
 timeout=300
+init_system=none
 
 unavailable() {
     printf 'boot.sh: %s\n' "$1" >&2
@@ -61,6 +64,10 @@ main() {
         timeout=$2
         shift 2
     fi
+    if [ "${1:-}" = --systemd ]; then
+        init_system=systemd
+        shift
+    fi
     if [ $# = 0 ]; then
         sed -n '/^#   tests/s/^# *//p' "${BASH_SOURCE[0]}" >&2
         exit 64
@@ -68,6 +75,7 @@ main() {
     [ "$(id -u)" = 0 ] || unavailable 'needs root'
     [ -n "$(type -P apt-get)" ] && [ -n "$(type -P busybox)" ] && [ -n "$(type -P cc)" ] ||
         unavailable 'needs Debian with busybox-static and gcc'
+    [ "$init_system" = none ] || [ -x /lib/systemd/systemd ] || unavailable 'needs systemd'
     mkdir -p "$cache"
     cache=$(cd "$cache" && pwd)
     local unpacked
@@ -85,7 +93,7 @@ main() {
         "$unpacked/usr/bin/linux.uml" "mem=$memory" "uml_dir=$job/" quiet
         root=/dev/root rootfstype=hostfs rootflags=/ ro "init=$here/init.sh"
         cgroup_no_v1=all con=null con0=null,fd:2 con1=null,fd:1 console=tty0
-        "job=$job" "modules=$(echo "$unpacked"/usr/lib/uml/modules/*/kernel)"
+        "init_system=$init_system" "job=$job" "modules=$(echo "$unpacked"/usr/lib/uml/modules/*/kernel)"
     )
     TMPDIR=$(memory_folder "$job") LD_PRELOAD=$unpacked/xstate.so \
         timeout --kill-after=5 "$timeout" "${kernel[@]}" </dev/null 2>"$job/kernel.log" &

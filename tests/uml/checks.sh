@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Plays pods on cgroup v2 and prints what it finds, as `NAME: VALUE` lines, which tests/uml/main.rs compares with what
-# should be. Runs under user-mode Linux, on a machine of its own: `checks.sh KPLAY REPOSITORY`.
+# should be. Runs under user-mode Linux, on a machine of its own: `checks.sh KPLAY REPOSITORY [FUNCTION]`.
 set -uo pipefail
 
 kplay=$1 repository=$2
@@ -125,9 +125,40 @@ killed_executors() {
     left killed
 }
 
+# As within a container: its root cgroup has processes, and so it hands no controllers down.
+without_controllers() {
+    umount "$cgroups"
+    mount -t cgroup2 cgroup2 "$cgroups"
+    fact 'controllers of a container' "$(<"$cgroups/cgroup.controllers")"
+    said 'no limits there' "$kplay" apply -q "$repository/manifests/hello.yaml"
+    said 'exec there' "$kplay" exec hello -c web -- /toolbox print text
+    "$kplay" delete pod hello >/dev/null
+    fact 'limits there' "$("$kplay" apply -q "$repository/testdata/uml/oom.yaml" 2>&1 | grep -o 'is not given.* needs')"
+    left refused
+}
+
+# systemd writes to the cgroups that it knows, and may take a controller back that no unit of its own needs.
+under_systemd() {
+    said limits "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
+    printf '%s\n' '[Unit]' DefaultDependencies=no '[Service]' Type=oneshot ExecStart=/bin/true CPUQuota=50% MemoryMax=99M \
+        >/run/systemd/system/limited.service
+    said 'another unit' systemctl start limited
+    said 'reload' systemctl daemon-reload
+    values limited "$pods/$(of_pod limited uid)" cpu.max memory.max
+    fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
+    said delete "$kplay" delete pod --force limited unlimited
+    left delete
+}
+
+if [ $# = 3 ]; then
+    "$3"
+    exit
+fi
+
 limits
 view
 devices
 out_of_memory
 killed_executors
 readme
+unshare --mount --cgroup "$0" "$@" without_controllers

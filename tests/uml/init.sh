@@ -2,7 +2,8 @@
 # The first process under user-mode Linux (boot.sh): makes a machine of the root that it finds, runs $job/command,
 # leaves its exit code in $job/status, and powers off.
 #
-# It is run twice: first with the machine's read-only `/` as the root, then in the overlay over it.
+# It is run twice: first with the machine's read-only `/` as the root, then in the overlay over it; and once more where
+# systemd is wanted as the first process.
 set -euo pipefail
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
 exec </dev/null
@@ -38,25 +39,59 @@ mount_all() {
     echo '+cpu +io +memory +pids' >/sys/fs/cgroup/cgroup.subtree_control
 }
 
-# Runs the job where a login session would: not in the root cgroup, where other rules hold.
+# Moves to where a login session would be: not in the root cgroup, where other rules hold.
+enter_session() {
+    mkdir -p /sys/fs/cgroup/user.slice/session.scope
+    echo '+memory +pids' >/sys/fs/cgroup/user.slice/cgroup.subtree_control
+    echo 0 >/sys/fs/cgroup/user.slice/session.scope/cgroup.procs
+}
+
+# The job is all that systemd starts.
+write_unit() {
+    mkdir -p /run/systemd/system
+    cat >/run/systemd/system/job.service <<UNIT
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+Environment=job=$job
+ExecStart=$0 job
+UNIT
+    rm -rf /lib/systemd/system-generators /.dockerenv
+}
+
 run_job() {
-    mkdir -p /run/job /sys/fs/cgroup/user.slice/session.scope
+    mkdir -p /run/job
     mount -t hostfs -o "$job" job /run/job
     ip link set lo up
     hostname uml
     stty -F /dev/tty1 -opost -echo
     local status=0
-    (
-        echo 0 >/sys/fs/cgroup/user.slice/session.scope/cgroup.procs
-        exec bash /run/job/command
-    ) >/dev/tty1 2>&1 || status=$?
+    bash /run/job/command >/dev/tty1 2>&1 || status=$?
     sync
     echo "$status" >/run/job/status
 }
 
-if [ "${1:-}" = in_overlay ]; then
-    # Whatever fails here, the kernel must end: without its first process it would only panic.
-    (mount_all && run_job) || true
+# Whatever fails here, the kernel must end: without its first process it would only panic.
+power_off() {
     exec busybox poweroff -f
-fi
-overlay_root
+}
+
+case ${1:-} in
+'')
+    overlay_root
+    ;;
+in_overlay)
+    mount_all || power_off
+    if [ "${init_system:-}" = systemd ]; then
+        write_unit
+        exec /lib/systemd/systemd --unit=job.service --show-status=0
+    fi
+    (enter_session && run_job) || true
+    power_off
+    ;;
+job)
+    run_job || true
+    power_off
+    ;;
+esac

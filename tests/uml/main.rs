@@ -1,7 +1,7 @@
 //! cgroup v2, on whatever machine: the built binary under user-mode Linux.
 //!
-//! `boot.sh` boots it, `checks.sh` plays pods in it and prints what it finds, and [`FACTS`] is what it should find. It
-//! boots once: that, and every process in it, is slow. Without root, or where the kernel's package is not to be had,
+//! `boot.sh` boots it, `checks.sh` plays pods in it and prints what it finds, and [`FACTS`] is what it should find. One
+//! boot serves all that can be checked in it: that, and every process in it, is slow. Without root, or where the kernel's package is not to be had,
 //! the test says "skipped", which is a failure in CI.
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
@@ -107,17 +107,57 @@ const FACTS: &[(&str, &str)] = &[
     ),
     ("cgroups left after hello", "0"),
     ("processes left after hello", "none"),
+    ("controllers of a container", "memory pids"),
+    (
+        "no limits there",
+        "configmap/hello created pod/hello created",
+    ),
+    ("exec there", "text"),
+    (
+        "limits there",
+        "is not given the controller `memory`, which the limit `memory_bytes` needs",
+    ),
+    ("cgroups left after refused", "0"),
+    ("processes left after refused", "none"),
+];
+
+/// The same where systemd is the first process.
+const FACTS_UNDER_SYSTEMD: &[(&str, &str)] = &[
+    ("limits", "pod/limited created pod/unlimited created"),
+    ("another unit", ""),
+    ("reload", ""),
+    ("limited cpu.max", "150000 100000"),
+    ("limited memory.max", "100663296"),
+    ("executors", "0::/system.slice/job.service"),
+    (
+        "delete",
+        "pod \"limited\" force deleted pod \"unlimited\" force deleted",
+    ),
+    ("cgroups left after delete", "0"),
+    ("processes left after delete", "none"),
 ];
 
 #[test]
 fn pods_on_cgroup_v2() {
+    check(&[], &[], FACTS);
+}
+
+#[test]
+fn systemd_leaves_pods_alone() {
+    check(&["--systemd"], &["under_systemd"], FACTS_UNDER_SYSTEMD);
+}
+
+/// Boots, runs `checks.sh`, and compares what it finds.
+fn check(boot: &[&str], function: &[&str], facts: &[(&str, &str)]) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let here = repository.join("tests/uml");
     let run = Command::new(here.join("boot.sh"))
-        .args(["--timeout", TIMEOUT, "bash"])
+        .args(["--timeout", TIMEOUT])
+        .args(boot)
         .arg(here.join("checks.sh"))
         .arg(env!("CARGO_BIN_EXE_kplay"))
         .arg(repository)
+        .args(function)
         .output()
         .expect("bash is there");
     let (found, talk) = (
@@ -130,7 +170,7 @@ fn pods_on_cgroup_v2() {
         return;
     }
     assert!(run.status.success(), "{}\n{found}\n{talk}", run.status);
-    let faults = faults(&found);
+    let faults = faults(facts, &found);
     assert!(
         faults.is_empty(),
         "{faults:#?}\nof all that was found:\n{found}"
@@ -138,13 +178,13 @@ fn pods_on_cgroup_v2() {
 }
 
 /// What was found and should not be, and the other way round.
-fn faults(found: &str) -> Vec<String> {
+fn faults(facts: &[(&str, &str)], found: &str) -> Vec<String> {
     let mut found: BTreeMap<&str, &str> = found
         .lines()
         .map(|line| line.split_once(": ").unwrap_or((line, "")))
         .map(|(name, value)| (name, value.trim_end()))
         .collect();
-    let mut faults: Vec<String> = FACTS
+    let mut faults: Vec<String> = facts
         .iter()
         .filter_map(|(name, expected)| match found.remove(name) {
             Some(value) if value == *expected => None,
