@@ -11,7 +11,7 @@ use super::context::Context;
 use super::error::{Error, chain};
 use super::forward::{Bound, Forwarder, Publication};
 use super::{downward, process};
-use crate::model::plan::FileContent;
+use crate::model::plan::VolumeMount;
 use crate::network::files;
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
@@ -22,7 +22,7 @@ use crate::sys::namespace::Namespace;
 use crate::sys::netns::NetNs;
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
-use crate::volume::{self, VolumeDirs};
+use crate::volume;
 
 /// The pod's resources.
 #[derive(Debug)]
@@ -207,21 +207,26 @@ fn prepare_volumes<R>(context: &Context<R>) -> Result<(), Error> {
         context.paths().volumes(),
         context.paths().mounts().join("volumes"),
     );
-    fs::create_dir_all(&disk, 0o711)?;
-    fs::create_dir_all(&memory, 0o711)?;
-    let dirs = VolumeDirs {
+    let limit = resources::of_pod(plan).memory_bytes;
+    let mounts: Vec<&[VolumeMount]> = plan
+        .all_containers()
+        .map(|container| container.mounts.as_slice())
+        .collect();
+    let pod = volume::Context {
         disk: &disk,
         memory: &memory,
+        memory_size: limit.map_or(context.facts.memory, |limit| {
+            limit.min(context.facts.memory)
+        }),
+        fs_group: plan.security.fs_group,
+        mounts: &mounts,
+        resolve: &|content| downward::file(context, content),
     };
-    let resolve = |content: &FileContent| downward::file(context, content);
     for volume in &plan.volumes {
-        let path =
-            volume::prepare(volume, &dirs, plan.security.fs_group, &resolve).map_err(|source| {
-                Error::Volume {
-                    volume: volume.name.to_string(),
-                    source,
-                }
-            })?;
+        let path = volume::prepare(volume, &pod).map_err(|source| Error::Volume {
+            volume: volume.name.to_string(),
+            source,
+        })?;
         context
             .volumes
             .borrow_mut()

@@ -105,6 +105,8 @@ fn linux(input: &ContainerInput<'_>) -> Result<Linux, Error> {
     let mut linux = linux.build()?;
     // The builder's default has resources, which would make libcontainer look for cgroups.
     linux.set_resources(None);
+    // libcontainer cannot set it for a mount, and no mount is to see what the machine mounts later.
+    linux.set_rootfs_propagation(Some("private".into()));
     Ok(linux)
 }
 

@@ -41,6 +41,21 @@ pub fn tmpfs(target: &Path, options: &str) -> Result<()> {
         .map_err(|e| Error::new("mount a tmpfs on", target, e))
 }
 
+/// Mounts an empty tmpfs of at most `size` bytes, mode 1777, whose content is never swapped out where the kernel has that
+/// (6.4 and later, outside of user namespaces).
+///
+/// # Errors
+/// The caller may not, or `target` is no folder.
+pub fn unswapped_tmpfs(target: &Path, size: u64) -> Result<()> {
+    let options = format!("mode=1777,size={size}");
+    let with = |options: &str| mount("tmpfs", target, "tmpfs", MountFlags::empty(), options);
+    match with(&format!("{options},noswap")) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => with(&options),
+        other => other,
+    }
+    .map_err(|e| Error::new("mount a tmpfs on", target, e))
+}
+
 /// Mounts `source`, with what is mounted below it, on `target` as well.
 ///
 /// # Errors

@@ -1,46 +1,41 @@
-//! `hostPath.type`, with the kubelet's checks and words (`volume/hostpath/host_path.go`).
+//! Paths of the machine: checked and made as their type says, by a kubelet's rules.
 
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::Error;
 use crate::model::plan::HostPathType;
-use crate::sys::fs;
+use crate::sys::dir::{self, Kind};
 
-/// Checks a host path, and makes it where its type says so.
+/// Checks a hostPath, and makes it where its type says so. Links are followed.
 pub(super) fn check(path: &Path, kind: HostPathType) -> Result<(), Error> {
-    let found = fs::metadata_if_there(path)?;
-    let fails = |expected| {
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::HostPathParent {
+            path: path.to_owned(),
+        });
+    }
+    let found = dir::kind(path)?;
+    let is = |wanted: Kind, expected: &'static str| {
+        if found == Some(wanted) {
+            return Ok(());
+        }
         Err(Error::HostPathType {
             path: path.to_owned(),
             expected,
         })
     };
-    match (kind, found.map(|metadata| metadata.file_type())) {
-        (HostPathType::Unset, Some(_)) => Ok(()),
+    match (kind, found) {
+        // containerd makes it; a kubelet does not look.
         (HostPathType::Unset | HostPathType::DirectoryOrCreate, None) => {
-            Ok(fs::create_dir_all(path, 0o755)?)
+            Ok(dir::create_all(path, 0o755)?)
         }
-        (HostPathType::FileOrCreate, None) => Ok(fs::replace(path, 0o644, b"")?),
-        (HostPathType::DirectoryOrCreate | HostPathType::Directory, found) => match found {
-            Some(found) if found.is_dir() => Ok(()),
-            _ => fails("is not a directory"),
-        },
-        (HostPathType::FileOrCreate | HostPathType::File, found) => match found {
-            Some(found) if found.is_file() => Ok(()),
-            _ => fails("is not a file"),
-        },
-        (HostPathType::Socket, found) => match found {
-            Some(found) if found.is_socket() => Ok(()),
-            _ => fails("is not a socket file"),
-        },
-        (HostPathType::CharDevice, found) => match found {
-            Some(found) if found.is_char_device() => Ok(()),
-            _ => fails("is not a character device"),
-        },
-        (HostPathType::BlockDevice, found) => match found {
-            Some(found) if found.is_block_device() => Ok(()),
-            _ => fails("is not a block device"),
-        },
+        (HostPathType::FileOrCreate, None) => Ok(dir::create_file(path, 0o644)?),
+        (HostPathType::Unset, Some(_)) => Ok(()),
+        (HostPathType::DirectoryOrCreate | HostPathType::Directory, _) => {
+            is(Kind::Folder, "a directory")
+        }
+        (HostPathType::FileOrCreate | HostPathType::File, _) => is(Kind::File, "a file"),
+        (HostPathType::Socket, _) => is(Kind::Socket, "a socket file"),
+        (HostPathType::CharDevice, _) => is(Kind::CharacterDevice, "a character device"),
+        (HostPathType::BlockDevice, _) => is(Kind::BlockDevice, "a block device"),
     }
 }

@@ -1,16 +1,25 @@
 //! Volumes: what a pod's volumes are made of, as paths that the executor binds into containers.
 //!
-//! Everything lives in the folders that the caller hands in and goes with them; the tmpfs are mounted in the caller's
-//! private mount namespace and go with that.
+//! All is made beneath two folders of the pod, which are closed to other users of the machine:
+//!
+//! ```text
+//! DISK/NAME/           emptyDir; files that need not be secret
+//! MEMORY/NAME/         a tmpfs: emptyDir with `medium: Memory`; secrets and the downward API, never on a disk
+//! ```
+//!
+//! The tmpfs are mounted in the caller's private mount namespace and go with that; the folders go with the pod's.
 #![forbid(unsafe_code)]
 
-mod atomic;
+mod empty_dir;
+mod files;
 mod host_path;
+mod nested;
+mod ownership;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::model::plan::{FileContent, Medium, Volume, VolumeFile, VolumeSource};
+use crate::model::plan::{FileContent, Volume, VolumeMount, VolumeSource};
 use crate::sys::{self, fs, mount};
 
 /// Why a volume cannot be used.
@@ -19,82 +28,77 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] fs::Error),
     /// The kubelet's words, after its prefix.
-    #[error("hostPath type check failed: {path} {expected}", path = path.display())]
+    #[error("hostPath type check failed: {path} is not {expected}", path = path.display())]
     HostPathType {
         path: PathBuf,
         expected: &'static str,
     },
-    #[error("the file name {path:?} leaves the volume")]
-    Escape { path: PathBuf },
+    #[error("the hostPath `{path}` has a `..`", path = path.display())]
+    HostPathParent { path: PathBuf },
+    #[error("the volume's file `{path}` {problem}", path = path.display())]
+    FilePath {
+        path: PathBuf,
+        problem: &'static str,
+    },
+    #[error("cannot mount on `{path}` in the volume: names with `..` in front are its own", path = path.display())]
+    MountPath { path: PathBuf },
 }
 
-/// Where a pod's volumes live.
-#[derive(Clone, Copy, Debug)]
-pub struct VolumeDirs<'a> {
-    /// On disk, the pod's own.
+/// The bytes of a file.
+pub type Resolve<'a> = dyn Fn(&FileContent) -> Vec<u8> + 'a;
+
+/// What volumes need to know of their pod.
+pub struct Context<'a> {
+    /// The folder of volumes on disk. Made with mode 0700 if it is not there.
     pub disk: &'a Path,
-    /// Where tmpfs are mounted, in the caller's private mount namespace.
+    /// The folder whose subfolders become mount points of tmpfs, in the caller's private mount namespace. Made as
+    /// `disk` is.
     pub memory: &'a Path,
+    /// The largest size of a volume in memory, in bytes, above 0: the pod's memory limit, or what the machine has. A
+    /// smaller `sizeLimit` counts.
+    pub memory_size: u64,
+    pub fs_group: Option<u32>,
+    /// `volumeMounts` of each container: where a volume is mounted inside of one of files, which is read-only, that one
+    /// gets a folder for it first.
+    pub mounts: &'a [&'a [VolumeMount]],
+    pub resolve: &'a Resolve<'a>,
 }
 
-/// Makes a volume ready, or brings the files of one that is there up to date; returns what is to be bound into
-/// containers. `resolve` gives the bytes of a file.
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("disk", &self.disk)
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a volume ready when its pod starts, or brings the files of one on disk up to date; returns what is to be bound
+/// into containers. A volume of files is always to be bound read-only, whatever the mount says.
 ///
 /// # Errors
 /// A check of hostPath fails, or something cannot be made.
-pub fn prepare(
-    volume: &Volume,
-    dirs: &VolumeDirs<'_>,
-    fs_group: Option<u32>,
-    resolve: &dyn Fn(&FileContent) -> Vec<u8>,
-) -> Result<PathBuf, Error> {
-    let name = volume.name.as_str();
+pub fn prepare(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error> {
     match &volume.source {
         VolumeSource::EmptyDir { medium, size_limit } => {
-            let path = place(*medium, name, dirs, *size_limit)?;
-            match fs_group {
-                Some(group) => {
-                    fs::set_group(&path, group)?;
-                    fs::set_mode(&path, 0o2777)?;
-                }
-                None => fs::set_mode(&path, 0o777)?,
+            let root = empty_dir::make(&volume.name, *medium, *size_limit, context)?;
+            if let Some(group) = context.fs_group {
+                ownership::give(&root, group, ownership::Access::ReadWrite)?;
             }
-            Ok(path)
+            Ok(root)
         }
         VolumeSource::HostPath { path, kind } => {
             host_path::check(path, *kind)?;
             Ok(path.clone())
         }
         VolumeSource::Files { files, medium } => {
-            let path = place(*medium, name, dirs, None)?;
-            let content: Vec<(&VolumeFile, Vec<u8>)> = files
-                .iter()
-                .map(|file| (file, resolve(&file.content)))
-                .collect();
-            atomic::write(&path, &content, fs_group)?;
-            Ok(path)
+            let payload = files::Payload::collect(files, context.resolve)?;
+            let root = empty_dir::make(&volume.name, *medium, None, context)?;
+            nested::make_mount_points(&root, &volume.name, context.mounts)?;
+            files::write(&root, &payload, context.fs_group)?;
+            Ok(root)
         }
     }
-}
-
-/// A volume's folder; in memory it is a tmpfs of its own.
-fn place(
-    medium: Medium,
-    name: &str,
-    dirs: &VolumeDirs<'_>,
-    size: Option<u64>,
-) -> Result<PathBuf, Error> {
-    let path = match medium {
-        Medium::Disk => dirs.disk.join(name),
-        Medium::Memory => dirs.memory.join(name),
-    };
-    let is_new = fs::metadata_if_there(&path)?.is_none();
-    fs::create_dir_all(&path, 0o755)?;
-    if is_new && medium == Medium::Memory {
-        let size = size.map_or_else(String::new, |bytes| format!(",size={bytes}"));
-        mount::tmpfs(&path, &format!("mode=755{size}"))?;
-    }
-    Ok(path)
 }
 
 /// What to do about a subPath that is not there.

@@ -1,56 +1,99 @@
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::model::names::VolumeName;
-use crate::model::plan::HostPathType;
+use crate::model::plan::{FieldRef, HostPathType, Medium, VolumeFile};
+use crate::sys::dir::{self, Dir, Kind};
 
-struct Dir(PathBuf);
+/// A folder of its own for each test.
+pub(super) struct Scratch(PathBuf);
 
-impl Dir {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("kplay-volume-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path, 0o755).unwrap();
+impl Scratch {
+    pub(super) fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("kplay-volumes-{name}-{}", std::process::id()));
+        sys::fs::remove_dir_all(&path).unwrap();
+        dir::create_all(&path, 0o755).unwrap();
         Self(path)
     }
 
-    fn prepare(&self, source: VolumeSource, fs_group: Option<u32>) -> Result<PathBuf, Error> {
-        let volume = Volume {
-            name: VolumeName::parse("v").unwrap(),
-            source,
-        };
-        let dirs = VolumeDirs {
-            disk: &self.0,
-            memory: &self.0,
-        };
-        prepare(&volume, &dirs, fs_group, &|content| match content {
-            FileContent::Bytes(bytes) => bytes.clone(),
-            FileContent::Field(_) | FileContent::Resource { .. } => b"resolved".to_vec(),
-        })
+    pub(super) fn path(&self, below: &str) -> PathBuf {
+        self.0.join(below)
     }
 }
 
-impl Drop for Dir {
+impl Drop for Scratch {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
+        sys::fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
-fn files(content: &[(&str, u32, &str)]) -> VolumeSource {
-    VolumeSource::Files {
-        files: content
-            .iter()
-            .map(|(path, mode, text)| VolumeFile {
-                path: path.into(),
-                mode: *mode,
-                content: FileContent::Bytes(text.as_bytes().to_vec()),
-            })
-            .collect(),
+/// Permissions and group, links not followed.
+pub(super) fn mode_and_group(path: &Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::symlink_metadata(path).unwrap();
+    (metadata.mode() & 0o7777, metadata.gid())
+}
+
+/// A group that this process may give files to: its own if it is not root.
+pub(super) fn some_group(scratch: &Scratch) -> u32 {
+    match mode_and_group(&scratch.0).1 {
+        0 => 4242,
+        own => own,
+    }
+}
+
+/// As a pod called `web`.
+pub(super) fn resolve(content: &FileContent) -> Vec<u8> {
+    match content {
+        FileContent::Bytes(bytes) => bytes.clone(),
+        FileContent::Field(FieldRef::Name) => b"web".to_vec(),
+        FileContent::Field(_) | FileContent::Resource { .. } => Vec::new(),
+    }
+}
+
+fn volume(source: VolumeSource) -> Volume {
+    Volume {
+        name: VolumeName::parse("data").unwrap(),
+        source,
+    }
+}
+
+fn empty_dir() -> Volume {
+    volume(VolumeSource::EmptyDir {
         medium: Medium::Disk,
-    }
+        size_limit: None,
+    })
 }
 
-fn mode(path: &Path) -> u32 {
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+struct Setup {
+    disk: PathBuf,
+    memory: PathBuf,
+}
+
+impl Setup {
+    fn of(scratch: &Scratch) -> Self {
+        Self {
+            disk: scratch.path("pod/volumes"),
+            memory: scratch.path("pod/memory"),
+        }
+    }
+
+    fn context<'a>(
+        &'a self,
+        fs_group: Option<u32>,
+        mounts: &'a [&'a [VolumeMount]],
+    ) -> Context<'a> {
+        Context {
+            disk: &self.disk,
+            memory: &self.memory,
+            memory_size: 1 << 20,
+            fs_group,
+            mounts,
+            resolve: &resolve,
+        }
+    }
 }
 
 fn text(path: &Path) -> String {
@@ -58,137 +101,198 @@ fn text(path: &Path) -> String {
 }
 
 #[test]
-fn an_empty_dir_is_for_everybody() {
-    let dir = Dir::new("empty");
-    let source = || VolumeSource::EmptyDir {
-        medium: Medium::Disk,
-        size_limit: None,
+fn an_empty_dir_is_open_to_the_pod_and_closed_to_the_machine() {
+    let scratch = Scratch::new("empty-dir");
+    let setup = Setup::of(&scratch);
+    let root = prepare(&empty_dir(), &setup.context(None, &[])).unwrap();
+    assert_eq!(root, scratch.path("pod/volumes/data"));
+    assert_eq!(mode_and_group(&root).0, 0o777);
+    assert_eq!(mode_and_group(&setup.disk).0, 0o700);
+}
+
+#[test]
+fn an_empty_dir_of_a_group_is_inherited_by_it() {
+    let scratch = Scratch::new("empty-dir-group");
+    let setup = Setup::of(&scratch);
+    let group = some_group(&scratch);
+    let root = prepare(&empty_dir(), &setup.context(Some(group), &[])).unwrap();
+    assert_eq!(mode_and_group(&root), (0o2777, group));
+    dir::create_file(&root.join("new"), 0o600).unwrap();
+    assert_eq!(mode_and_group(&root.join("new")).1, group);
+}
+
+#[test]
+fn a_volume_of_files_has_mount_points_for_others_and_keeps_them() {
+    let scratch = Scratch::new("nested");
+    let setup = Setup::of(&scratch);
+    let mount = |volume: &str, path: &str| VolumeMount {
+        volume: VolumeName::parse(volume).unwrap(),
+        mount_path: path.into(),
+        read_only: false,
+        sub_path: None,
     };
-    assert_eq!(mode(&dir.prepare(source(), None).unwrap()), 0o777);
-    let path = dir.prepare(source(), Some(77)).unwrap();
-    assert_eq!(mode(&path), 0o2777);
-    assert_eq!(std::fs::metadata(&path).unwrap().gid(), 77);
-}
-
-#[test]
-fn files_are_written_as_the_kubelet_does() {
-    let dir = Dir::new("files");
-    let path = dir
-        .prepare(files(&[("a", 0o644, "1"), ("d/e/f", 0o400, "2")]), None)
-        .unwrap();
+    let mounts = [
+        mount("data", "/etc/app"),
+        mount("other", "/etc/app/more/deep"),
+    ];
+    let list: [&[VolumeMount]; 1] = [&mounts];
+    let files = |text: &str| {
+        volume(VolumeSource::Files {
+            files: vec![VolumeFile {
+                path: "key".into(),
+                mode: 0o644,
+                content: FileContent::Bytes(text.into()),
+            }],
+            medium: Medium::Disk,
+        })
+    };
+    let root = prepare(&files("1"), &setup.context(None, &list)).unwrap();
     assert_eq!(
-        std::fs::read_link(path.join("a")).unwrap(),
-        Path::new("..data/a")
+        dir::kind(&root.join("more/deep")).unwrap(),
+        Some(Kind::Folder)
     );
+    prepare(&files("2"), &setup.context(None, &list)).unwrap();
     assert_eq!(
-        std::fs::read_link(path.join("d")).unwrap(),
-        Path::new("..data/d")
+        dir::kind(&root.join("more/deep")).unwrap(),
+        Some(Kind::Folder)
     );
-    assert_eq!(text(&path.join("d/e/f")), "2");
-    assert_eq!(mode(&path.join("d/e/f")), 0o400);
-    let version = std::fs::read_link(path.join("..data")).unwrap();
-    assert!(version.to_str().unwrap().starts_with("..20"));
-    assert_eq!(mode(&path.join(&version)), 0o755);
-
-    dir.prepare(files(&[("a", 0o644, "3"), ("b", 0o600, "4")]), Some(77))
-        .unwrap();
-    let names: Vec<_> = fs::list(&path).unwrap();
-    assert_eq!(names.len(), 4, "{names:?}");
-    assert_eq!(text(&path.join("a")), "3");
-    assert_eq!(mode(&path.join("b")), 0o640);
-    assert_eq!(std::fs::metadata(path.join("b")).unwrap().gid(), 77);
+    assert_eq!(sys::fs::read(&root.join("key")).unwrap(), b"2");
 }
 
 #[test]
-fn a_reader_never_sees_two_versions() {
-    let dir = Dir::new("versions");
-    let version = |n: u32| files(&[("a", 0o644, &n.to_string()), ("b", 0o644, &n.to_string())]);
-    let path = dir.prepare(version(0), None).unwrap();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                // As a careful program does it: one version is opened, both files are read from it.
-                let Ok(data) = std::fs::canonicalize(path.join("..data")) else {
-                    continue;
-                };
-                if let (Ok(a), Ok(b)) =
-                    (std::fs::read(data.join("a")), std::fs::read(data.join("b")))
-                {
-                    assert_eq!(a, b);
-                }
-            }
-        });
-        for n in 1..200 {
-            dir.prepare(version(n), None).unwrap();
-        }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
+fn the_pod_resolves_what_only_it_knows() {
+    let scratch = Scratch::new("resolve");
+    let setup = Setup::of(&scratch);
+    let file = |content: FileContent| {
+        volume(VolumeSource::Files {
+            files: vec![VolumeFile {
+                path: "file".into(),
+                mode: 0o644,
+                content,
+            }],
+            medium: Medium::Disk,
+        })
+    };
+    let context = setup.context(None, &[]);
+    let root = prepare(&file(FileContent::Field(FieldRef::Name)), &context).unwrap();
+    assert_eq!(sys::fs::read(&root.join("file")).unwrap(), b"web");
 }
 
 #[test]
-fn file_names_stay_in_the_volume() {
-    let dir = Dir::new("escape");
-    for name in ["../x", "/x", "a/../../x", "..x", ""] {
-        let refused = dir.prepare(files(&[(name, 0o644, "")]), None);
-        assert!(matches!(refused, Err(Error::Escape { .. })), "{name:?}");
-    }
-}
-
-#[test]
-fn host_paths_are_checked_in_the_kubelets_words() {
-    let dir = Dir::new("host");
-    let file = dir.0.join("file");
-    let folder = dir.0.join("folder");
-    std::fs::write(&file, "").unwrap();
-    std::fs::create_dir(&folder).unwrap();
+fn host_paths_are_what_their_type_says() {
+    let scratch = Scratch::new("host-path");
+    let setup = Setup::of(&scratch);
+    dir::create_file(&scratch.path("file"), 0o600).unwrap();
+    dir::create_all(&scratch.path("folder"), 0o700).unwrap();
+    std::os::unix::fs::symlink("folder", scratch.path("link")).unwrap();
+    let socket = scratch.path("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let check = |path: &Path, kind: HostPathType, expected: Option<&str>| {
         let source = VolumeSource::HostPath {
             path: path.to_owned(),
             kind,
         };
-        let error = dir.prepare(source, None).err().map(|e| e.to_string());
-        let expected =
-            expected.map(|text| format!("hostPath type check failed: {} {text}", path.display()));
-        assert_eq!(error, expected, "{kind:?}");
+        let actual = prepare(&volume(source), &setup.context(Some(1), &[]));
+        match expected {
+            None => assert_eq!(actual.unwrap(), path),
+            Some(expected) => {
+                let expected = format!(
+                    "hostPath type check failed: {} is not {expected}",
+                    path.display()
+                );
+                assert_eq!(actual.unwrap_err().to_string(), expected);
+            }
+        }
     };
-    check(&file, HostPathType::Unset, None);
-    check(&file, HostPathType::File, None);
-    check(&file, HostPathType::FileOrCreate, None);
-    check(&file, HostPathType::Directory, Some("is not a directory"));
-    check(
-        &file,
-        HostPathType::DirectoryOrCreate,
-        Some("is not a directory"),
+    let (file, folder, link) = (
+        scratch.path("file"),
+        scratch.path("folder"),
+        scratch.path("link"),
     );
+    let none = scratch.path("none");
+    let null = Path::new("/dev/null");
     check(&folder, HostPathType::Directory, None);
-    check(&folder, HostPathType::File, Some("is not a file"));
-    check(&folder, HostPathType::Socket, Some("is not a socket file"));
-    check(
-        &folder,
-        HostPathType::BlockDevice,
-        Some("is not a block device"),
-    );
-    check(Path::new("/dev/null"), HostPathType::CharDevice, None);
-    check(
-        &file,
-        HostPathType::CharDevice,
-        Some("is not a character device"),
-    );
-    check(
-        &dir.0.join("none"),
-        HostPathType::Directory,
-        Some("is not a directory"),
-    );
-    check(&dir.0.join("new"), HostPathType::Unset, None);
-    assert_eq!(mode(&dir.0.join("new")), 0o755);
-    check(&dir.0.join("new-file"), HostPathType::FileOrCreate, None);
-    assert_eq!(mode(&dir.0.join("new-file")), 0o644);
+    check(&link, HostPathType::Directory, None);
+    check(&file, HostPathType::Directory, Some("a directory"));
+    check(&none, HostPathType::Directory, Some("a directory"));
+    check(&file, HostPathType::DirectoryOrCreate, Some("a directory"));
+    check(&file, HostPathType::File, None);
+    check(&folder, HostPathType::File, Some("a file"));
+    check(&none, HostPathType::File, Some("a file"));
+    check(null, HostPathType::File, Some("a file"));
+    check(&folder, HostPathType::FileOrCreate, Some("a file"));
+    check(&socket, HostPathType::Socket, None);
+    check(&file, HostPathType::Socket, Some("a socket file"));
+    check(null, HostPathType::CharDevice, None);
+    check(&file, HostPathType::CharDevice, Some("a character device"));
+    check(null, HostPathType::BlockDevice, Some("a block device"));
+    check(&file, HostPathType::Unset, None);
+    check(&socket, HostPathType::Unset, None);
+    // Made where the type says so, with exact modes.
+    check(&scratch.path("a/b"), HostPathType::Unset, None);
+    assert_eq!(mode_and_group(&scratch.path("a/b")).0, 0o755);
+    check(&scratch.path("c/d"), HostPathType::DirectoryOrCreate, None);
+    assert_eq!(mode_and_group(&scratch.path("c")).0, 0o755);
+    check(&scratch.path("e"), HostPathType::FileOrCreate, None);
+    assert_eq!(mode_and_group(&scratch.path("e")).0, 0o644);
+    // What is there keeps its mode: a group is not for the machine's own files.
+    assert_eq!(mode_and_group(&folder).0, 0o700);
+    // A file's folder is not made.
+    let source = VolumeSource::HostPath {
+        path: scratch.path("no/such/file"),
+        kind: HostPathType::FileOrCreate,
+    };
+    assert!(prepare(&volume(source), &setup.context(None, &[])).is_err());
+    let source = VolumeSource::HostPath {
+        path: scratch.path("folder/../file"),
+        kind: HostPathType::Unset,
+    };
+    assert!(matches!(
+        prepare(&volume(source), &setup.context(None, &[])),
+        Err(Error::HostPathParent { .. })
+    ));
+}
+
+#[test]
+fn secrets_are_in_memory() {
+    let scratch = Scratch::new("memory");
+    let setup = Setup::of(&scratch);
+    let group = some_group(&scratch);
+    mount::testing::in_private_mounts(|| {
+        let secret = volume(VolumeSource::Files {
+            files: vec![VolumeFile {
+                path: "key".into(),
+                mode: 0o400,
+                content: FileContent::Bytes("1".into()),
+            }],
+            medium: Medium::Memory,
+        });
+        let root = prepare(&secret, &setup.context(Some(group), &[])).unwrap();
+        let stat = rustix::fs::statfs(&root).unwrap();
+        assert_eq!(
+            stat.f_blocks * u64::try_from(stat.f_bsize).unwrap(),
+            1 << 20
+        );
+        assert_eq!(mode_and_group(&root), (0o3777, group));
+        assert_eq!(mode_and_group(&setup.memory).0, 0o700);
+        assert_eq!(mode_and_group(&root.join("..data/key")), (0o440, group));
+    });
+    // Nothing of it is on the disk.
+    assert_eq!(sys::fs::list(&setup.memory.join("data")).unwrap().len(), 0);
+}
+
+#[test]
+fn names_are_bytes() {
+    let scratch = Scratch::new("bytes");
+    let root = Dir::open(&scratch.0).unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"\xff");
+    root.create_folder(name, 0o700).unwrap();
+    assert_eq!(root.entries().unwrap(), [(name.to_owned(), Kind::Folder)]);
 }
 
 #[test]
 fn a_sub_path_does_not_leave_its_volume() {
-    let dir = Dir::new("sub");
+    let dir = Scratch::new("sub");
     let volume = dir.0.join("volume");
     std::fs::create_dir(&volume).unwrap();
     std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o2770)).unwrap();
@@ -231,8 +335,8 @@ fn a_sub_path_does_not_leave_its_volume() {
     check("new", Missing::Refuse, false);
     check("inside/new/deep", Missing::Create, true);
     // With the mode of the volume's root, all of them.
-    assert_eq!(mode(&volume.join("a/new")), 0o2770);
-    assert_eq!(mode(&volume.join("a/new/deep")), 0o2770);
+    assert_eq!(mode_and_group(&volume.join("a/new")).0, 0o2770);
+    assert_eq!(mode_and_group(&volume.join("a/new/deep")).0, 0o2770);
     assert_eq!(fs::list(&dir.0.join("outside")).unwrap().len(), 0);
     assert!(!Path::new("/etc/kplay-test").exists());
 }
@@ -242,7 +346,7 @@ fn a_sub_path_does_not_leave_its_volume() {
 fn a_sub_path_is_mounted_from_inside_however_its_path_changes() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    let dir = Dir::new("swap");
+    let dir = Scratch::new("swap");
     let volume = dir.0.join("volume");
     for (folder, text) in [
         ("volume/part/inner", "inside"),
@@ -284,7 +388,7 @@ fn a_sub_path_is_mounted_from_inside_however_its_path_changes() {
 
 #[test]
 fn mounted_parts_are_undone_and_stay_what_they_are() {
-    let dir = Dir::new("parts");
+    let dir = Scratch::new("parts");
     let volume = dir.0.join("volume");
     let mounts = dir.0.join("mounts");
     std::fs::create_dir_all(volume.join("folder")).unwrap();

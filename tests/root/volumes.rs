@@ -49,7 +49,8 @@ fn an_empty_dir_belongs_to_everybody() {
     };
     let user = "securityContext: {runAsUser: 1000, runAsGroup: 1000},";
     check("emptyDir: {}", user, "777 0 0\nwritable\n");
-    check("emptyDir: {medium: Memory}", user, "777 0 0\nwritable\n");
+    // As any tmpfs.
+    check("emptyDir: {medium: Memory}", user, "1777 0 0\nwritable\n");
     let group = "securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 4000},";
     check("emptyDir: {}", group, "2777 0 4000\nwritable\n");
 }
@@ -67,6 +68,83 @@ fn an_empty_dir_in_memory_has_its_size() {
         "grep ' /v ' /proc/mounts | cut -d ' ' -f 3; dd if=/dev/zero of=/v/x bs=1M count=2 2>&1 | grep -o 'No space left on device'",
     );
     assert_eq!(log, "tmpfs\nNo space left on device\n");
+}
+
+#[test]
+fn an_empty_dir_in_memory_is_no_larger_than_the_pod() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let size = "df -k /v | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2";
+    let limit = "resources: {limits: {memory: 64Mi}},";
+    let check = |volume: &str, container: &str, expected: &str| {
+        assert_eq!(
+            seen(&kplay, volume, "", container, size).trim(),
+            expected,
+            "{volume} {container}"
+        );
+    };
+    check("emptyDir: {medium: Memory}", limit, "65536");
+    check("emptyDir: {medium: Memory, sizeLimit: 1Gi}", limit, "65536");
+    check("emptyDir: {medium: Memory, sizeLimit: 1Mi}", "", "1024");
+}
+
+#[test]
+fn a_volume_inside_of_a_config_map() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod(
+        "nested",
+        "volumes: [{name: map, configMap: {name: map}}, {name: secret, secret: {secretName: secret}}, \
+         {name: free, emptyDir: {}}],",
+        "volumeMounts: [{name: free, mountPath: /a/b/c}, {name: map, mountPath: /a}, \
+         {name: secret, mountPath: /s}, {name: free, mountPath: /s/free/, subPath: part}],",
+        "cat /a/a.txt /s/password; echo; touch /a/b/c/x && ls /a/b/c; touch /s/free/y && ls /a/b/c/part; \
+         touch /a/x /s/x 2>/dev/null || echo read-only",
+    );
+    kplay
+        .apply_with(&format!("{DATA}{pod}"), ["--wait=complete"])
+        .succeeds();
+    assert_eq!(
+        kplay.run(["logs", "nested"]).succeeds(),
+        "text of ahunter2\npart\nx\ny\nread-only\n"
+    );
+}
+
+/// What the machine mounts below a hostPath after the container's start stays the machine's.
+#[test]
+fn later_mounts_of_the_machine_are_not_seen() {
+    use rustix::mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+    };
+
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let folder = kplay.dir().join("shared");
+    fs::create_dir_all(folder.join("later")).expect("a folder");
+    mount_bind(&folder, &folder).expect("a mount");
+    mount_change(&folder, MountPropagationFlags::SHARED).expect("a shared mount");
+    let pod = script_pod(
+        "private",
+        &format!(
+            "terminationGracePeriodSeconds: 0, volumes: [{{name: v, hostPath: {{path: {}}}}}],",
+            folder.display()
+        ),
+        "volumeMounts: [{name: v, mountPath: /v}],",
+        "sleep 1000",
+    );
+    let run = kplay.apply(&pod);
+    let later = folder.join("later");
+    mount("tmpfs", &later, "tmpfs", MountFlags::empty(), None).expect("a mount");
+    fs::write(later.join("file"), "of the machine").expect("a file");
+    let seen = kplay.run(["exec", "private", "--", "ls", "/v/later"]);
+    // Before anything can fail: a mount that stays would be found in other tests.
+    unmount(&later, UnmountFlags::DETACH).expect("unmounted");
+    unmount(&folder, UnmountFlags::DETACH).expect("unmounted");
+    run.succeeds();
+    assert_eq!(seen.succeeds(), "");
 }
 
 #[test]

@@ -1,0 +1,50 @@
+//! `fsGroup`: a volume's group, with the permissions that make it useful.
+
+use std::path::Path;
+
+use super::Error;
+use crate::sys::dir::{Dir, Kind};
+
+/// What the group may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+const SETGID: u32 = 0o2000;
+
+impl Access {
+    /// Owner and group.
+    fn file(self) -> u32 {
+        match self {
+            Self::ReadOnly => 0o440,
+            Self::ReadWrite => 0o660,
+        }
+    }
+
+    fn folder(self) -> u32 {
+        self.file() | 0o110 | SETGID
+    }
+}
+
+/// Gives all that is in a volume, and the volume itself, to a group. Links are not followed.
+pub(super) fn give(root: &Path, group: u32, access: Access) -> Result<(), Error> {
+    give_folder(&Dir::open(root)?, group, access)
+}
+
+fn give_folder(folder: &Dir, group: u32, access: Access) -> Result<(), Error> {
+    folder.set_own_group(group)?;
+    folder.set_own_mode(folder.own_mode()? | access.folder())?;
+    for (name, kind) in folder.entries()? {
+        match kind {
+            Kind::Folder => give_folder(&folder.folder(&name)?, group, access)?,
+            Kind::Link => folder.set_group(&name, group)?,
+            Kind::File | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice | Kind::Fifo => {
+                folder.set_group(&name, group)?;
+                folder.set_mode(&name, folder.mode(&name)? | access.file())?;
+            }
+        }
+    }
+    Ok(())
+}
