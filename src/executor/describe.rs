@@ -60,10 +60,20 @@ pub(super) fn container<R>(
         .as_deref()
         .filter(|dir| !dir.is_empty())
         .unwrap_or(&image.config.working_dir);
+    let defaults = environment::Defaults {
+        hostname: &pod.hostname,
+        home: &user.home,
+        tty: plan.tty,
+    };
+    let devices = if plan.security.privileged {
+        super::machine::devices()?
+    } else {
+        Vec::new()
+    };
     Ok(spec::container(&ContainerInput {
         plan,
         args,
-        env: environment::complete(&image.config.env, &pod.hostname, &user.home, &declared),
+        env: environment::complete(defaults, &image.config.env, &declared),
         working_dir: &Path::new("/").join(working_dir),
         user: ResolvedUser {
             uid: user.uid,
@@ -77,6 +87,7 @@ pub(super) fn container<R>(
         oom_score_adj: resources::oom_score_adj(pod, plan, context.facts.memory),
         cgroup2: context.hierarchies.version() == Version::V2,
         host: &context.facts.host,
+        devices,
     })?)
 }
 

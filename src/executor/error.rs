@@ -103,10 +103,13 @@ impl StartFailure {
             Self::Config(_) | Self::SubPath { .. } => {
                 ("CreateContainerConfigError", FailureClass::Start)
             }
-            Self::Runtime(runtime::Error::NoSuchUser { .. } | runtime::Error::UserFile { .. }) => {
-                ("CreateContainerError", FailureClass::Start)
-            }
-            Self::Spec(_)
+            Self::Runtime(runtime::Error::NoSuchUser { .. } | runtime::Error::UserFile { .. })
+            | Self::Spec(
+                spec::Error::InsideProc { .. }
+                | spec::Error::OverDev
+                | spec::Error::NotAbsolute { .. },
+            ) => ("CreateContainerError", FailureClass::Start),
+            Self::Spec(spec::Error::Value(_))
             | Self::Runtime(_)
             | Self::Cgroup(_)
             | Self::File(_)

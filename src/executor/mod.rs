@@ -25,6 +25,7 @@ mod error;
 pub mod forward;
 mod lifecycle;
 pub mod log;
+mod machine;
 mod pod;
 mod process;
 mod progress;
@@ -42,7 +43,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::LocalSet;
 
-use self::context::{Context, Facts, Message};
+use self::context::{Context, Message};
 use self::driver::Driver;
 pub use self::error::Error;
 use self::lifecycle::{Cause, Event};
@@ -50,13 +51,12 @@ use self::pod::PodResources;
 use self::progress::Channel;
 use crate::protocol::{self, Launch, Progress};
 use crate::runtime::{Libcontainer, Program, Runtime, enter_private_mounts};
-use crate::spec::{HostFacts, resources};
 use crate::state::layout::PodPaths;
 use crate::state::pod_dir::ExecutorDir;
 use crate::sys::lockfile::PidLock;
 use crate::sys::process::Reaper;
 use crate::sys::socket::{Blocking, Listener};
-use crate::sys::{capability, fd, fs, identity, process as processes};
+use crate::sys::{fd, fs, process as processes};
 
 /// The descriptor of the pipe to the manager.
 const PROGRESS: i32 = 3;
@@ -96,13 +96,15 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     let dir = ExecutorDir::new(paths, lock)?;
     processes::become_subreaper().map_err(Error::system("become the subreaper"))?;
     processes::set_name("kplay-executor").map_err(Error::system("set the process's name"))?;
+    // Before the cgroups are out of sight.
+    let facts = machine::facts(&launch)?;
     let hierarchies = enter_private_mounts()?;
     fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
     let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;
     let reaper = Reaper::new();
     let (sender, messages) = mpsc::unbounded_channel();
     let context = Context {
-        facts: facts(&launch)?,
+        facts,
         runtime: Libcontainer::new(program, Rc::clone(&reaper)),
         launch,
         dir,
@@ -129,24 +131,6 @@ fn read_launch(dir: &Path) -> Result<Launch, Error> {
             known: protocol::VERSION,
         })
     }
-}
-
-fn facts(launch: &Launch) -> Result<Facts, Error> {
-    let bounding = capability::bounding().map_err(Error::system("read the capabilities"))?;
-    let names = bounding
-        .names()
-        .filter_map(|name| name.strip_prefix("CAP_"));
-    Ok(Facts {
-        host: HostFacts {
-            capabilities: names.map(str::to_owned).collect(),
-            oom_score_floor: processes::oom_score_floor()
-                .map_err(Error::system("read the OOM score"))?,
-        },
-        host_ip: identity::host_ip(),
-        qos_class: resources::qos_class(&launch.plan),
-        memory: identity::memory(),
-        cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
-    })
 }
 
 async fn play<R: Runtime + 'static>(

@@ -13,6 +13,8 @@ pub fn choose(
 ) -> Vec<String> {
     let command = command.filter(|command| !command.is_empty());
     let args = args.filter(|args| !args.is_empty());
+    // Docker's way to say that a base image's entrypoint does not count.
+    let entrypoint = if entrypoint == [""] { &[] } else { entrypoint };
     let (mut program, arguments) = match (command, args) {
         (Some(command), args) => (command, args.unwrap_or_default()),
         (None, Some(args)) => (entrypoint.to_vec(), args),
@@ -44,5 +46,8 @@ mod tests {
         check(Some("c"), Some("a"), "c a");
         check(Some(""), Some("a"), "entry e1 a");
         check(Some(""), Some(""), "entry e1 cmd");
+        let cmd = ["cmd".to_owned()];
+        assert_eq!(choose(None, None, &[String::new()], &cmd), cmd);
+        assert!(choose(None, None, &[String::new()], &[]).is_empty());
     }
 }

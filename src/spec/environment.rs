@@ -27,20 +27,30 @@ pub fn declared(vars: &[EnvVar], resolve: &dyn Fn(&EnvValue) -> String) -> Vec<(
     result
 }
 
+/// What every container has, unless its image or the manifest say otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults<'a> {
+    pub hostname: &'a str,
+    pub home: &'a str,
+    pub tty: bool,
+}
+
 /// What the process gets: the image's variables, HOSTNAME, then the manifest's, which win. PATH and HOME are always
 /// there.
 #[must_use]
 pub fn complete(
+    defaults: Defaults<'_>,
     image: &[String],
-    hostname: &str,
-    home: &str,
     declared: &[(String, String)],
 ) -> Vec<String> {
     let mut all = BTreeMap::from([
         ("PATH", DEFAULT_PATH),
-        ("HOME", home),
-        ("HOSTNAME", hostname),
+        ("HOME", defaults.home),
+        ("HOSTNAME", defaults.hostname),
     ]);
+    if defaults.tty {
+        all.insert("TERM", "xterm");
+    }
     all.extend(image.iter().filter_map(|pair| pair.split_once('=')));
     all.extend(
         declared
@@ -145,17 +155,35 @@ mod tests {
 
     #[test]
     fn the_manifest_wins_over_the_image() {
-        let image = ["PATH=/image".to_owned(), "X=image".to_owned()];
-        let env = complete(&image, "host", "/root", &[("X".into(), "pod".into())]);
-        assert_eq!(env, ["HOME=/root", "HOSTNAME=host", "PATH=/image", "X=pod"]);
-        let env = complete(&[], "host", "/", &[("HOSTNAME".into(), "mine".into())]);
-        assert_eq!(
-            env,
-            [
-                "HOME=/".to_owned(),
-                "HOSTNAME=mine".to_owned(),
-                format!("PATH={DEFAULT_PATH}")
-            ]
+        let check = |tty, image: &[&str], declared: &[(&str, &str)], expected: &[&str]| {
+            let defaults = Defaults {
+                hostname: "host",
+                home: "/root",
+                tty,
+            };
+            let image: Vec<String> = image.iter().map(ToString::to_string).collect();
+            let owned = |(name, value): &(&str, &str)| ((*name).into(), (*value).into());
+            let declared: Vec<(String, String)> = declared.iter().map(owned).collect();
+            assert_eq!(complete(defaults, &image, &declared), expected);
+        };
+        check(
+            false,
+            &["PATH=/image", "X=image", "NO_VALUE"],
+            &[("X", "pod")],
+            &["HOME=/root", "HOSTNAME=host", "PATH=/image", "X=pod"],
+        );
+        let path = format!("PATH={DEFAULT_PATH}");
+        check(
+            true,
+            &[],
+            &[("HOSTNAME", "mine"), ("EMPTY", "")],
+            &["EMPTY=", "HOME=/root", "HOSTNAME=mine", &path, "TERM=xterm"],
+        );
+        check(
+            true,
+            &["TERM=dumb", "HOME=/srv"],
+            &[],
+            &["HOME=/srv", "HOSTNAME=host", &path, "TERM=dumb"],
         );
     }
 

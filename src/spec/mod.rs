@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+mod devices;
 pub mod environment;
 mod mounts;
 mod process;
@@ -20,14 +21,25 @@ use oci_spec::runtime::{
 pub use oci_spec::runtime::Spec;
 
 pub use mounts::BindMount;
-pub use process::{HostFacts, ResolvedUser, exec_process};
+pub use process::{DeviceKind, HostDevice, HostFacts, ResolvedUser, exec_process};
 
 use crate::model::plan::ContainerPlan;
 
-/// The specification could not be built: a value that the runtime's types do not take.
+/// A container that cannot be described.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot describe the container to the runtime")]
-pub struct Error(#[from] oci_spec::OciSpecError);
+pub enum Error {
+    /// A value that the runtime's types do not take.
+    #[error("cannot describe the container to the runtime")]
+    Value(#[from] oci_spec::OciSpecError),
+    /// As runc: what is there must be the kernel's.
+    #[error("cannot mount on `{path}`, because it is inside `/proc`", path = destination.display())]
+    InsideProc { destination: PathBuf },
+    /// libcontainer would make links and device files in what is mounted there, perhaps the machine's own `/dev`.
+    #[error("cannot mount a volume on `/dev`; mount what is needed below it")]
+    OverDev,
+    #[error("cannot mount on `{path}`, because it is not an absolute path without `..`", path = destination.display())]
+    NotAbsolute { destination: PathBuf },
+}
 
 /// All that a container is made from.
 #[derive(Debug)]
@@ -51,6 +63,8 @@ pub struct ContainerInput<'a> {
     /// Whether `/sys/fs/cgroup` can be mounted in the container (version 2).
     pub cgroup2: bool,
     pub host: &'a HostFacts,
+    /// What a privileged container finds in `/dev`.
+    pub devices: Vec<HostDevice>,
 }
 
 /// Which namespaces a container gets. Its mount namespace is always its own.
@@ -99,10 +113,17 @@ fn linux(input: &ContainerInput<'_>) -> Result<Linux, Error> {
         linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
     } else {
         linux = linux
-            .masked_paths(owned(&mounts::MASKED_PATHS))
+            .masked_paths(
+                [
+                    owned(&mounts::MASKED_PATHS),
+                    input.host.masked_paths.clone(),
+                ]
+                .concat(),
+            )
             .readonly_paths(owned(&mounts::READONLY_PATHS));
     }
     let mut linux = linux.build()?;
+    linux.set_devices(privileged.then(|| devices::all(input)));
     // The builder's default has resources, which would make libcontainer look for cgroups.
     linux.set_resources(None);
     // libcontainer cannot set it for a mount, and no mount is to see what the machine mounts later.
@@ -116,7 +137,8 @@ fn owned(paths: &[&str]) -> Vec<String> {
 
 fn namespaces(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamespace>, Error> {
     let chosen = &input.namespaces;
-    // The cgroup namespace of a privileged container is the host's.
+    // The cgroup namespace of a privileged container is the host's. Others have their own with version 1 too, unlike in
+    // Kubernetes: they see no cgroups there whose paths could be of use to them.
     let cgroup = if input.plan.security.privileged {
         NamespaceChoice::Host
     } else {

@@ -1,6 +1,6 @@
 //! What is mounted in a container, and what is hidden.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
@@ -40,24 +40,56 @@ pub struct BindMount {
     pub read_only: bool,
 }
 
-/// All mounts: the kernel's file systems, then the rest, outer ones first.
+/// All mounts: the kernel's file systems, then the rest, outer ones first. One that has the destination of a default
+/// mount takes its place.
 pub(super) fn all(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
-    let mut mounts = kernel(input)?;
+    for bind in &input.mounts {
+        check(&bind.destination)?;
+    }
     let mut binds: Vec<&BindMount> = input.mounts.iter().collect();
     binds.sort_by_key(|bind| bind.destination.components().count());
+    let mut mounts = kernel(input)?;
+    mounts.retain(|mount| {
+        !binds
+            .iter()
+            .any(|bind| clean(&bind.destination) == *mount.destination())
+    });
     for bind in binds {
-        mounts.push(bound(&bind.source, &bind.destination, bind.read_only)?);
+        let destination = clean(&bind.destination);
+        mounts.push(bound(&bind.source, &destination, bind.read_only)?);
     }
     Ok(mounts)
+}
+
+/// Refuses what runc refuses, and what libcontainer gets wrong.
+fn check(destination: &Path) -> Result<(), Error> {
+    let has_parent = destination
+        .components()
+        .any(|part| part == Component::ParentDir);
+    if !destination.is_absolute() || has_parent {
+        return Err(Error::NotAbsolute {
+            destination: destination.to_owned(),
+        });
+    }
+    if destination.starts_with("/proc") {
+        return Err(Error::InsideProc {
+            destination: destination.to_owned(),
+        });
+    }
+    if clean(destination) == Path::new("/dev") {
+        return Err(Error::OverDev);
+    }
+    Ok(())
+}
+
+/// Without doubled and trailing slashes, and without `.`.
+fn clean(path: &Path) -> PathBuf {
+    path.components().collect()
 }
 
 fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
     let privileged = input.plan.security.privileged;
     let writable = if privileged { "rw" } else { "ro" };
-    let covered = |path: &str| {
-        let path = Path::new(path);
-        input.mounts.iter().any(|bind| bind.destination == path)
-    };
     let mut mounts = vec![
         mounted("proc", "/proc", &["nosuid", "noexec", "nodev"])?,
         mounted(
@@ -81,12 +113,15 @@ fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
         mounted("sysfs", "/sys", &["nosuid", "noexec", "nodev", writable])?,
     ];
     if input.cgroup2 {
-        let options = ["nosuid", "noexec", "nodev", "relatime", writable];
+        let mut options = vec!["nosuid", "noexec", "nodev", "relatime", writable];
+        if privileged {
+            // Mounted in the machine's own cgroup namespace, where a mount without them takes them away from the whole
+            // machine.
+            options.extend(input.host.cgroup2_options.iter().map(String::as_str));
+        }
         mounts.push(mounted("cgroup2", "/sys/fs/cgroup", &options)?);
     }
-    if !covered("/dev/shm") {
-        mounts.push(bound(input.shared_memory, Path::new("/dev/shm"), false)?);
-    }
+    mounts.push(bound(input.shared_memory, Path::new("/dev/shm"), false)?);
     Ok(mounts)
 }
 

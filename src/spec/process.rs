@@ -1,10 +1,11 @@
 //! The process: user, capabilities, limits.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, ProcessBuilder, Spec, User,
-    UserBuilder,
+    Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, ProcessBuilder, Spec, User, UserBuilder,
 };
 
 use super::{ContainerInput, Error};
@@ -43,6 +44,33 @@ pub struct HostFacts {
     pub capabilities: BTreeSet<String>,
     /// This process's `oom_score_adj`, if it may not go below it.
     pub oom_score_floor: Option<i32>,
+    /// This process's hard limit of open files. Containers get no more.
+    pub open_files: u64,
+    /// What else to mask: the thermal statistics of each processor.
+    pub masked_paths: Vec<String>,
+    /// The options that the machine's cgroup file system of version 2 is mounted with, `nsdelegate` and the like.
+    pub cgroup2_options: Vec<String>,
+}
+
+/// A device file of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDevice {
+    /// Below `/dev`.
+    pub path: PathBuf,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What a device file stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    Block,
+    Character,
 }
 
 pub(super) fn container_process(input: &ContainerInput<'_>) -> Result<Process, Error> {
@@ -60,8 +88,7 @@ pub(super) fn container_process(input: &ContainerInput<'_>) -> Result<Process, E
         .capabilities(capabilities(security, &input.user, input.host)?)
         .oom_score_adj(oom_score_adj)
         .build()?;
-    // The limits are the executor's own: they can only go down, and a kubelet does not set any.
-    process.set_rlimits(None);
+    process.set_rlimits(Some(vec![open_files(input.host.open_files)?]));
     // An explicit `false` is not the same to libcontainer: it may then load no seccomp program.
     process.set_no_new_privileges(
         (security.allow_privilege_escalation == Some(false)).then_some(true),
@@ -94,6 +121,17 @@ fn user(user: &ResolvedUser) -> Result<User, Error> {
         .build()?)
 }
 
+/// What containerd's containers have under systemd; from the shell that kplay was called from it would be anything.
+/// The other limits are the executor's own.
+fn open_files(hard: u64) -> Result<PosixRlimit, Error> {
+    const SOFT: u64 = 1024;
+    Ok(PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .soft(SOFT.min(hard))
+        .hard(hard)
+        .build()?)
+}
+
 /// Without ambient capabilities, as in Kubernetes: those that a process of another user than root gets come from
 /// file capabilities.
 fn capabilities(
@@ -118,22 +156,22 @@ fn capabilities(
         .build()?)
 }
 
-/// `add` wins over `drop`, except that `drop: [ALL]` leaves only what is added (containerd's `WithCapabilities`).
+/// `ALL` counts before single names, and dropping one counts more than adding it (containerd's `WithCapabilities`).
 fn capability_names(security: &ContainerSecurity, bounding: &BTreeSet<String>) -> BTreeSet<String> {
+    if security.privileged {
+        return bounding.clone();
+    }
     let is_all = |names: &[String]| names.iter().any(|name| name == "ALL");
     let (add, drop) = (&security.capabilities_add, &security.capabilities_drop);
-    let mut names: BTreeSet<String> = if security.privileged || is_all(add) {
-        bounding.clone()
-    } else if is_all(drop) {
+    let mut names: BTreeSet<String> = if is_all(drop) {
         BTreeSet::new()
+    } else if is_all(add) {
+        bounding.clone()
     } else {
         DEFAULT_CAPABILITIES.map(str::to_owned).into()
     };
-    if !security.privileged {
-        names.retain(|name| !drop.contains(name));
-        names.extend(add.iter().filter(|name| *name != "ALL").cloned());
-    }
-    names.retain(|name| bounding.contains(name));
+    names.extend(add.iter().cloned());
+    names.retain(|name| bounding.contains(name) && !drop.contains(name));
     names
 }
 
@@ -161,6 +199,10 @@ mod tests {
         check(false, &[], &["ALL"], "");
         check(false, &["KILL"], &["ALL"], "KILL");
         check(false, &["ALL"], &["KILL"], "CHOWN NET_ADMIN SYS_TIME");
+        check(false, &["ALL"], &["ALL"], "");
+        check(false, &["CHOWN"], &["CHOWN"], "KILL");
+        check(false, &["CHOWN", "KILL"], &["CHOWN", "ALL"], "KILL");
+        check(true, &[], &["ALL"], "CHOWN KILL NET_ADMIN SYS_TIME");
         check(false, &["SYS_MODULE"], &[], "CHOWN KILL");
         check(true, &[], &[], "CHOWN KILL NET_ADMIN SYS_TIME");
     }

@@ -30,18 +30,41 @@ fn plan() -> ContainerPlan {
     }
 }
 
+fn device(path: &str) -> HostDevice {
+    HostDevice {
+        path: path.into(),
+        kind: DeviceKind::Block,
+        major: 8,
+        minor: 0,
+        mode: 0o660,
+        uid: 0,
+        gid: 6,
+    }
+}
+
 fn spec(change: impl FnOnce(&mut ContainerPlan), user: u32) -> Spec {
+    mounted(change, user, &["/a/b", "/a"]).expect("a valid specification")
+}
+
+fn mounted(
+    change: impl FnOnce(&mut ContainerPlan),
+    user: u32,
+    destinations: &[&str],
+) -> Result<Spec, Error> {
     let mut plan = plan();
     change(&mut plan);
     let host = HostFacts {
         capabilities: BTreeSet::from(["CHOWN".to_owned(), "SYS_ADMIN".to_owned()]),
         oom_score_floor: Some(-500),
+        open_files: 4096,
+        masked_paths: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
+        cgroup2_options: vec!["nsdelegate".into()],
     };
     let join = |name: &str| NamespaceChoice::Join(format!("/proc/7/ns/{name}").into());
-    let bind = |destination: &str, read_only| BindMount {
+    let bind = |destination: &&str| BindMount {
         source: "/source".into(),
         destination: destination.into(),
-        read_only,
+        read_only: *destination == "/a",
     };
     container(&ContainerInput {
         plan: &plan,
@@ -60,13 +83,17 @@ fn spec(change: impl FnOnce(&mut ContainerPlan), user: u32) -> Spec {
             uts: NamespaceChoice::Host,
             pid: NamespaceChoice::New,
         },
-        mounts: vec![bind("/a/b", false), bind("/a", true)],
+        mounts: destinations.iter().map(bind).collect(),
         shared_memory: Path::new("/shm"),
         oom_score_adj: -997,
         cgroup2: true,
         host: &host,
+        devices: vec![
+            device("/dev/sda"),
+            device("/dev/ptmx"),
+            device("/dev/shm/odd"),
+        ],
     })
-    .expect("a valid specification")
 }
 
 #[test]
@@ -79,7 +106,14 @@ fn a_container_is_described_as_containerd_does() {
     );
     assert_eq!(json["process"]["oomScoreAdj"], -500);
     assert_eq!(json["process"]["noNewPrivileges"], serde_json::Value::Null);
-    assert_eq!(json["process"]["rlimits"], serde_json::Value::Null);
+    assert_eq!(
+        json["process"]["rlimits"],
+        serde_json::json!([{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096}])
+    );
+    assert_eq!(json["linux"]["rootfsPropagation"], "private");
+    assert_eq!(json["linux"]["devices"], serde_json::Value::Null);
+    let masked = json["linux"]["maskedPaths"].to_string();
+    assert!(masked.contains("/proc/kcore") && masked.contains("cpu0/thermal_throttle"));
     assert_eq!(
         json["process"]["capabilities"]["effective"],
         serde_json::json!(["CAP_CHOWN"])
@@ -167,6 +201,22 @@ fn a_privileged_container_sees_everything() {
         Some(2)
     );
     assert!(!json["linux"]["namespaces"].to_string().contains("cgroup"));
+    assert_eq!(
+        json["linux"]["devices"],
+        serde_json::json!([{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0, "fileMode": 0o660, "uid": 0, "gid": 6}])
+    );
+    let options = |destination: &str| {
+        let mounts = spec.mounts().iter().flatten();
+        let mut found = mounts.filter(|mount| mount.destination() == Path::new(destination));
+        let options = found.next().and_then(|mount| mount.options().clone());
+        options.unwrap_or_default().join(",")
+    };
+    assert_eq!(options("/sys"), "nosuid,noexec,nodev,rw");
+    // What the machine's own mount has, or it would be lost there.
+    assert_eq!(
+        options("/sys/fs/cgroup"),
+        "nosuid,noexec,nodev,relatime,rw,nsdelegate"
+    );
 }
 
 #[test]
@@ -188,4 +238,40 @@ fn an_exec_is_like_the_container_with_another_command() {
         process.env().as_deref(),
         Some(&["A=1".to_owned(), "TERM=xterm".to_owned()][..])
     );
+}
+
+#[test]
+fn mounts_where_none_can_be_are_refused() {
+    let check = |destination: &str, expected: Option<&str>| {
+        let actual = mounted(|_| {}, 0, &[destination]).err();
+        assert_eq!(actual.map(|e| e.to_string()).as_deref(), expected);
+    };
+    let not_absolute = |path: &str| {
+        format!("cannot mount on `{path}`, because it is not an absolute path without `..`")
+    };
+    let inside_proc =
+        |path: &str| format!("cannot mount on `{path}`, because it is inside `/proc`");
+    let over_dev = "cannot mount a volume on `/dev`; mount what is needed below it";
+    check("/data", None);
+    check("/dev/snd", None);
+    check("/dev/shm", None);
+    check("/proceed", None);
+    check("/sys/fs/bpf", None);
+    check("/dev", Some(over_dev));
+    check("//dev/.", Some(over_dev));
+    check("/proc", Some(&inside_proc("/proc")));
+    check("/proc/sys", Some(&inside_proc("/proc/sys")));
+    check("data", Some(&not_absolute("data")));
+    check("/a/../proc", Some(&not_absolute("/a/../proc")));
+}
+
+#[test]
+fn a_mount_takes_the_place_of_a_default_one() {
+    let spec = mounted(|_| {}, 0, &["/dev/shm/", "/sys/fs/cgroup"]).expect("a valid specification");
+    for destination in ["/dev/shm", "/sys/fs/cgroup"] {
+        let mounts = spec.mounts().iter().flatten();
+        let there = mounts.filter(|mount| mount.destination() == Path::new(destination));
+        let sources: Vec<_> = there.map(|mount| mount.source().clone()).collect();
+        assert_eq!(sources, [Some(PathBuf::from("/source"))], "{destination}");
+    }
 }

@@ -10,6 +10,7 @@ pub mod capability;
 pub mod cgroup;
 mod clone;
 pub mod datagram;
+pub mod device;
 pub mod dir;
 pub mod exe;
 pub mod fd;

@@ -211,6 +211,45 @@ pub fn detach(target: &Path) -> Result<()> {
     }
 }
 
+/// The options of the machine's cgroup file system of version 2, without `rw` and `ro`; none if it is not mounted.
+///
+/// # Errors
+/// The mounts cannot be read.
+pub fn cgroup2_options() -> Result<Vec<String>> {
+    let table = super::fs::read(Path::new("/proc/self/mountinfo"))?;
+    Ok(options_of("cgroup2", &String::from_utf8_lossy(&table)))
+}
+
+/// The options of the first file system of this kind in a mountinfo table.
+fn options_of(kind: &str, table: &str) -> Vec<String> {
+    let options = table.lines().find_map(|line| {
+        let (_, rest) = line.split_once(" - ")?;
+        let mut fields = rest.split(' ');
+        (fields.next() == Some(kind)).then(|| fields.nth(1).unwrap_or_default())
+    });
+    options
+        .unwrap_or_default()
+        .split(',')
+        .filter(|option| !matches!(*option, "" | "rw" | "ro"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_options_of_a_file_system_are_its_own() {
+        let check = |kind: &str, expected: &[&str]| {
+            let table = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n\
+                         31 23 0:27 / /x rw - tmpfs tmpfs ro\n";
+            assert_eq!(super::options_of(kind, table), expected);
+        };
+        check("cgroup2", &["nsdelegate", "memory_recursiveprot"]);
+        check("tmpfs", &[]);
+        check("proc", &[]);
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     //! Mounts that only one test sees.

@@ -228,6 +228,13 @@ pub fn set_umask(mask: u32) {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
 }
 
+/// This process's hard limit of open files; at most what the kernel has for any process.
+#[must_use]
+pub fn open_files_limit() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
 /// The OOM score below which this process cannot set another's: its own, unless it may go anywhere
 /// (`CAP_SYS_RESOURCE`).
 ///

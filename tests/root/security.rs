@@ -44,6 +44,10 @@ fn capabilities() {
         1 << 10,
     );
     check(
+        "securityContext: {capabilities: {add: [CHOWN], drop: [CHOWN]}},",
+        DEFAULT_CAPABILITIES & !1,
+    );
+    check(
         "securityContext: {capabilities: {add: [SYS_TIME]}},",
         DEFAULT_CAPABILITIES | 1 << 25,
     );

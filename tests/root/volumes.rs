@@ -148,6 +148,42 @@ fn later_mounts_of_the_machine_are_not_seen() {
 }
 
 #[test]
+fn mounts_on_what_is_the_runtimes_own() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let devices = || {
+        let entries = fs::read_dir("/dev").expect("a folder").flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = devices();
+    let refused = |host_path: &str, mount_path: &str, words: &[&str]| {
+        let pod = script_pod(
+            "own",
+            &format!("volumes: [{{name: v, hostPath: {{path: {host_path}}}}}],"),
+            &format!("volumeMounts: [{{name: v, mountPath: {mount_path}}}],"),
+            "true",
+        );
+        kplay.apply(&pod).fails(1, words);
+        kplay.assert_nothing_left();
+    };
+    refused("/dev", "/dev", &["cannot mount a volume on `/dev`"]);
+    refused("/proc", "/proc", &["inside `/proc`"]);
+    refused("/tmp", "/proc/sys/kernel", &["inside `/proc`"]);
+    assert_eq!(devices(), before);
+    let log = kplay.script_in(
+        "volumes: [{name: v, emptyDir: {}}, {name: host, hostPath: {path: /dev}}],",
+        "volumeMounts: [{name: v, mountPath: /dev/shm}, {name: v, mountPath: /dev/foo}, \
+         {name: host, mountPath: /host/dev}], terminationMessagePath: /dev/message,",
+        "touch /dev/shm/x; ls /dev/foo; echo m > /dev/message; [ -c /host/dev/null ] && echo null",
+    );
+    assert_eq!(log, "x\nnull\n");
+    assert_eq!(devices(), before);
+}
+
+#[test]
 fn containers_share_a_volume_and_sub_paths_of_it() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
