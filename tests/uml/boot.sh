@@ -4,11 +4,14 @@
 #   tests/uml/boot.sh [--timeout SECONDS] [--systemd] COMMAND [ARGUMENT...]
 #
 # Machines like CI's have cgroup v1; users have v2. The kernel is Debian's, unpacked (not installed) into the cache
-# folder, target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of
-# the machine and the build are there, and nothing that is written stays. It has one processor, no network beyond
-# loopback, and is 15 to 35 times slower at fork and execve than the machine.
+# folder, target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of the machine and
+# the build are there, and nothing that is written stays. It has one processor, no network beyond loopback, and is 15 to
+# 35 times slower at fork and execve than the machine.
 #
 # With `--systemd` the first process is systemd, and the command is a service, the only one.
+#
+# The root tests run in it as well, with their folders on tmpfs, because overlays cannot be stacked on one another:
+#   tests/uml/boot.sh env TMPDIR=/dev/shm target/…/deps/root-… --test-threads 2 death::
 #
 # What the command prints (both streams) goes to standard output as it comes; its exit code is the exit code. Besides:
 #   77   the kernel is not to be had: not root, no Debian, no way to its archive
@@ -69,7 +72,7 @@ main() {
         shift
     fi
     if [ $# = 0 ]; then
-        sed -n '/^#   tests/s/^# *//p' "${BASH_SOURCE[0]}" >&2
+        sed -n '/^#   tests/{s/^# *//p;q}' "${BASH_SOURCE[0]}" >&2
         exit 64
     fi
     [ "$(id -u)" = 0 ] || unavailable 'needs root'
