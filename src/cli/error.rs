@@ -224,6 +224,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         E::Images(_)
         | E::State(_)
         | E::Io { .. }
+        | E::NotRoot
         | E::Spawn { .. }
         | E::ExecutorDied { .. }
         | E::Undead { .. }
@@ -244,6 +245,9 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
             }
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
+        E::NotRoot => {
+            Some("run it as root: `sudo kplay …`; rootless pods are not supported yet".to_owned())
+        }
         E::Undead { .. } | E::Leftovers { .. } => {
             Some("`kplay delete pod NAME --force` tries again".to_owned())
         }

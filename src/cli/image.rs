@@ -17,6 +17,7 @@ use crate::model::reference::Reference;
 use crate::output::images::{self, Row};
 use crate::output::object::{self, Notation};
 use crate::output::progress::Progress;
+use crate::output::report;
 use crate::output::table::Headers;
 use crate::state::view;
 
@@ -244,7 +245,12 @@ pub(crate) fn print_list(
 pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
     let store = session.store()?;
     let used = used_images(session)?;
-    let in_use = |id: &str| !arguments.force && used.contains_key(id);
+    let users = RefCell::new(None);
+    let in_use = |id: &str| {
+        let found = used.get(id).filter(|_| !arguments.force);
+        users.replace(found.cloned());
+        found.is_some()
+    };
     let mut failed: Option<Error> = None;
     for name in &arguments.images {
         match remove(&store, name, &in_use) {
@@ -257,6 +263,10 @@ pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
                 }
             }
             Err(error) => {
+                let error = match users.take() {
+                    Some(pods) => in_use_by(name, &pods),
+                    None => error,
+                };
                 if let Some(before) = failed.replace(error) {
                     before.tell(&session.ui);
                 }
@@ -264,6 +274,14 @@ pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
         }
     }
     failed.map_or(Ok(Done::Well), Err)
+}
+
+/// That an image cannot go, and whose fault that is.
+fn in_use_by(name: &str, pods: &[String]) -> Error {
+    Error::Refused(format!(
+        "the image `{name}` is used by {}: delete what uses it first, or give `--force`",
+        report::joined(pods.iter().map(String::as_str))
+    ))
 }
 
 /// By name, or by id if no image has the name.
@@ -284,17 +302,20 @@ fn remove(
 }
 
 /// Ids of images that pods use, with the pods.
-fn used_images(session: &Session) -> Result<BTreeMap<String, String>, Error> {
+fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
     let (views, unreadable) = view::list(&session.layout)?;
     for error in &unreadable {
         session.ui.warning(&chain(error));
     }
-    let used = views.iter().flat_map(|view| {
-        let pod = view.record.key().to_string();
-        let ids = view.record.images.values();
-        ids.map(move |id| (id.clone(), pod.clone()))
-    });
-    Ok(used.collect())
+    let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for view in &views {
+        let ids: BTreeSet<&String> = view.record.images.values().collect();
+        for id in ids {
+            let pods = used.entry(id.clone()).or_default();
+            pods.push(view.record.key().to_string());
+        }
+    }
+    Ok(used)
 }
 
 /// Loads images, and prints what came.

@@ -113,12 +113,40 @@ fn usage(error: &clap::Error) -> u8 {
     }
 }
 
+/// Whether a command has to do with pods, and so finishes first what a killed one left undone.
+fn looks_at_pods(command: &Command) -> bool {
+    match command {
+        Command::Apply(_)
+        | Command::Up(_)
+        | Command::Down(_)
+        | Command::Delete(_)
+        | Command::Get(_)
+        | Command::Ps(_)
+        | Command::Describe(_)
+        | Command::Logs(_)
+        | Command::Exec(_)
+        | Command::Wait(_)
+        // A pod that is half deleted still uses its images.
+        | Command::Image(_)
+        | Command::Rmi(_) => true,
+        Command::Check(_)
+        | Command::Pull(_)
+        | Command::Images(_)
+        | Command::Load(_)
+        | Command::Version(_)
+        | Command::Completion(_) => false,
+    }
+}
+
 fn tell(ui: &Ui, error: &Error) -> u8 {
     error.tell(ui);
     error.code()
 }
 
 fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
+    if looks_at_pods(command) {
+        session.sweep();
+    }
     match command {
         Command::Apply(arguments) => apply::run(arguments, session),
         Command::Up(arguments) => up::run(arguments, session),

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::app::{ColorArg, GlobalArgs, LogFormat};
-use super::error::Error;
+use super::error::{Error, chain};
 use crate::image::Store;
+use crate::manager::{Event, sweep};
 use crate::model::names::Namespace;
+use crate::output::report::{self, Deed, Reality};
 use crate::output::{ColourChoice, Settings, Ui, Verbosity};
 use crate::state::layout::Layout;
 use crate::sys::terminal;
@@ -59,6 +61,25 @@ impl Session {
             },
             namespace: global.namespace.clone(),
         })
+    }
+
+    /// Cleans up after commands and executors that were killed. A failure stands in nobody's way here: the command
+    /// that touches the pod meets it again, and tells.
+    pub(crate) fn sweep(&self) {
+        let report = &mut |event| {
+            if let Event::Deleted(key) = event {
+                let text = report::deed(&key, Deed::Deleted, Reality::Done);
+                self.ui
+                    .detail(&format!("{text}, as an earlier command wanted"));
+            }
+        };
+        let failed = |error: &dyn std::error::Error| {
+            tracing::warn!(error = chain(error), "cannot clean up after a crash");
+        };
+        match sweep::sweep(&self.layout, report) {
+            Ok(errors) => errors.iter().for_each(|error| failed(error)),
+            Err(error) => failed(&error),
+        }
     }
 
     /// The image store.

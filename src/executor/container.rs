@@ -235,7 +235,7 @@ impl<R: Runtime + 'static> Run<R> {
         } else {
             crate::sys::cgroup::DevicePolicy::Default
         };
-        let path = format!("{}/{}", self.context.launch.cgroup, self.plan().name);
+        let path = format!("{}/{}", self.context.launch.cgroup, self.name);
         Ok(self.context.hierarchies.create(&path, &limits)?)
     }
 

@@ -30,6 +30,8 @@ pub(super) enum Message {
     Lifecycle(lifecycle::Event),
     /// Something to tell that changes no state.
     Event(PodEvent),
+    /// Something was done that takes memory: a command ran.
+    Busy,
 }
 
 /// The pod, as far as it does not change, and the registries of what does.

@@ -104,6 +104,7 @@ async fn execute<R: Runtime>(
     reply(connection, &Reply::ExecStarted, terminal)?;
     drop(started.terminal);
     let exit = process::wait(&started.process).await?;
+    context.send(Message::Busy);
     reply(connection, &Reply::ExecExited { code: exit.code() }, None)
 }
 

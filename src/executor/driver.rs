@@ -18,6 +18,10 @@ use crate::model::event::{EventType, PodEvent};
 use crate::model::status::PodStatus;
 use crate::protocol::Progress;
 use crate::runtime::Runtime;
+use crate::sys::memory;
+
+/// How long nothing has to happen before the executor gives back the memory that it does not need at rest.
+const REST: Duration = Duration::from_millis(500);
 
 /// A running pod.
 pub(super) struct Driver<'a, R: Runtime + 'static> {
@@ -70,17 +74,27 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     pub(super) async fn run(mut self) {
         self.watch_sandbox();
         self.handle(Event::Tick).await;
+        let mut at_rest = false;
         while !matches!(self.machine.stage, Stage::Over(_)) {
             let tick = self.machine.next_tick();
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(Message::Lifecycle(event)) => self.handle(event).await,
                     Some(Message::Event(event)) => self.report(&event),
+                    Some(Message::Busy) => {}
                     // The context holds a sender.
                     None => break,
                 },
                 () = sleep_until(tick) => self.handle(Event::Tick).await,
+                () = tokio::time::sleep(REST), if !at_rest => {
+                    at_rest = true;
+                    if let Err(error) = memory::release() {
+                        tracing::warn!(%error, "cannot give memory back");
+                    }
+                    continue;
+                }
             }
+            at_rest = false;
         }
         self.resources.release(&self.context).await;
         self.publish();

@@ -4,14 +4,14 @@
 //! rules. The price is that the pod sees its own address as the client's. All runs on the executor's one thread.
 //!
 //! A connection at rest costs two sockets and one small task, no buffer: bytes go through a buffer on the stack,
-//! and only what the other end does not take at once is kept.
+//! and only what the other end does not take at once is kept. SCTP is not published.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -19,6 +19,7 @@ use crate::model::plan::Protocol;
 use crate::sys::inet;
 use crate::sys::netns::NetNs;
 
+mod datagram;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -72,7 +73,37 @@ pub struct Publication {
 
 /// Ports that are taken; whoever connects waits until [`Bound::serve`].
 #[derive(Debug)]
-pub struct Bound(Vec<(TcpListener, SocketAddr)>);
+pub struct Bound(Vec<(Listener, SocketAddr)>);
+
+#[derive(Debug)]
+enum Listener {
+    Stream(TcpListener),
+    Datagram(UdpSocket),
+}
+
+impl Listener {
+    /// A published port has one or two of them.
+    fn bind(publication: &Publication) -> Result<Vec<Self>, Error> {
+        match publication.protocol {
+            Protocol::Tcp => Ok(vec![Self::Stream(listen(publication)?)]),
+            Protocol::Udp => {
+                let sockets = datagram::bind(publication)?;
+                Ok(sockets.into_iter().map(Self::Datagram).collect())
+            }
+            protocol @ Protocol::Sctp => Err(Error::Unsupported {
+                port: publication.host_port,
+                protocol,
+            }),
+        }
+    }
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Stream(listener) => listener.local_addr(),
+            Self::Datagram(socket) => socket.local_addr(),
+        }
+    }
+}
 
 impl Bound {
     /// Takes all ports, or none of them. To be called within a tokio runtime.
@@ -80,43 +111,53 @@ impl Bound {
     /// # Errors
     /// One of them cannot be had.
     pub fn bind(publications: &[Publication]) -> Result<Self, Error> {
-        let listeners = publications.iter().map(|publication| {
-            if publication.protocol != Protocol::Tcp {
-                return Err(Error::Unsupported {
-                    port: publication.host_port,
-                    protocol: publication.protocol,
-                });
-            }
-            Ok((listen(publication)?, publication.target))
-        });
-        Ok(Self(listeners.collect::<Result<_, _>>()?))
+        let mut listeners = Vec::new();
+        for publication in publications {
+            let bound = Listener::bind(publication)?.into_iter();
+            listeners.extend(bound.map(|listener| (listener, publication.target)));
+        }
+        Ok(Self(listeners))
     }
 
-    /// The host's addresses that are listened on, in the order of the publications.
+    /// The host's addresses that are listened on, in the order of the publications. For UDP without an address
+    /// these are two, of IPv4 and of IPv6.
     ///
     /// # Errors
     /// The kernel does not tell.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.0
             .iter()
-            .map(|(listener, _)| listener.local_addr())
+            .map(|(listener, _)| listener.address())
             .collect()
     }
 
     /// Starts to forward into the pod's network namespace.
     #[must_use]
     pub fn serve(self, netns: NetNs) -> Forwarder {
-        self.serve_at_most(netns, max_connections(inet::open_files_limit()))
+        let datagram_sockets = self.0.iter();
+        let datagram_sockets = datagram_sockets
+            .filter(|(listener, _)| matches!(listener, Listener::Datagram(_)))
+            .count();
+        let limits = Limits::new(inet::open_files_limit(), datagram_sockets);
+        self.serve_within(netns, limits)
     }
 
-    fn serve_at_most(self, netns: NetNs, connections: usize) -> Forwarder {
+    fn serve_within(self, netns: NetNs, limits: Limits) -> Forwarder {
         let pod = Arc::new(Pod {
             netns,
-            connections: Arc::new(Semaphore::new(connections)),
+            connections: Arc::new(Semaphore::new(limits.connections)),
         });
-        let accept = |(listener, target)| tokio::spawn(accept(listener, target, Arc::clone(&pod)));
+        let start = |(listener, target)| {
+            let pod = Arc::clone(&pod);
+            match listener {
+                Listener::Stream(listener) => tokio::spawn(accept(listener, target, pod)),
+                Listener::Datagram(socket) => {
+                    tokio::spawn(datagram::forward(socket, target, pod, limits.datagrams))
+                }
+            }
+        };
         Forwarder {
-            listeners: self.0.into_iter().map(accept).collect(),
+            listeners: self.0.into_iter().map(start).collect(),
         }
     }
 }
@@ -128,7 +169,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Gives the ports back. Connections go on until one of their ends closes them.
+    /// Gives the ports back. Connections go on until one of their ends closes them; sessions of datagrams end.
     pub async fn shutdown(mut self) {
         for listener in &self.listeners {
             listener.abort();
@@ -156,12 +197,36 @@ struct Pod {
     connections: Arc<Semaphore>,
 }
 
-/// Two sockets for each, while a quarter of the open files remains for what else the executor has to do.
-fn max_connections(open_files: u64) -> usize {
-    let sockets = open_files - open_files / 4;
-    usize::try_from(sockets / 2)
-        .unwrap_or(usize::MAX)
-        .clamp(1, Semaphore::MAX_PERMITS)
+/// How much may go on at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limits {
+    /// Of all ports together.
+    connections: usize,
+    /// Of each socket for datagrams.
+    datagrams: datagram::Limits,
+}
+
+impl Limits {
+    /// A quarter of the open files remains for what else the executor has to do, and a quarter is for sessions of
+    /// datagrams if there can be any. A connection takes two sockets, a session one.
+    fn new(open_files: u64, datagram_sockets: usize) -> Self {
+        /// To find the one to end, all sessions of a socket are looked at.
+        const MOST_SESSIONS: usize = 1024;
+        const IDLE: Duration = Duration::from_secs(30);
+        let quarter = open_files / 4;
+        let for_sessions = if datagram_sockets == 0 { 0 } else { quarter };
+        let connections = (open_files - quarter - for_sessions) / 2;
+        let sessions = usize::try_from(for_sessions).unwrap_or(usize::MAX);
+        Self {
+            connections: usize::try_from(connections)
+                .unwrap_or(usize::MAX)
+                .clamp(1, Semaphore::MAX_PERMITS),
+            datagrams: datagram::Limits {
+                sessions: (sessions / datagram_sockets.max(1)).clamp(1, MOST_SESSIONS),
+                idle: IDLE,
+            },
+        }
+    }
 }
 
 fn listen(publication: &Publication) -> Result<TcpListener, Error> {
@@ -205,15 +270,16 @@ fn listen_on(address: SocketAddr, named: SocketAddr) -> Result<TcpListener, Erro
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listen().map_err(|source: io::Error| {
-        let address = named;
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Error::InUse { address, source },
-            io::ErrorKind::AddrNotAvailable => Error::NoSuchAddress { address, source },
-            io::ErrorKind::PermissionDenied => Error::NotAllowed { address, source },
-            _ => Error::Listen { address, source },
-        }
-    })
+    listen().map_err(|e| cannot_listen(named, e))
+}
+
+fn cannot_listen(address: SocketAddr, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => Error::InUse { address, source },
+        io::ErrorKind::AddrNotAvailable => Error::NoSuchAddress { address, source },
+        io::ErrorKind::PermissionDenied => Error::NotAllowed { address, source },
+        _ => Error::Listen { address, source },
+    }
 }
 
 /// Takes connections as long as there are permits; the others wait in the kernel.

@@ -53,24 +53,28 @@ use crate::protocol::{self, Launch, Progress};
 use crate::runtime::{Libcontainer, Program, Runtime, enter_private_mounts};
 use crate::state::layout::PodPaths;
 use crate::state::pod_dir::ExecutorDir;
+use crate::sys::lockfile::PidLock;
 use crate::sys::process::Reaper;
 use crate::sys::socket::{Blocking, Listener};
 use crate::sys::{fd, fs, process as processes};
 
 /// The descriptor of the pipe to the manager.
 const PROGRESS: i32 = 3;
+/// The descriptor of the lock that says that this process lives.
+const LOCK: i32 = 4;
 /// What is read from a container at once, in bytes.
 const BUFFER: usize = 64 * 1024;
 
 /// Runs the pod whose run folder this is, to its end. The process must be new, with one thread, and have the write end
-/// of the manager's pipe as descriptor 3.
+/// of the manager's pipe as descriptor 3 and the pod's executor lock, held, as descriptor 4.
 ///
 /// # Errors
 /// The pod could not be set up (the manager has been told), or its state cannot be written.
 pub fn run(dir: &Path) -> Result<(), Error> {
     let pipe = fd::inherited(PROGRESS).map_err(Error::system("find the manager's pipe"))?;
     let mut manager = Channel::new(pipe);
-    let result = set_up(dir).and_then(|(context, messages)| {
+    let lock = fd::inherited(LOCK).map_err(Error::system("find the executor's lock"))?;
+    let result = set_up(dir, PidLock::inherited(lock)).and_then(|(context, messages)| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -86,10 +90,10 @@ pub fn run(dir: &Path) -> Result<(), Error> {
 type PodContext = Rc<Context<Libcontainer>>;
 
 /// Everything that has to happen before there is an event loop.
-fn set_up(dir: &Path) -> Result<(PodContext, UnboundedReceiver<Message>), Error> {
+fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Message>), Error> {
     let launch = read_launch(dir)?;
     let paths = PodPaths::at(launch.data_dir.clone(), dir.to_owned());
-    let dir = ExecutorDir::take(paths)?;
+    let dir = ExecutorDir::new(paths, lock)?;
     processes::become_subreaper().map_err(Error::system("become the subreaper"))?;
     processes::set_name("kplay-executor").map_err(Error::system("set the process's name"))?;
     // Before the cgroups are out of sight.

@@ -42,7 +42,11 @@ impl PodResources {
         if !context.launch.plan.host_ipc {
             mount_shared_memory(&shared_memory(context))?;
         }
-        let limits = cgroup_limits(resources::of_pod(&context.launch.plan));
+        let amounts = resources::of_pod(&context.launch.plan);
+        let limits = Limits {
+            cpu_weight: Some(resources::pod_cpu_weight(amounts.cpu_shares)),
+            ..cgroup_limits(amounts)
+        };
         let cgroup = context
             .hierarchies
             .create(&context.launch.cgroup, &limits)?;
@@ -65,7 +69,12 @@ impl PodResources {
     ) -> Result<(), Error> {
         let plan = &context.launch.plan;
         let cgroup = format!("{}/{SANDBOX}", context.launch.cgroup);
-        let cgroup = context.hierarchies.create(&cgroup, &Limits::default())?;
+        // Next to the containers it must not count as one that requests a processor.
+        let limits = Limits {
+            cpu_shares: Some(resources::MIN_SHARES),
+            ..Limits::default()
+        };
+        let cgroup = context.hierarchies.create(&cgroup, &limits)?;
         let sandbox = sandbox::start(&SandboxOptions {
             hostname: (!plan.host_network).then(|| plan.hostname.clone()),
             net: !plan.host_network,
@@ -151,7 +160,7 @@ pub(super) fn sandbox_end<R: Runtime>(context: &Context<R>) -> impl Future<Outpu
     }
 }
 
-/// The pod's cgroup in the kernel's terms.
+/// What a cgroup is limited to, in the kernel's terms.
 pub(super) fn cgroup_limits(limits: resources::CgroupLimits) -> Limits {
     Limits {
         cpu_shares: Some(limits.cpu_shares),

@@ -17,13 +17,13 @@ pub struct Publish {
 /// Why a text is not a port to publish.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPublish {
-    #[error("`{0}` is not `[IP:]HOST:CONTAINER[/tcp|udp|sctp]`")]
+    #[error("`{0}` is not `[IP:]HOST:CONTAINER[/tcp|udp]`")]
     Form(String),
     #[error("`{0}` is not a port number between 1 and 65535")]
     Port(String),
     #[error("`{0}` is not an IP address")]
     Address(String),
-    #[error("`{0}` is not `tcp`, `udp` or `sctp`")]
+    #[error("`{0}` is not `tcp` or `udp`, the protocols that are published")]
     Protocol(String),
 }
 
@@ -72,7 +72,6 @@ fn parse_protocol(text: &str) -> Result<Protocol, InvalidPublish> {
     match text.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
-        "sctp" => Ok(Protocol::Sctp),
         _ => Err(InvalidPublish::Protocol(text.to_owned())),
     }
 }
@@ -105,5 +104,6 @@ mod tests {
         check("::1:80:80", Err(InvalidPublish::Address("::1".into())));
         check("x:80:80", Err(InvalidPublish::Address("x".into())));
         check("80:80/icmp", Err(InvalidPublish::Protocol("icmp".into())));
+        check("80:80/sctp", Err(InvalidPublish::Protocol("sctp".into())));
     }
 }

@@ -343,15 +343,28 @@ fn publish(planned: &mut [&mut Planned<'_>], options: &Options, report: &Report)
         }
     }
     if options.publish_declared == PublishDeclared::All {
-        let containers = planned
-            .iter_mut()
-            .flat_map(|planned| &mut planned.plan.containers);
-        for port in containers.flat_map(|container| &mut container.ports) {
-            port.host_port.get_or_insert(port.container_port);
+        for planned in planned.iter_mut() {
+            publish_declared(planned, report);
         }
     }
     for planned in planned {
         kinds::write_ports(&mut planned.plan);
+    }
+}
+
+fn publish_declared(planned: &mut Planned<'_>, report: &Report) {
+    let plan = &mut planned.plan;
+    let containers = plan.containers.iter_mut();
+    for port in containers.flat_map(|container| &mut container.ports) {
+        if port.protocol == Protocol::Sctp && !plan.host_network {
+            let message = format!(
+                "port {} of `{}` is not published: only TCP and UDP are",
+                port.container_port, plan.owner
+            );
+            report.note(planned.at.path("metadata.name"), message);
+        } else {
+            port.host_port.get_or_insert(port.container_port);
+        }
     }
 }
 

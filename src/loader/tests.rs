@@ -246,6 +246,31 @@ fn ports_are_published_where_they_are_declared() {
 }
 
 #[test]
+fn ports_that_cannot_be_published_are_left_out_of_all() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: c, image: x, ports: \
+                [{containerPort: 80}, {containerPort: 81, protocol: SCTP}]}]}}";
+    let options = Options {
+        publish_declared: PublishDeclared::All,
+        ..options()
+    };
+    let check = |text: &str, expected: &[Option<u16>], told: &[&str]| {
+        let loaded = load_text(text, &options);
+        assert_eq!(messages(&loaded), told);
+        let plan = loaded.objects[0].plan.as_ref().unwrap();
+        let ports = plan.containers[0].ports.iter();
+        assert_eq!(ports.map(|p| p.host_port).collect::<Vec<_>>(), expected);
+    };
+    check(
+        text,
+        &[Some(80), None],
+        &["port 81 of `pod/web` is not published: only TCP and UDP are"],
+    );
+    // Nothing needs to be published there.
+    let host_network = text.replace("spec: {", "spec: {hostNetwork: true, ");
+    check(&host_network, &[Some(80), Some(81)], &[]);
+}
+
+#[test]
 fn references_find_what_the_run_has() {
     let mode = |options: &Options| {
         let env = &plan_with(options).containers[1].env;

@@ -24,6 +24,8 @@ pub enum Error {
         verb: &'static str,
         source: io::Error,
     },
+    #[error("pods cannot be started: kplay is not root here (it lacks CAP_SYS_ADMIN)")]
+    NotRoot,
     #[error("cannot start an executor for the pod `{pod}`")]
     Spawn { pod: PodKey, source: io::Error },
     #[error("the executor of the pod `{pod}` died while it started the pod{}", said(.log))]

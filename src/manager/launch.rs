@@ -144,7 +144,11 @@ pub(super) fn start(
         source,
     };
     let (pipe, writer) = std::io::pipe().map_err(failed)?;
-    let process = spawn(&manager.launcher, dir, &[writer.as_fd()], log.as_fd()).map_err(failed)?;
+    // Whoever comes after a command that died right here finds an executor to stop, not a folder to remove.
+    let lock = dir.lock_for_executor()?;
+    let fds = [writer.as_fd(), lock.as_fd()];
+    let process = spawn(&manager.launcher, dir, &fds, log.as_fd()).map_err(failed)?;
+    lock.name(process.pid().unsigned_abs()).map_err(failed)?;
     Ok(Launching {
         key: dir.key().clone(),
         process,

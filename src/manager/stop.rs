@@ -220,7 +220,13 @@ fn executor(dir: &PodDir) -> Result<Option<PidFd>, Error> {
         source,
     };
     let path = dir.paths().executor_lock();
-    let pid = lockfile::pid(&path)?;
+    // A full disk or a stray hand may have left the file without the pid; the kernel knows whose socket it is.
+    let pid = match lockfile::pid(&path)? {
+        Some(pid) => Some(pid),
+        None => Connection::connect(&dir.paths().control_socket())
+            .ok()
+            .and_then(|connection| connection.peer_pid().ok()),
+    };
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());
     let opened = PidFd::open(pid.ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?);
     if !dir.has_executor()? {

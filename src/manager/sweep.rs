@@ -4,10 +4,10 @@
 //! folder says `deleting`. Pods at which another command is at work are left to it. The folder of a pod that was swept
 //! says `swept`, so that it is done once.
 
-use super::Manager;
 use super::error::Error;
 use super::report::{Event, Report, pod_object};
 use super::stop;
+use crate::state::layout::Layout;
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
 
@@ -17,24 +17,24 @@ use crate::state::pod_dir::{self, Found, Liveness, PodDir};
 ///
 /// # Errors
 /// The folder of pods cannot be read.
-pub fn sweep(manager: &Manager, report: Report<'_>) -> Result<Vec<Error>, Error> {
+pub fn sweep(layout: &Layout, report: Report<'_>) -> Result<Vec<Error>, Error> {
     let mut errors = Vec::new();
-    for found in pod_dir::list(&manager.layout)? {
+    for found in pod_dir::list(layout)? {
         // One whose name is not known is told by `get`, and not touched.
         let Found::Pod(dir) = found else { continue };
-        if let Err(error) = sweep_pod(manager, &dir, report) {
+        if let Err(error) = sweep_pod(layout, &dir, report) {
             errors.push(error);
         }
     }
     Ok(errors)
 }
 
-fn sweep_pod(manager: &Manager, dir: &PodDir, report: Report<'_>) -> Result<(), Error> {
+fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Error> {
     // A pod at which another command is at work is left to it.
     if !is_unswept(dir) || dir.liveness()? != Liveness::Dead {
         return Ok(());
     }
-    let Some(locks) = Locks::try_pod(&manager.layout, dir.key())? else {
+    let Some(locks) = Locks::try_pod(layout, dir.key())? else {
         return Ok(());
     };
     let Some(locked) = locks.pod(dir.key()) else {
@@ -45,12 +45,12 @@ fn sweep_pod(manager: &Manager, dir: &PodDir, report: Report<'_>) -> Result<(), 
         return Ok(());
     }
     if dir.paths().deleting().exists() {
-        stop::remove(&manager.layout, &locked)?;
+        stop::remove(layout, &locked)?;
         report(Event::Deleted(pod_object(dir.key())));
         return Ok(());
     }
     if !dir.paths().record().exists() {
-        return stop::remove(&manager.layout, &locked);
+        return stop::remove(layout, &locked);
     }
     stop::clean_up(&locked)?;
     Ok(locked.mark_swept()?)

@@ -38,10 +38,11 @@ use crate::state::record::SourceSet;
 use crate::state::testing::{Scratch, key, object_key};
 use crate::state::view::{self, PodView};
 use crate::sys::cgroup::{Hierarchies, Limits};
+use crate::sys::lockfile::PidLock;
 use crate::sys::poll::Interrupt;
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
 use crate::sys::socket::{Blocking, Listener};
-use crate::sys::{fs, lockfile};
+use crate::sys::{fd, fs, lockfile};
 
 /// A machine, with what it told so far.
 #[derive(Debug)]
@@ -311,7 +312,8 @@ fn fake_executor() {
         serde_json::from_slice(&fs::read(&run.join("launch.json")).unwrap()).unwrap();
     let behaviour = launch.plan.containers[0].args.clone().unwrap()[0].clone();
     let paths = PodPaths::at(launch.data_dir.clone(), run.into());
-    let dir = ExecutorDir::take(paths).unwrap();
+    let lock = PidLock::inherited(fd::inherited(4).unwrap());
+    let dir = ExecutorDir::new(paths, lock).unwrap();
     let listener = Listener::bind(&dir.paths().control_socket(), Blocking::Yes).unwrap();
     let failed = |class, reason: &str| {
         Progress::Failed(LaunchFailure {
@@ -326,13 +328,14 @@ fn fake_executor() {
         "die" => panic!("no space on the moon"),
         "start-error" => Some(failed(FailureClass::Start, "StartError")),
         "workload" => Some(failed(FailureClass::Workload, "Error")),
-        "silent" => None,
+        "silent" | "slow" => None,
         _ => Some(Progress::Started),
     };
     let (phase, ready) = match name {
         "workload" => (Phase::Failed, ConditionStatus::False),
         "complete" => (Phase::Succeeded, ConditionStatus::False),
         "unready" => (Phase::Running, ConditionStatus::False),
+        "slow" => (Phase::Pending, ConditionStatus::False),
         _ => (Phase::Running, ConditionStatus::True),
     };
     dir.write_status(&status(phase, ready)).unwrap();
@@ -349,14 +352,14 @@ fn fake_executor() {
         pipe.write_all(&line).unwrap();
     }
     if !matches!(name, "workload" | "complete") {
-        serve(&listener, name);
+        serve(&listener, name, &dir);
         dir.write_status(&status(Phase::Succeeded, ConditionStatus::False))
             .unwrap();
     }
 }
 
-/// Until it is asked to stop.
-fn serve(listener: &Listener, behaviour: &str) {
+/// Until it is asked to stop. A command starts what was slow.
+fn serve(listener: &Listener, behaviour: &str, dir: &ExecutorDir) {
     loop {
         let connection = listener.accept(Blocking::Yes).unwrap();
         let packet = connection.receive().unwrap().unwrap();
@@ -364,6 +367,8 @@ fn serve(listener: &Listener, behaviour: &str) {
             Request::Stop { .. } if behaviour == "hang" => {}
             Request::Stop { .. } => return,
             Request::Exec(exec) => {
+                dir.write_status(&status(Phase::Running, ConditionStatus::True))
+                    .unwrap();
                 let reply = |reply, fds: &[_]| {
                     let bytes = serde_json::to_vec(&reply).unwrap();
                     connection.send(&bytes, fds).unwrap();

@@ -7,9 +7,9 @@ use super::Manager;
 use super::error::Error;
 use super::report::{Event, Report};
 use crate::model::names::PodKey;
-use crate::model::status::{ConditionStatus, Phase, PodStatus};
-use crate::state::pod_dir::PodDir;
-use crate::state::view::{self, PodView};
+use crate::model::status::{ConditionStatus, ContainerState, Phase, PodStatus};
+use crate::state::pod_dir::{Liveness, PodDir};
+use crate::state::view::{self, EXECUTOR_DIED, PodView};
 use crate::state::watch::{Changes, Wake};
 
 /// What a pod is waited for to be.
@@ -88,9 +88,57 @@ pub fn is_ready(status: &PodStatus) -> bool {
     conditions.any(|one| one.r#type == "Ready" && one.status == ConditionStatus::True)
 }
 
+/// Judges whether a pod has started, as its executor tells the command that launched it: whoever holds the pod's lock
+/// asks.
+pub(super) fn is_started(view: Option<&PodView>) -> Verdict {
+    let never = |reason: &str, message: String| Verdict::Never {
+        reason: reason.into(),
+        message,
+    };
+    let Some(view) = view else {
+        return never("NotFound", "it was deleted".into());
+    };
+    match (view.status.phase, view.liveness) {
+        (Phase::Running | Phase::Succeeded, _) => Verdict::Reached,
+        (Phase::Failed, _) => Condition::Ready.judge(Some(view)),
+        (Phase::Pending, Liveness::Changing | Liveness::Dead) => {
+            never(EXECUTOR_DIED, "its executor died".into())
+        }
+        (Phase::Pending, Liveness::Alive) => match stuck(&view.status) {
+            Some((reason, message)) => never(reason, message),
+            None => Verdict::NotYet,
+        },
+    }
+}
+
+/// Why a container that did not start, or ended too early, is tried again later.
+fn stuck(status: &PodStatus) -> Option<(&str, String)> {
+    let mut containers = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses);
+    containers.find_map(|container| match &container.state {
+        ContainerState::Waiting(waiting)
+            if !matches!(
+                waiting.reason.as_str(),
+                "ContainerCreating" | "PodInitializing"
+            ) =>
+        {
+            let name = &container.name;
+            let message = match &waiting.message {
+                Some(message) => format!("container `{name}`: {message}"),
+                None => format!("container `{name}` waits to be started again"),
+            };
+            Some((waiting.reason.as_str(), message))
+        }
+        ContainerState::Waiting(_) | ContainerState::Running(_) | ContainerState::Terminated(_) => {
+            None
+        }
+    })
+}
+
 /// The pod's own message, or how its containers ended.
 fn failure_message(status: &PodStatus) -> String {
-    use crate::model::status::ContainerState;
     if let Some(message) = &status.message {
         return message.clone();
     }

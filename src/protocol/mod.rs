@@ -1,9 +1,9 @@
 //! What the manager and an executor say to each other.
 //!
 //! **Launch.** The manager writes [`Launch`] to `launch.json` in the pod's run folder, then spawns
-//! `kplay internal execute RUN_DIR` with the write end of a pipe as file descriptor 3. The executor writes
-//! [`Progress`] lines (JSON, one per line) into it and closes it after `Started` or `Failed`; an end of file before
-//! either means that it died. The manager may wait for more in `status.json`.
+//! `kplay internal execute RUN_DIR` with the write end of a pipe as file descriptor 3 and `executor.lock`, locked, as
+//! descriptor 4. The executor writes [`Progress`] lines (JSON, one per line) into the pipe and closes it after `Started`
+//! or `Failed`; an end of file before either means that it died. The manager may wait for more in `status.json`.
 //!
 //! **Control.** `control.sock` in the same folder is a `SOCK_SEQPACKET` socket: one packet is one JSON message.
 //! A client sends one [`Request`]; the executor answers with [`Reply`] packets and closes.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec};
 
+use super::helper::{Order, Terminal};
 use super::seccomp::SeccompProfile;
 use super::wire::{Action, Request, SeccompLoad, StdioKind};
 use super::{
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::sys::capability::Set;
 use crate::sys::process::Reaper;
-use crate::sys::{self, fd, terminal};
+use crate::sys::{self, fd};
 
 /// Starts containers through libcontainer. For one executor: it keeps compiled seccomp programs.
 #[derive(Debug)]
@@ -106,26 +107,13 @@ impl Libcontainer {
         Ok((load, kind, fds))
     }
 
-    async fn run(
-        &self,
-        request: &Request,
-        cgroup: &sys::cgroup::CgroupEntry,
-        mut fds: Vec<OwnedFd>,
-        directory: &Path,
-        size: Option<(u16, u16)>,
-    ) -> Result<Started, Error> {
+    /// Has a helper carry out the request.
+    async fn run(&self, request: &Request, mut order: Order<'_>) -> Result<Started, Error> {
         let text = serde_json::to_vec(request).map_err(unwritable)?;
-        let request_fd = fd::sealed_memory(c"request", &text, fd::MemoryUse::Data)
+        let request = fd::sealed_memory(c"request", &text, fd::MemoryUse::Data)
             .map_err(Error::system("write the request"))?;
-        fds.insert(0, request_fd);
-        let started = helper::run(&self.program, &self.reaper, cgroup, directory, fds).await?;
-        if let (Some((rows, columns)), Some(master)) = (size, &started.terminal) {
-            terminal::give_to(master, request.uid)
-                .map_err(Error::system("give the terminal to its user"))?;
-            terminal::set_size(master, rows, columns)
-                .map_err(Error::system("set the terminal's size"))?;
-        }
-        Ok(started)
+        order.fds.insert(0, request);
+        helper::run(&self.program, &self.reaper, order).await
     }
 }
 
@@ -140,13 +128,13 @@ impl Runtime for Libcontainer {
             cgroup,
             stdio,
         } = request;
-        let size = stdio.size();
         detach_from_host(&mut spec);
         let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path()));
         let mut process = spec.process().clone().ok_or_else(|| Error::Create {
             detail: "the specification has no process".to_owned(),
         })?;
         environment::complete(&mut process, rootfs.as_deref())?;
+        let terminal = stdio.terminal(process.user().uid());
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
         let uid = process.user().uid();
         let directory = process.cwd().clone();
@@ -165,7 +153,13 @@ impl Runtime for Libcontainer {
             seccomp,
             uid,
         };
-        let started = self.run(&request, &cgroup, fds, &directory, size).await;
+        let order = Order {
+            cgroup: &cgroup,
+            fds,
+            directory: &directory,
+            terminal,
+        };
+        let started = self.run(&request, order).await;
         if started.is_err()
             && let Err(error) = self.forget(&request.state, &request.id)
         {
@@ -184,7 +178,7 @@ impl Runtime for Libcontainer {
             cgroup,
             stdio,
         } = request;
-        let size = stdio.size();
+        let terminal = stdio.terminal(process.user().uid());
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
         let directory = process.cwd().clone();
         let request = Request {
@@ -197,7 +191,13 @@ impl Runtime for Libcontainer {
             stdio: kind,
             seccomp,
         };
-        self.run(&request, &cgroup, fds, &directory, size).await
+        let order = Order {
+            cgroup: &cgroup,
+            fds,
+            directory: &directory,
+            terminal,
+        };
+        self.run(&request, order).await
     }
 
     fn forget(&self, state: &Path, id: &str) -> Result<(), Error> {
@@ -207,10 +207,11 @@ impl Runtime for Libcontainer {
 }
 
 impl Stdio {
-    fn size(&self) -> Option<(u16, u16)> {
-        match self {
+    /// The terminal to be made, for a process of this user.
+    fn terminal(&self, uid: u32) -> Option<Terminal> {
+        match *self {
             Self::Pipes { .. } => None,
-            Self::Terminal { rows, columns } => Some((*rows, *columns)),
+            Self::Terminal { rows, columns } => Some(Terminal { uid, rows, columns }),
         }
     }
 }

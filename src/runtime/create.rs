@@ -2,7 +2,7 @@
 //! libcontainer may change as it likes.
 
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::entry::Entry;
-use super::wire::{Action, Answer, LONGEST_ANSWER, OPTIONAL, REQUEST, Request, SOCKET, StdioKind};
+use super::wire::{Action, Answer, GO, OPTIONAL, REQUEST, Request, SOCKET, StdioKind, cut};
 use super::{environment, trace};
 use crate::sys::fd::MemoryUse;
 use crate::sys::{self, fd, process};
@@ -33,7 +33,7 @@ pub fn main() -> ExitCode {
     };
     std::panic::set_hook(Box::new(|panic| {
         answer(&Answer::Failed {
-            detail: panic.to_string(),
+            detail: cut(panic.to_string()),
         });
     }));
     // libcontainer's errors are told only here. Nobody else can have set one.
@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             answer(&Answer::Failed {
-                detail: chain(&*error),
+                detail: cut(chain(&*error)),
             });
             ExitCode::FAILURE
         }
@@ -65,17 +65,31 @@ pub(super) fn answer(answer: &Answer) {
     send(answer, None);
 }
 
-fn send(answer: &Answer, passed: Option<&OwnedFd>) {
+/// Has the executor prepare this process's terminal, and waits until that is done.
+pub(super) fn hand_terminal_over() -> io::Result<()> {
+    let socket = EXECUTOR.get().ok_or(io::ErrorKind::NotConnected)?;
+    send(&Answer::Terminal, Some(io::stdin().as_fd()));
+    let mut buffer = [0; GO.len()];
+    let (length, _) = fd::receive(socket, &mut buffer)?;
+    if buffer[..length] == *GO {
+        Ok(())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the executor cannot prepare it",
+        ))
+    }
+}
+
+fn send(answer: &Answer, passed: Option<BorrowedFd<'_>>) {
     let Some(socket) = EXECUTOR.get() else {
         return;
     };
-    let text = serde_json::to_vec(answer)
-        .ok()
-        .filter(|text| text.len() <= LONGEST_ANSWER);
-    let text = text
-        .unwrap_or_else(|| br#"{"Trace":{"message":"something too long to be told"}}"#.to_vec());
+    let Ok(text) = serde_json::to_vec(answer) else {
+        return;
+    };
     // If the executor is gone, this process is about to be.
-    fd::send(socket, &text, passed.map(|fd| fd.as_fd())).ok();
+    fd::send(socket, &text, passed).ok();
 }
 
 /// Whether nobody listens any more.
@@ -102,7 +116,10 @@ fn create() -> Result<(), Failure> {
         None => None,
     };
     let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
-        .with_executor(Entry { seccomp });
+        .with_executor(Entry {
+            stdio: request.stdio,
+            seccomp,
+        });
     let mut console = None;
     match request.stdio {
         StdioKind::Pipes => {
@@ -126,7 +143,7 @@ fn create() -> Result<(), Failure> {
         Action::Exec { process } => exec(builder, &request, process)?,
     };
     let master = console.map(|console| console.accept()).transpose()?;
-    send(&Answer::Started { pid }, master.as_ref());
+    send(&Answer::Started { pid }, master.as_ref().map(AsFd::as_fd));
     Ok(())
 }
 

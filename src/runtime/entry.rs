@@ -11,7 +11,7 @@ use libcontainer::workload::{
 };
 use oci_spec::runtime::Spec;
 
-use super::wire::{Answer, SeccompLoad};
+use super::wire::{Answer, SeccompLoad, StdioKind, cut};
 use super::{create, environment};
 use crate::sys::capability::{self, Set};
 use crate::sys::process::Replacement;
@@ -21,6 +21,7 @@ use crate::sys::{fs, seccomp};
 /// Ties the process to the executor, confines it, and executes its program.
 #[derive(Clone)]
 pub(super) struct Entry {
+    pub(super) stdio: StdioKind,
     pub(super) seccomp: Option<(SeccompLoad, Arc<Vec<u8>>)>,
 }
 
@@ -52,6 +53,9 @@ impl Executor for Entry {
         };
         let replacement = Replacement::prepare(&program, args, env)
             .map_err(|e| failure("preparing the program", e))?;
+        if self.stdio == StdioKind::Terminal {
+            create::hand_terminal_over().map_err(|e| failure("preparing the terminal", e))?;
+        }
         signal::reset_all();
         if let Some((load, filter)) = &self.seccomp {
             match *load {
@@ -87,10 +91,10 @@ fn tie_to_executor() -> io::Result<()> {
 fn refuse(program: &str, error: &io::Error) -> ExecutorError {
     create::answer(&match error.kind() {
         io::ErrorKind::NotFound => Answer::CommandNotFound {
-            program: program.to_owned(),
+            program: cut(program.to_owned()),
         },
         _ => Answer::NotExecutable {
-            program: program.to_owned(),
+            program: cut(program.to_owned()),
             // What the check of the file finds has no number.
             errno: error.raw_os_error().unwrap_or(EACCES),
         },

@@ -7,14 +7,14 @@ use std::rc::Rc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::wire::{Answer, LONGEST_ANSWER};
+use super::wire::{Answer, GO, LONGEST_ANSWER};
 use super::{Error, Started};
 use crate::sys::cgroup::CgroupEntry;
 use crate::sys::mount::{self, Access};
 use crate::sys::pidfd::{Exit, PidFd};
 use crate::sys::process::{self, ParentDeath, Reaper, Session, Spawn};
 use crate::sys::signal::Signal;
-use crate::sys::{self, fd};
+use crate::sys::{self, fd, terminal};
 
 /// The kplay binary that helpers run.
 #[derive(Clone, Debug)]
@@ -112,15 +112,46 @@ struct Heard {
     traces: Vec<String>,
 }
 
-/// Runs a helper with these descriptors (the first of them is the request) and waits until the process that it starts
-/// has executed its program, or until all involved have given up. `directory` is the process's, for the error.
+/// What a helper is given.
+pub(super) struct Order<'a> {
+    pub(super) cgroup: &'a CgroupEntry,
+    /// The first is the request.
+    pub(super) fds: Vec<OwnedFd>,
+    /// The process's working directory, for the error.
+    pub(super) directory: &'a Path,
+    pub(super) terminal: Option<Terminal>,
+}
+
+/// What becomes of a new terminal.
+#[derive(Clone, Copy)]
+pub(super) struct Terminal {
+    pub(super) uid: u32,
+    pub(super) rows: u16,
+    pub(super) columns: u16,
+}
+
+impl Terminal {
+    fn prepare(self, terminal: &OwnedFd) -> Result<(), Error> {
+        terminal::give_to(terminal, self.uid)
+            .map_err(Error::system("give the terminal to its user"))?;
+        terminal::set_size(terminal, self.rows, self.columns)
+            .map_err(Error::system("set the terminal's size"))
+    }
+}
+
+/// Runs a helper and waits until the process that it starts has executed its program, or until all involved have given
+/// up.
 pub(super) async fn run(
     program: &Program,
     reaper: &Rc<Reaper>,
-    cgroup: &CgroupEntry,
-    directory: &Path,
-    fds: Vec<OwnedFd>,
+    order: Order<'_>,
 ) -> Result<Started, Error> {
+    let Order {
+        cgroup,
+        fds,
+        directory,
+        terminal,
+    } = order;
     // Children of unknown numbers come into being from here on.
     let paused = reaper.pause();
     let (socket, theirs) = fd::seqpacket_pair().map_err(Error::system("make a socket"))?;
@@ -147,7 +178,7 @@ pub(super) async fn run(
             .map_err(Error::system("watch the helper"))?,
         ended: false,
     };
-    let heard = listen(socket, reaper).await?;
+    let heard = listen(socket, reaper, terminal).await?;
     let exit = helper.end().await?;
     drop(paused);
     reaper
@@ -156,7 +187,11 @@ pub(super) async fn run(
     heard.conclude(exit, directory)
 }
 
-async fn listen(socket: OwnedFd, reaper: &Rc<Reaper>) -> Result<Heard, Error> {
+async fn listen(
+    socket: OwnedFd,
+    reaper: &Rc<Reaper>,
+    terminal: Option<Terminal>,
+) -> Result<Heard, Error> {
     let socket =
         fd::watch(socket, Interest::READABLE).map_err(Error::system("watch the helper"))?;
     let mut heard = Heard::default();
@@ -180,6 +215,10 @@ async fn listen(socket: OwnedFd, reaper: &Rc<Reaper>) -> Result<Heard, Error> {
             what: "understand the helper",
             source: source.into(),
         })?;
+        if let (Answer::Terminal, Some(plan), Some(slave)) = (&answer, terminal, &passed) {
+            plan.prepare(slave)?;
+            fd::send(socket.get_ref(), GO, None).map_err(Error::system("answer the helper"))?;
+        }
         heard.take(answer, passed, reaper)?;
     }
 }
@@ -200,6 +239,8 @@ impl Heard {
                 self.started = Some((process, kept));
                 self.terminal = passed;
             }
+            // Answered already; an error if nobody wanted one, which the process reports itself.
+            Answer::Terminal => {}
             Answer::CommandNotFound { program } => {
                 self.failures.push(Error::CommandNotFound { program });
             }

@@ -7,7 +7,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::wire::Answer;
+use super::wire::{Answer, cut};
 
 /// Sends each error to the executor. Spans are not followed.
 pub(super) struct ToExecutor(pub(super) fn(&Answer));
@@ -33,7 +33,7 @@ impl Subscriber for ToExecutor {
         let mut line = Line::default();
         event.record(&mut line);
         (self.0)(&Answer::Trace {
-            message: line.message + &line.fields,
+            message: cut(line.message + &line.fields),
         });
     }
 

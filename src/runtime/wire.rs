@@ -20,8 +20,26 @@ pub(super) const REQUEST: RawFd = FIRST_FD + 1;
 /// Where the optional descriptors begin.
 pub(super) const OPTIONAL: RawFd = FIRST_FD + 2;
 
-/// The longest answer; what is longer is cut. Below what a socket takes at once, and the size of the reader's buffer.
-pub(super) const LONGEST_ANSWER: usize = 16 * 1024;
+/// The longest text in an answer, in bytes; what is longer is cut.
+const LONGEST_TEXT: usize = 4 * 1024;
+
+/// The longest answer: a text all of whose bytes are escaped. Less than a socket takes at once.
+pub(super) const LONGEST_ANSWER: usize = 32 * 1024;
+
+/// Cuts a text to what fits into an answer.
+pub(super) fn cut(mut text: String) -> String {
+    if text.len() > LONGEST_TEXT {
+        let end = (0..=LONGEST_TEXT)
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
+}
+
+/// What the executor says to a process whose terminal is ready.
+pub(super) const GO: &[u8] = b"go";
 
 /// What the helper is to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +83,9 @@ pub(super) enum SeccompLoad {
 pub(super) enum Answer {
     /// libcontainer's part is done; the process is on its way to `execve`. The terminal's master comes with it.
     Started { pid: i32 },
+    /// From the process itself, before `execve`: its terminal, which comes with it, is to be given to its user and
+    /// sized. The process waits for [`GO`]: it may no longer do that itself, and its program must not see it happen.
+    Terminal,
     /// From the process itself, instead of `execve`.
     CommandNotFound { program: String },
     /// The same.

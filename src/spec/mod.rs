@@ -94,13 +94,16 @@ pub fn container(input: &ContainerInput<'_>) -> Result<Spec, Error> {
         .path(input.rootfs)
         .readonly(input.plan.security.read_only_root_filesystem)
         .build()?;
-    Ok(SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version("1.2.0")
         .root(root)
         .process(process::container_process(input)?)
         .mounts(mounts::all(input)?)
         .linux(linux(input)?)
-        .build()?)
+        .build()?;
+    // The sandbox has set the name, or it is the host's; the builder's default is neither.
+    spec.set_hostname(None);
+    Ok(spec)
 }
 
 fn linux(input: &ContainerInput<'_>) -> Result<Linux, Error> {

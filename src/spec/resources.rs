@@ -6,7 +6,8 @@ use crate::model::status::QosClass;
 
 /// The period of CPU quotas, in microseconds.
 pub const CPU_PERIOD_US: u64 = 100_000;
-const MIN_SHARES: u64 = 2;
+/// The CPU shares of what requests nothing.
+pub const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 const MIN_QUOTA_US: u64 = 1000;
 
@@ -45,6 +46,13 @@ pub fn of_pod(plan: &PodPlan) -> CgroupLimits {
     };
     let requested = needed(plan, |container| container.resources.requests.cpu_milli);
     limits(Some(requested), limits_of_pod)
+}
+
+/// The version 2 weight of a pod's cgroup, 1–10000, as a kubelet computes it: linear, unlike a container's, which is
+/// the runtime's (`getCPUWeight`). Pods are weighed against pods, containers against containers.
+#[must_use]
+pub fn pod_cpu_weight(shares: u64) -> u64 {
+    1 + (shares.clamp(MIN_SHARES, MAX_SHARES) - MIN_SHARES) * 9999 / (MAX_SHARES - MIN_SHARES)
 }
 
 /// max(main containers and sidecars together, each init container with the sidecars before it).
@@ -157,6 +165,16 @@ mod tests {
         check(Some(250), Some(2000), 256, Some(200_000));
         check(None, Some(5), 5, Some(1000));
         check(Some(1_000_000), None, MAX_SHARES, None);
+    }
+
+    #[test]
+    fn pod_weights() {
+        let check = |shares: u64, weight: u64| assert_eq!(pod_cpu_weight(shares), weight);
+        check(0, 1);
+        check(MIN_SHARES, 1);
+        check(1024, 39);
+        check(MAX_SHARES, 10_000);
+        check(MAX_SHARES + 1, 10_000);
     }
 
     #[test]

@@ -214,6 +214,14 @@ impl<'a> LockedPodDir<'a> {
         Ok(())
     }
 
+    /// Says that the pod's executor lives, from before it is started on: the lock is handed to it.
+    ///
+    /// # Errors
+    /// The lock file cannot be written.
+    pub fn lock_for_executor(&self) -> Result<PidLock, Error> {
+        Ok(lockfile::take(&self.paths.executor_lock())?)
+    }
+
     /// Writes what the executor reads first. It holds the content of Secrets.
     ///
     /// # Errors
@@ -295,13 +303,22 @@ pub struct ExecutorDir {
 }
 
 impl ExecutorDir {
-    /// Says that the pod's executor lives, until this is dropped or the process ends.
+    /// The folders of the pod for which this process was started with `lock`, which says that it lives until this is
+    /// dropped or the process ends.
     ///
     /// # Errors
     /// The lock file cannot be written.
-    pub fn take(paths: PodPaths) -> Result<Self, Error> {
-        let lock = lockfile::hold(&paths.executor_lock())?;
+    pub fn new(paths: PodPaths, lock: PidLock) -> Result<Self, Error> {
+        let failed = |e| fs::Error::new("write", paths.executor_lock(), e);
+        lock.name(std::process::id()).map_err(failed)?;
         Ok(Self { paths, _lock: lock })
+    }
+
+    /// As [`ExecutorDir::new`], with a lock of its own.
+    #[cfg(test)]
+    pub(super) fn take(paths: PodPaths) -> Result<Self, Error> {
+        let lock = lockfile::take(&paths.executor_lock())?;
+        Self::new(paths, lock)
     }
 
     /// The pod's files.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 
@@ -147,9 +148,12 @@ fn replace_with(
     content: &[u8],
     sync: impl Fn(&File) -> io::Result<()>,
 ) -> Result<()> {
+    // Of this call's own: other threads may be replacing the same file.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
+    name.push(format!(".{}.{count}", std::process::id()));
     let temporary = path.with_file_name(name);
     let written = (|| {
         let mut file = std::fs::OpenOptions::new()

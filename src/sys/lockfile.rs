@@ -1,27 +1,54 @@
 //! A lock file that tells who holds it: it contains the holder's pid.
+//!
+//! The lock belongs to the open file, so whoever starts a process can take it for that process and hand it over: there
+//! is no moment in which the process lives and the lock is free.
 
 use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
 use super::fs::{Error, Result};
 
-/// Held until dropped, or until the process ends. A watch on the folder sees the end.
+/// Held until dropped by all processes that have it, or until they end. A watch on the folder sees the end.
 #[derive(Debug)]
 pub struct PidLock {
-    _file: File,
+    file: File,
 }
 
-/// Takes the lock, waiting for it, and writes this process's pid into the file.
+impl PidLock {
+    /// A lock that this process's parent took for it.
+    #[must_use]
+    pub fn inherited(fd: OwnedFd) -> Self {
+        Self { file: fd.into() }
+    }
+
+    /// Writes the holder's pid into the file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn name(&self, pid: u32) -> io::Result<()> {
+        // Padded, because a holder and whoever started it may both write it, and nobody may read a half.
+        self.file.write_all_at(format!("{pid:<10}").as_bytes(), 0)
+    }
+}
+
+impl AsFd for PidLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Takes the lock, waiting for it, for a process whose pid is not known yet.
 ///
 /// # Errors
 /// The file cannot be opened or written.
-pub fn hold(path: &Path) -> Result<PidLock> {
+pub fn take(path: &Path) -> Result<PidLock> {
     let failed = |e: io::Error| Error::new("lock", path, e);
-    let mut file = std::fs::OpenOptions::new()
+    let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -30,13 +57,8 @@ pub fn hold(path: &Path) -> Result<PidLock> {
         .open(path)
         .map_err(failed)?;
     flock(&file, FlockOperation::LockExclusive).map_err(failed)?;
-    (|| {
-        file.set_len(0)?;
-        file.rewind()?;
-        write!(file, "{}", std::process::id())
-    })()
-    .map_err(failed)?;
-    Ok(PidLock { _file: file })
+    file.set_len(0).map_err(failed)?;
+    Ok(PidLock { file })
 }
 
 /// Whether somebody holds an exclusive lock on the file; false if there is no file. Leaves no trace that a watch
@@ -86,10 +108,15 @@ mod tests {
     fn a_lock_is_held_while_its_value_lives() {
         let path = std::env::temp_dir().join(format!("kplay-lockfile-{}", std::process::id()));
         assert!(!is_held(&path).unwrap());
-        let lock = hold(&path).unwrap();
+        let lock = take(&path).unwrap();
+        assert!(is_held(&path).unwrap());
+        assert_eq!(pid(&path).unwrap(), None);
+        let handed_over = PidLock::inherited(lock.as_fd().try_clone_to_owned().unwrap());
+        handed_over.name(std::process::id()).unwrap();
+        drop(lock);
         assert!(is_held(&path).unwrap());
         assert_eq!(pid(&path).unwrap(), Some(std::process::id()));
-        drop(lock);
+        drop(handed_over);
         assert!(!is_held(&path).unwrap());
         super::super::fs::remove_file(&path).unwrap();
     }

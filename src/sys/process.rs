@@ -1,21 +1,24 @@
 //! Processes: starting one with exactly the descriptors it is given, being the subreaper, and reaping what nobody
 //! waits for.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+#[cfg(test)]
+mod puppet;
+mod reaper;
+
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::rc::Rc;
-
-use rustix::process::{WaitId, WaitIdOptions};
 
 use super::cgroup::CgroupEntry;
 use super::pidfd::PidFd;
 use super::signal::{self, Signal};
 use super::{clone, fd};
+
+#[cfg(test)]
+pub(crate) use puppet::Puppet;
+pub use reaper::{Kept, Paused, Reaper};
 
 /// The number of the first descriptor that [`Spawn::fds`] passes; 0, 1 and 2 are `/dev/null` or [`Spawn::stderr`].
 pub const FIRST_FD: RawFd = 3;
@@ -286,139 +289,6 @@ pub fn threads() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Which children somebody waits for; all others are reaped when they end.
-///
-/// The executor is the subreaper, so it becomes the parent of orphans from inside its containers, and of what
-/// libcontainer leaves behind. Their zombies must go; those of the processes whose exit status is wanted must not.
-#[derive(Debug, Default)]
-pub struct Reaper {
-    kept: RefCell<BTreeSet<i32>>,
-    paused: Cell<usize>,
-}
-
-impl Reaper {
-    /// A reaper that keeps nothing.
-    #[must_use]
-    pub fn new() -> Rc<Self> {
-        Rc::default()
-    }
-
-    /// Leaves this child alone until the guard is dropped.
-    #[must_use]
-    pub fn keep(self: &Rc<Self>, pid: i32) -> Kept {
-        self.kept.borrow_mut().insert(pid);
-        Kept {
-            reaper: Rc::clone(self),
-            pid,
-        }
-    }
-
-    /// Reaps nothing until the guard is dropped: for the time in which children exist whose numbers are not known yet.
-    #[must_use]
-    pub fn pause(self: &Rc<Self>) -> Paused {
-        self.paused.set(self.paused.get() + 1);
-        Paused(Rc::clone(self))
-    }
-
-    /// Reaps all children that have ended and that nobody keeps. To be called on SIGCHLD.
-    ///
-    /// # Errors
-    /// The kernel refuses; having no children is fine.
-    pub fn reap(&self) -> io::Result<()> {
-        if self.paused.get() > 0 {
-            return Ok(());
-        }
-        loop {
-            match ended_child()? {
-                None => return Ok(()),
-                Some(pid) if self.is_kept(pid) => break,
-                Some(pid) => reap_one(pid)?,
-            }
-        }
-        // The kernel names one ended child, always the same until it is waited for: a kept one hides the others.
-        // Where the kernel does not list children (CONFIG_PROC_CHILDREN), they have to wait for that one.
-        let Ok(children) = std::fs::read_to_string("/proc/thread-self/children") else {
-            return Ok(());
-        };
-        for pid in children
-            .split_ascii_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-        {
-            if !self.is_kept(pid) {
-                reap_one(pid)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_kept(&self, pid: i32) -> bool {
-        self.kept.borrow().contains(&pid)
-    }
-}
-
-/// A child that has ended and not been waited for.
-fn ended_child() -> io::Result<Option<i32>> {
-    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    loop {
-        // The C library's, because rustix does not tell the pid.
-        // SAFETY: `info` is a valid place for the kernel to write to, and zero is a valid value of it.
-        let (result, info) = unsafe {
-            let mut info: libc::siginfo_t = std::mem::zeroed();
-            let options = libc::c_int::try_from(ended.bits()).unwrap_or(0);
-            (libc::waitid(libc::P_ALL, 0, &raw mut info, options), info)
-        };
-        if result == 0 {
-            // SAFETY: `waitid` filled in the fields of SIGCHLD, or left zero.
-            let pid = unsafe { info.si_pid() };
-            return Ok((pid > 0).then_some(pid));
-        }
-        match io::Error::last_os_error() {
-            e if e.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
-            e if e.kind() == io::ErrorKind::Interrupted => {}
-            e => return Err(e),
-        }
-    }
-}
-
-fn reap_one(pid: i32) -> io::Result<()> {
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
-        return Ok(());
-    };
-    loop {
-        match rustix::process::waitid(
-            WaitId::Pid(pid),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        ) {
-            Ok(_) | Err(rustix::io::Errno::CHILD) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-/// A child that the reaper leaves alone.
-#[derive(Debug)]
-pub struct Kept {
-    reaper: Rc<Reaper>,
-    pid: i32,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.reaper.kept.borrow_mut().remove(&self.pid);
-    }
-}
-
-/// While it lives, the reaper does nothing.
-#[derive(Debug)]
-pub struct Paused(Rc<Reaper>);
-
-impl Drop for Paused {
-    fn drop(&mut self) {
-        self.0.paused.set(self.0.paused.get() - 1);
-    }
-}
-
 /// Takes ownership of a raw descriptor that a system call just made.
 ///
 /// # Safety
@@ -426,77 +296,4 @@ impl Drop for Paused {
 pub(super) unsafe fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller's promise.
     unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-/// A child for tests: it ends when it is told to, or by SIGKILL; all other signals wait.
-#[cfg(test)]
-#[derive(Debug)]
-pub(crate) struct Puppet {
-    strings: std::fs::File,
-    pid: i32,
-}
-
-#[cfg(test)]
-impl Puppet {
-    /// Starts one.
-    pub(crate) fn start() -> io::Result<(Self, PidFd)> {
-        let (read, write) = fd::pipe()?;
-        let writer = write.as_raw_fd();
-        // Blocked before the fork, so that no signal can come too early.
-        // SAFETY: both masks are initialised by these calls before they are used.
-        let before = unsafe {
-            let (mut all, mut before): (libc::sigset_t, libc::sigset_t) =
-                (std::mem::zeroed(), std::mem::zeroed());
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-            before
-        };
-        // SAFETY: the child only makes system calls, and never returns.
-        let child = unsafe {
-            clone::fork(0, None, || {
-                libc::close(writer);
-                let mut order = [0_u8; 2];
-                let length = libc::read(read.as_raw_fd(), order.as_mut_ptr().cast(), 2);
-                match (length, order) {
-                    (2, [0, code]) => libc::_exit(libc::c_int::from(code)),
-                    (2, [_, signal]) => {
-                        signal::reset_all();
-                        libc::kill(libc::getpid(), libc::c_int::from(signal));
-                    }
-                    _ => {}
-                }
-            })
-        };
-        // SAFETY: the mask that was in force before.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut())
-        };
-        let child = child?;
-        let puppet = Self {
-            strings: write.into(),
-            pid: child.pid(),
-        };
-        Ok((puppet, child))
-    }
-
-    /// Makes it end.
-    pub(crate) fn end(&mut self, exit: super::pidfd::Exit) -> io::Result<()> {
-        use std::io::Write as _;
-        self.strings.write_all(&match exit {
-            super::pidfd::Exit::Code(code) => [0, code],
-            super::pidfd::Exit::Signal(signal) => [1, u8::try_from(signal).unwrap_or(9)],
-        })
-    }
-
-    /// Whether it was sent this signal, which waits.
-    pub(crate) fn was_sent(&self, signal: Signal) -> io::Result<bool> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let pending = status.lines().filter_map(|line| {
-            let mask = line
-                .strip_prefix("SigPnd:\t")
-                .or_else(|| line.strip_prefix("ShdPnd:\t"))?;
-            u64::from_str_radix(mask.trim(), 16).ok()
-        });
-        Ok(pending.fold(0, |all, mask| all | mask) & 1 << (signal.number() - 1) != 0)
-    }
 }

@@ -39,20 +39,14 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> io::Result<()> 
     Ok(termios::tcsetwinsize(terminal, size)?)
 }
 
-/// Gives the other end of a terminal to a user, so that a process of that user can open it again by its path.
+/// Gives a terminal, by the end that its programs use, to a user, so that a process of that user can open it again by
+/// its path.
 ///
 /// # Errors
-/// It is no terminal's master, or the caller may not.
-pub fn give_to(master: impl AsFd, uid: u32) -> io::Result<()> {
-    // By the master, because the path is that of another mount namespace.
-    let slave = rustix::pty::ioctl_tiocgptpeer(
-        master,
-        rustix::pty::OpenptFlags::RDWR
-            | rustix::pty::OpenptFlags::NOCTTY
-            | rustix::pty::OpenptFlags::CLOEXEC,
-    )?;
+/// The caller may not.
+pub fn give_to(terminal: impl AsFd, uid: u32) -> io::Result<()> {
     Ok(rustix::fs::fchown(
-        slave,
+        terminal,
         Some(rustix::process::Uid::from_raw(uid)),
         None,
     )?)

@@ -84,6 +84,21 @@ fn an_executor_that_is_killed_takes_its_pod_along() {
 }
 
 #[test]
+fn any_command_cleans_up_after_a_killed_executor() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let uid = uid(&kplay, "web");
+    let executor = kplay.executor("web");
+    kill(executor);
+    assert!(wait::ended(executor, wait::PATIENCE));
+    kplay.run(["get", "pods"]).succeeds();
+    assert_eq!(leftovers::of_uid(&uid), Vec::<String>::new());
+    delete_cleans(&kplay);
+}
+
+#[test]
 fn a_killed_executors_pod_can_be_applied_again() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
@@ -122,6 +137,7 @@ fn a_container_that_is_killed() {
         return;
     };
     kplay.apply(&pod("web")).succeeds();
+    let cgroup = kplay.cgroup("pids", "web", "main").join("cgroup.procs");
     kill(kplay.pids("web", "main")[0]);
     let after = kplay.until("web", "main has ended", |status| {
         status["containerStatuses"][0]["state"]["terminated"].is_object()
@@ -134,7 +150,6 @@ fn a_container_that_is_killed() {
         "the other one still runs"
     );
     // Its other process went with it.
-    let cgroup = kplay.cgroup("pids", "web", "main").join("cgroup.procs");
     wait::until("main's cgroup is empty", || {
         fs::read_to_string(&cgroup).unwrap_or_default().is_empty()
     });

@@ -193,19 +193,23 @@ impl Kplay {
         self.run(["exec", pod, "--", "sh", "-c", script]).succeeds()
     }
 
-    /// The cgroup of a container's newest run.
+    /// The cgroup of a running container: the one beneath its pod's that is named after it and has processes.
     pub(crate) fn cgroup(&self, controller: &str, pod: &str, container: &str) -> PathBuf {
-        let status = &self.pod(pod)["status"];
-        let all = ["containerStatuses", "initContainerStatuses"]
-            .iter()
-            .filter_map(|list| status[list].as_array())
-            .flatten();
-        let restarts = all
-            .filter(|status| status["name"] == container)
-            .find_map(|status| status["restartCount"].as_u64())
-            .unwrap_or_else(|| panic!("no container {container} in {status}"));
         let uid = text(&self.pod(pod)["metadata"]["uid"]);
-        leftovers::cgroup_of(controller, &uid).join(format!("{container}-{restarts}"))
+        let parent = leftovers::cgroup_of(controller, &uid);
+        let entries = fs::read_dir(&parent).unwrap_or_else(|e| panic!("no {parent:?}: {e}"));
+        let names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        let occupied = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let of_container = name == container || name.starts_with(&format!("{container}-"));
+            let procs = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            of_container && !procs.is_empty()
+        };
+        names
+            .iter()
+            .find(|path| occupied(path))
+            .unwrap_or_else(|| panic!("no running {container} among {names:?}"))
+            .clone()
     }
 
     /// The processes of a container, first its init.

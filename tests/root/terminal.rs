@@ -116,7 +116,7 @@ fn a_shell_on_a_terminal_that_changes_its_size() {
     };
     let pod = script_pod("box", "terminationGracePeriodSeconds: 0,", "", "sleep 1000");
     kplay.apply(&pod).succeeds();
-    let script = "tty; stty size; trap 'stty size' WINCH; echo ready; read line; echo \"got $line\"; \
+    let script = "tty; stty size; echo ready; read line; echo \"got $line\"; \
                   until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; exit 6";
     let command = kplay
         .command(["exec", "-it", "box", "--", "sh", "-c", script])
@@ -128,7 +128,6 @@ fn a_shell_on_a_terminal_that_changes_its_size() {
     resize(&terminal.master, 50, 132);
     terminal.write("hello\n");
     terminal.expect("got hello");
-    terminal.expect("50 132");
     assert_eq!(terminal.exit_code(), Some(6));
 }
 

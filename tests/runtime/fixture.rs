@@ -59,7 +59,13 @@ pub(crate) fn isolated(name: &str, body: impl AsyncFnOnce(&Pod)) {
         return;
     }
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            name,
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(INSIDE, "1")
         .status()
         .unwrap();

@@ -1,11 +1,13 @@
 //! Nothing is left of what has ended.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use kplay::runtime::SeccompProfile;
+use kplay::sys::cgroup::{DevicePolicy, Limits};
 use kplay::sys::pidfd::Exit;
 use serde_json::json;
 
-use crate::fixture::{Pod, isolated, pipes, process, spec};
+use crate::fixture::{Pod, isolated, pipes, process, spec, wait};
 
 struct Counts {
     children: usize,
@@ -91,10 +93,10 @@ fn a_dropped_request() {
         // Compiles the seccomp program and keeps it.
         pod.run("c", spec(process(&["true"]))).await;
         let before = counts(pod);
-        for wait in [0, 1, 2, 4, 8] {
+        for patience in [0, 1, 2, 4, 8] {
             let (stdio, streams) = pipes();
             let start = pod.start("c", spec(process(&["sleep", "1000"])), stdio);
-            tokio::time::timeout(std::time::Duration::from_millis(wait), start)
+            tokio::time::timeout(std::time::Duration::from_millis(patience), start)
                 .await
                 .ok();
             pod.end("c");
@@ -107,7 +109,8 @@ fn a_dropped_request() {
     });
 }
 
-/// Not a test of anything: how long a start and an exec take here.
+/// Not a test of anything: how long a start and an exec take here, in a loop and after a rest. A start is everything
+/// that one container costs: its cgroup with limits, its root file system, its process.
 #[test]
 #[ignore = "a measurement"]
 fn latency() {
@@ -117,41 +120,44 @@ fn latency() {
             .start("main", spec(process(&["sleep", "1000"])), stdio)
             .await
             .unwrap();
-        let mut starts = Vec::new();
-        let mut execs = Vec::new();
-        for _ in 0..40 {
-            let cgroup = pod.container_cgroup("c", &kplay::sys::cgroup::Limits::default());
-            let (stdio, _streams) = pipes();
-            let request = kplay::runtime::StartRequest {
-                id: "c".to_owned(),
-                bundle: pod.bundle("c"),
-                state: pod.state(),
-                spec: serde_json::from_value(spec(process(&["true"]))).unwrap(),
-                seccomp: kplay::runtime::SeccompProfile::RuntimeDefault,
-                cgroup: cgroup.entry().unwrap(),
-                stdio,
-            };
-            let begin = Instant::now();
-            let started = kplay::runtime::Runtime::start(&pod.runtime, request)
-                .await
-                .unwrap();
-            starts.push(begin.elapsed().as_secs_f64() * 1e3);
-            crate::fixture::wait(&started.process);
-            drop(started);
-            pod.end("c");
-            let (stdio, _streams) = pipes();
-            let begin = Instant::now();
-            let started = pod.exec("main", process(&["true"]), stdio).await.unwrap();
-            execs.push(begin.elapsed().as_secs_f64() * 1e3);
-            crate::fixture::wait(&started.process);
-        }
-        for (name, mut times) in [("start", starts), ("exec", execs)] {
-            times.sort_by(f64::total_cmp);
-            eprintln!(
-                "{name}: median {:.1} ms, min {:.1} ms",
-                times[times.len() / 2],
-                times[0]
-            );
+        for rest in [Duration::ZERO, Duration::from_millis(100)] {
+            let mut starts = Vec::new();
+            let mut execs = Vec::new();
+            for _ in 0..40 {
+                std::thread::sleep(rest);
+                let (stdio, _streams) = pipes();
+                let limits = Limits {
+                    cpu_shares: Some(100),
+                    memory_bytes: Some(64 << 20),
+                    devices: DevicePolicy::Default,
+                    ..Limits::default()
+                };
+                let begin = Instant::now();
+                let cgroup = pod.container_cgroup("c", &limits);
+                let start = pod.start_in(
+                    "c",
+                    spec(process(&["true"])),
+                    stdio,
+                    SeccompProfile::RuntimeDefault,
+                    &cgroup,
+                );
+                let started = start.await.unwrap();
+                starts.push(begin.elapsed().as_secs_f64() * 1e3);
+                wait(&started.process);
+                drop(started);
+                pod.end("c");
+                std::thread::sleep(rest);
+                let (stdio, _streams) = pipes();
+                let begin = Instant::now();
+                let started = pod.exec("main", process(&["true"]), stdio).await.unwrap();
+                execs.push(begin.elapsed().as_secs_f64() * 1e3);
+                wait(&started.process);
+            }
+            for (name, mut times) in [("start", starts), ("exec", execs)] {
+                times.sort_by(f64::total_cmp);
+                let (median, least) = (times[times.len() / 2], times[0]);
+                eprintln!("{name} after {rest:?}: median {median:.1} ms, min {least:.1} ms");
+            }
         }
     });
 }

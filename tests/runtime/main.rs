@@ -6,6 +6,10 @@
     clippy::disallowed_methods,
     reason = "a test that cannot reach its files should panic right there"
 )]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure is a failed test, also outside the test functions"
+)]
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
 mod cgroups;

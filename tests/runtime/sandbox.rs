@@ -94,6 +94,8 @@ fn the_holder_has_nothing() {
         let proc = |file: &str| {
             std::fs::read_to_string(format!("/proc/{}/{file}", sandbox.pid())).unwrap()
         };
+        // It names itself first.
+        eventually("the program runs", || proc("comm") == "pause\n");
         let status = proc("status");
         for line in [
             "Name:\tpause",
@@ -186,11 +188,12 @@ fn it_dies_with_its_parent() {
                 .await
                 .unwrap();
             let text = format!(
-                "{} {} {} {}",
+                "{} {} {} {} {}",
                 sandbox.pid(),
                 member.process.pid(),
                 command.process.pid(),
-                pod.cgroup
+                pod.cgroup,
+                pod.dir.display()
             );
             kplay::sys::fs::replace(file.as_ref(), 0o600, text.as_bytes()).unwrap();
             std::future::pending::<()>().await;
@@ -210,7 +213,7 @@ fn it_dies_with_its_parent() {
     });
     std::fs::remove_file(&file).unwrap();
     let words: Vec<&str> = text.split(' ').collect();
-    let [pids @ .., cgroup] = words.as_slice() else {
+    let [pids @ .., cgroup, dir] = words.as_slice() else {
         panic!("{text}");
     };
     let processes: Vec<PidFd> = pids
@@ -226,4 +229,6 @@ fn it_dies_with_its_parent() {
     let cgroup = Hierarchies::open().unwrap().find(cgroup).unwrap();
     cgroup.kill().unwrap();
     cgroup.remove().unwrap();
+    // Its mounts went with it.
+    std::fs::remove_dir(dir).unwrap();
 }

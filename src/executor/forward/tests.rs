@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Bound, Error, Forwarder, Publication};
+use super::{Bound, Forwarder, Limits, Publication};
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
+
+mod datagram;
 
 fn publication(host: &str, target: SocketAddr) -> Publication {
     let (ip, port) = host.rsplit_once(':').expect("IP:PORT");
@@ -138,21 +140,14 @@ fn ports_that_cannot_be_had() {
             "192.0.2.1:5000",
             "192.0.2.1 is not an address of this machine",
         );
-        let udp = Publication {
-            protocol: Protocol::Udp,
+        let sctp = Publication {
+            protocol: Protocol::Sctp,
             ..publication(":53", target)
         };
-        let error = Bound::bind(&[udp]).expect_err("not yet");
-        assert!(matches!(
-            error,
-            Error::Unsupported {
-                port: 53,
-                protocol: Protocol::Udp
-            }
-        ));
+        let error = Bound::bind(&[sctp]).expect_err("not supported");
         assert_eq!(
             error.to_string(),
-            "cannot publish port 53: UDP is not supported"
+            "cannot publish port 53: SCTP is not supported"
         );
     });
 }
@@ -278,10 +273,23 @@ fn shutdown_frees_the_port_and_keeps_connections() {
 
 #[test]
 fn limits() {
-    for (open_files, expected) in [(0, 1), (4, 1), (1024, 384), (1 << 20, 393_216)] {
-        assert_eq!(super::max_connections(open_files), expected);
-    }
-    assert!(super::max_connections(u64::MAX) <= tokio::sync::Semaphore::MAX_PERMITS);
+    let check = |open_files, datagram_sockets, (connections, sessions)| {
+        let limits = Limits::new(open_files, datagram_sockets);
+        let found = (limits.connections, limits.datagrams.sessions);
+        assert_eq!(
+            found,
+            (connections, sessions),
+            "{open_files}, {datagram_sockets}"
+        );
+    };
+    check(0, 0, (1, 1));
+    check(4, 0, (1, 1));
+    check(1024, 0, (384, 1));
+    check(1 << 20, 0, (393_216, 1));
+    check(1024, 2, (256, 128));
+    check(1024, 1000, (256, 1));
+    check(1 << 20, 1, (262_144, 1024));
+    assert!(Limits::new(u64::MAX, 1).connections <= tokio::sync::Semaphore::MAX_PERMITS);
 }
 
 #[test]
@@ -291,7 +299,11 @@ fn clients_over_the_limit_wait() {
         let (listener, target) = listen(&pod);
         let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
         let address = bound.addresses().expect("an address")[0];
-        let _forwarder = bound.serve_at_most(pod, MOST);
+        let limits = Limits {
+            connections: MOST,
+            ..Limits::new(1024, 0)
+        };
+        let _forwarder = bound.serve_within(pod, limits);
         let mut clients = Vec::new();
         let mut servers = Vec::new();
         for _ in 0..MOST {

@@ -85,6 +85,10 @@ fn one(
         let message = "with `hostNetwork` a `hostPort` must be the same as its `containerPort`";
         report.error(at.field("hostPort"), message);
     }
+    if !host_network && host_port.is_some() && protocol == Some(Protocol::Sctp) {
+        let message = "`hostPort` is for TCP and UDP only: SCTP is not published";
+        report.error(at.field("hostPort"), message);
+    }
     Some(ContainerPort {
         name: port.name.clone().filter(|name| !name.is_empty()),
         container_port,

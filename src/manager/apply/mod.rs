@@ -28,6 +28,7 @@ use crate::state::lock::{Locks, Subject};
 use crate::state::object;
 use crate::state::record::SourceSet;
 use crate::state::view;
+use crate::sys::capability::{self, Set};
 
 /// What is to be.
 #[derive(Debug)]
@@ -116,6 +117,9 @@ pub fn apply(
     report: Report<'_>,
 ) -> Result<Applied, Error> {
     let options = &input.options;
+    if options.mode == Mode::Real && !input.plans.is_empty() && !may_make_namespaces() {
+        return Err(Error::NotRoot);
+    }
     let images = match options.mode {
         Mode::DryRun => images::present(&input.plans, source),
         Mode::Real => images::resolve(
@@ -127,7 +131,7 @@ pub fn apply(
             report,
         )?,
     };
-    for error in sweep::sweep(manager, report)? {
+    for error in sweep::sweep(&manager.layout, report)? {
         // Not this command's pods, or they fail below.
         tracing::warn!(%error, "cannot clean up after a crash");
     }
@@ -159,6 +163,12 @@ pub fn apply(
         tell(&applied, report);
     }
     Ok(applied)
+}
+
+/// Asked before anything is pulled or stopped: every later step would fail with words that say less.
+fn may_make_namespaces() -> bool {
+    let needed = Set::named("CAP_SYS_ADMIN");
+    needed.is_some_and(|needed| capability::effective().is_ok_and(|set| set.contains(needed)))
 }
 
 fn subjects(input: &ApplyInput) -> impl Iterator<Item = Subject> {

@@ -1,10 +1,13 @@
+use std::os::fd::AsFd as _;
+
 use super::*;
+use crate::manager::client;
 use crate::manager::delete::{Target, delete};
 use crate::manager::testing::{Machine, delete_options, eventually, image, input, object, plan};
 use crate::model::names::ContainerName;
 use crate::model::plan::PullPolicy;
 use crate::model::reference::Reference;
-use crate::protocol::LaunchFailure;
+use crate::protocol::{Exec, LaunchFailure};
 use crate::state::testing::{key, object_key};
 use crate::sys::poll::raise_interrupt;
 
@@ -442,4 +445,35 @@ fn a_corrupt_record_stands_in_its_own_way_only() {
     );
     let error = machine.apply(&input(&[("a-0", "run")]));
     assert!(error.is_ok(), "{error:?}");
+}
+
+#[test]
+fn a_pod_that_has_not_started_yet_is_waited_for_though_it_stays() {
+    let mut machine = Machine::new();
+    let mut slow = input(&[("a-0", "slow")]);
+    slow.options.timeout = Some(Duration::from_millis(100));
+    slow.options.rollback = Rollback::No;
+    for _ in 0..2 {
+        let late = machine.apply(&slow).unwrap_err();
+        assert!(matches!(late, Error::TimedOut { .. }), "{late:?}");
+    }
+    let pid = machine.pid("a-0");
+    let (empty, _) = std::io::pipe().unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let streams = client::ExecIo::Streams {
+        stdin: empty.as_fd(),
+        stdout: writer.as_fd(),
+        stderr: writer.as_fd(),
+    };
+    let command = Exec {
+        container: None,
+        command: vec!["start".into()],
+        tty: None,
+    };
+    client::exec(&machine.dir("a-0"), command, &streams)
+        .unwrap()
+        .wait()
+        .unwrap();
+    machine.apply(&slow).unwrap();
+    assert_eq!(machine.pid("a-0"), pid);
 }

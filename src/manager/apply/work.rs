@@ -14,6 +14,8 @@ use crate::manager::launch::{self, Outcome};
 use crate::manager::report::{Change, Event, Report};
 use crate::manager::stop::{self, Grace, OnSignal};
 use crate::manager::undo::{Previous, Undo};
+use crate::manager::wait;
+use crate::model::names::PodKey;
 use crate::protocol::{FailureClass, Launch};
 use crate::state::lock::Locks;
 use crate::state::object;
@@ -122,7 +124,39 @@ impl<'a> Work<'a> {
             report(Event::PodStarting(work.dir.key().clone()));
             launching.push(launch::start(manager, &work.dir, &work.new, &work.launch)?);
         }
-        started(manager, launching, input.options.rollback, deadline, report)
+        let mut failures = started(manager, launching, input.options.rollback, deadline, report)?;
+        match self.wait_for_kept(manager, deadline, report) {
+            Ok(()) => {}
+            Err(failure @ Error::Workload { .. }) => failures.push(failure),
+            Err(error) => return Err(error),
+        }
+        Ok(failures)
+    }
+
+    /// Waits for pods that stay and have not started yet: those of an `apply` that was killed.
+    fn wait_for_kept(
+        &self,
+        manager: &Manager,
+        deadline: Option<Instant>,
+        report: Report<'_>,
+    ) -> Result<(), Error> {
+        let starting = self.pods.iter().filter(|work| {
+            let life = work.old.as_ref().map(|old| old.life);
+            work.step == PodStep::Keep && life == Some(Life::Runs)
+        });
+        let pods: Vec<PodKey> = starting.map(|work| work.dir.key().clone()).collect();
+        // Those that run are found to at the first look.
+        wait::until(
+            manager,
+            &pods,
+            "the start",
+            &mut wait::is_started,
+            deadline,
+            &mut |event| match event {
+                Event::PodReached(_) => {}
+                other => report(other),
+            },
+        )
     }
 
     fn changed(&self) -> impl Iterator<Item = &PodWork<'a>> {

@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::manager::launch;
 use crate::manager::report::Event;
 use crate::manager::sweep::sweep;
 use crate::manager::testing::{Machine, delete_options, eventually, input, object};
@@ -75,6 +78,35 @@ fn a_hanging_executor_is_killed() {
 }
 
 #[test]
+fn an_executor_whose_lock_file_was_overwritten_is_found_all_the_same() {
+    let mut machine = Machine::new();
+    machine.apply(&input(&[("a-0", "run")])).unwrap();
+    let pid = machine.pid("a-0");
+    std::fs::write(machine.dir("a-0").paths().executor_lock(), b"?").unwrap();
+    let deleted = gone(&machine, &[pod("a-0")], delete_options(Grace::Kill)).unwrap();
+    assert_eq!(deleted, ["pod/a-0"]);
+    assert!(std::fs::metadata(format!("/proc/{pid}/exe")).is_err());
+}
+
+#[test]
+fn a_pod_has_an_executor_from_its_launch_on() {
+    let machine = Machine::new();
+    let plan = crate::manager::testing::plan("a-0", "silent");
+    let layout = &machine.manager.layout;
+    let locks = Locks::try_pod(layout, &plan.key()).unwrap().unwrap();
+    let dir = locks.pod(&plan.key()).unwrap();
+    let (record, launch) = launch::new_pod(layout, &plan, BTreeMap::new(), None).unwrap();
+    let launching = launch::start(&machine.manager, &dir, &record, &launch).unwrap();
+    assert!(dir.has_executor().unwrap());
+    let pid = machine.pid("a-0");
+    // The command dies.
+    drop((launching, locks));
+    let deleted = gone(&machine, &[pod("a-0")], delete_options(Grace::Kill)).unwrap();
+    assert_eq!(deleted, ["pod/a-0"]);
+    assert!(std::fs::metadata(format!("/proc/{pid}/exe")).is_err());
+}
+
+#[test]
 fn a_dead_executor_leaves_nothing_after_the_next_command() {
     let mut machine = Machine::new();
     machine
@@ -100,7 +132,11 @@ fn a_dead_executor_leaves_nothing_after_the_next_command() {
 
     assert!(cgroup("b-0").is_some());
     for _ in 0..2 {
-        assert!(sweep(&machine.manager, &mut |_| {}).unwrap().is_empty());
+        assert!(
+            sweep(&machine.manager.layout, &mut |_| {})
+                .unwrap()
+                .is_empty()
+        );
         assert!(cgroup("b-0").is_none());
         assert!(machine.view("b-0").is_some());
     }
@@ -133,7 +169,7 @@ fn a_deletion_that_is_not_waited_for_is_finished_by_the_next_command() {
         })
     };
     let mut told = Vec::new();
-    sweep(&machine.manager, &mut |event| told.push(event)).unwrap();
+    sweep(&machine.manager.layout, &mut |event| told.push(event)).unwrap();
     assert_eq!(told, [Event::Deleted(object_key("Pod", "", "a-0"))]);
     waiter.join().unwrap().unwrap();
     assert!(!machine.dir("a-0").exists());

@@ -173,10 +173,17 @@ impl Hierarchy {
                 done.push('/');
             }
             done.push_str(name);
+            // Also where the parent was there: others manage the same tree, and take away what they do not use.
+            if self.v2 {
+                self.enable(&parent)?;
+            }
             match rustix::fs::mkdirat(&self.root, &done, Mode::from_raw_mode(0o755)) {
-                Ok(()) if self.v2 => self.enable(&parent)?,
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
+            }
+            if self.v2 {
+                // Also where the directory was there: whoever made it may not have come to this yet.
+                self.enable(&parent)?;
             }
         }
         Ok(())
@@ -191,17 +198,37 @@ impl Hierarchy {
         let given = self.read(path, "cgroup.subtree_control")?;
         let contains =
             |list: &str, name: &str| list.split_ascii_whitespace().any(|word| word == name);
-        for (name, _) in ENABLED {
-            if contains(&has, name) && !contains(&given, name) {
-                // One by one, so that one which is refused does not take the others with it. A limit that needs it
-                // fails later, and names the file that is missing.
-                if let Err(error) = self.write(path, "cgroup.subtree_control", &format!("+{name}"))
-                {
-                    tracing::debug!(path, name, %error, "a cgroup controller cannot be enabled");
-                }
+        let missing: Vec<&str> = ENABLED
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(|name| contains(&has, name) && !contains(&given, name))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if self.has_internal_processes(path)? {
+            tracing::debug!(path, "a cgroup with processes hands no controllers down");
+            return Ok(());
+        }
+        for name in missing {
+            // One by one, so that one which is refused does not take the others with it. A limit that needs it fails
+            // later, and names it.
+            if let Err(error) = self.write(path, "cgroup.subtree_control", &format!("+{name}")) {
+                tracing::debug!(path, name, %error, "a cgroup controller cannot be enabled");
             }
         }
         Ok(())
+    }
+
+    /// Whether it has processes and is not the machine's root. Such a one may enable some controllers (cpu, pids), but
+    /// then it becomes threaded, and the kernel lets no process into those below it any more.
+    fn has_internal_processes(&self, path: &str) -> io::Result<bool> {
+        match self.read(path, "cgroup.type") {
+            Ok(_) => Ok(!self.read(path, "cgroup.procs")?.is_empty()),
+            // Only the machine's root has no type.
+            Err(e) if is_gone(&e) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Removes the directory and those below it. Fine if it is gone.

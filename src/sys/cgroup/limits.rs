@@ -1,11 +1,13 @@
 //! What a cgroup may use, and how that is said to each version.
 
+use std::io;
+
 use super::{Cgroup, Controller, Error, Result, device};
 
 /// What a cgroup may use. `None` leaves a value as it is: in a new cgroup, without a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Relative weight, from 2 to 262144; 1024 is one processor.
+    /// Relative weight, from 2 to 262144; 1024 is one processor. Where weights cannot be set, all weigh the same.
     pub cpu_shares: Option<u64>,
     /// The version 2 weight, from 1 to 10000, where it is not the one that follows from `cpu_shares`.
     pub cpu_weight: Option<u64>,
@@ -43,13 +45,8 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
         && let Some(hierarchy) = cgroup.with(Controller::Memory)
         && hierarchy.is_v2()
     {
-        write(
-            cgroup,
-            Controller::Memory,
-            "oom_group",
-            "memory.oom.group",
-            1,
-        )?;
+        // Where memory is not limited, a cgroup does not run out of it.
+        write_if_there(cgroup, "oom_group", "memory.oom.group", 1)?;
     }
     if let Some(pids) = limits.pids {
         write(cgroup, Controller::Pids, "pids", "pids.max", pids)?;
@@ -67,7 +64,7 @@ fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
     if v2 {
         let weight = limits.cpu_weight.or(limits.cpu_shares.map(weight_of));
         if let Some(weight) = weight {
-            write(cgroup, Controller::Cpu, "cpu_shares", "cpu.weight", weight)?;
+            set_weight(cgroup, "cpu.weight", weight)?;
         }
         if limits.cpu_quota_us.is_some() || limits.cpu_period_us.is_some() {
             let quota = limits
@@ -82,7 +79,7 @@ fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
         return Ok(());
     }
     if let Some(shares) = limits.cpu_shares {
-        write(cgroup, Controller::Cpu, "cpu_shares", "cpu.shares", shares)?;
+        set_weight(cgroup, "cpu.shares", shares)?;
     }
     // The period first: a quota is checked against it.
     if let Some(period) = limits.cpu_period_us {
@@ -104,6 +101,18 @@ fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Every cgroup has a weight, those of pods that ask for nothing too, and it bounds nothing. So it is no fault that it
+/// cannot be set: within a container, and without root, the controller is often not to be had.
+fn set_weight(cgroup: &Cgroup, file: &'static str, weight: u64) -> Result<()> {
+    match write(cgroup, Controller::Cpu, "cpu_shares", file, weight) {
+        Err(error @ (Error::NoController { .. } | Error::NotGiven { .. })) => {
+            tracing::debug!(cgroup = cgroup.path, %error, "no weight");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// The version 2 weight for version 1 shares as runc (1.3.2) and crun compute it: 1024 shares are weight 100.
@@ -137,10 +146,11 @@ fn memory(cgroup: &Cgroup, bytes: u64) -> Result<()> {
     };
     if hierarchy.is_v2() {
         write(cgroup, Controller::Memory, limit, "memory.max", bytes)?;
-        return write_if_there(cgroup, "memory.swap.max", 0);
+        return write_if_there(cgroup, limit, "memory.swap.max", 0);
     }
     // The limit of memory and swap must not be below that of memory: raised before it, lowered after it.
-    let raised = write_if_there(cgroup, "memory.memsw.limit_in_bytes", bytes);
+    let both = "memory.memsw.limit_in_bytes";
+    let raised = write_if_there(cgroup, limit, both, bytes);
     write(
         cgroup,
         Controller::Memory,
@@ -150,14 +160,19 @@ fn memory(cgroup: &Cgroup, bytes: u64) -> Result<()> {
     )?;
     match raised {
         Ok(()) => Ok(()),
-        Err(_) => write_if_there(cgroup, "memory.memsw.limit_in_bytes", bytes),
+        Err(_) => write_if_there(cgroup, limit, both, bytes),
     }
 }
 
-/// Kernels without swap accounting have no such file.
-fn write_if_there(cgroup: &Cgroup, file: &'static str, value: u64) -> Result<()> {
-    match write(cgroup, Controller::Memory, "memory_bytes", file, value) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+/// For what a kernel may lack, as without swap accounting.
+fn write_if_there(
+    cgroup: &Cgroup,
+    limit: &'static str,
+    file: &'static str,
+    value: u64,
+) -> Result<()> {
+    match write(cgroup, Controller::Memory, limit, file, value) {
+        Err(Error::NotGiven { .. }) => Ok(()),
         other => other,
     }
 }
@@ -187,7 +202,17 @@ pub(super) fn write_text(
     };
     hierarchy
         .write(&cgroup.path, file, value)
-        .map_err(|source| cgroup.error("set a limit of", source))
+        .map_err(|source| match source.kind() {
+            // A cgroup has the files of the controllers that the one above it hands down. Of version 2 that is refused
+            // where the one above has processes of its own, as a container's root has.
+            io::ErrorKind::NotFound => Error::NotGiven {
+                path: cgroup.path.clone(),
+                controller: name(controller),
+                limit,
+                source,
+            },
+            _ => cgroup.error("set a limit of", source),
+        })
 }
 
 fn name(controller: Controller) -> &'static str {

@@ -45,6 +45,15 @@ pub enum Error {
         controller: &'static str,
         limit: &'static str,
     },
+    #[error(
+        "the cgroup `{path}` is not given the controller `{controller}`, which the limit `{limit}` needs"
+    )]
+    NotGiven {
+        path: String,
+        controller: &'static str,
+        limit: &'static str,
+        source: io::Error,
+    },
     #[error("the cgroup path `{path}` is not a relative path of plain names")]
     Path { path: String },
     #[error("processes in the cgroup `{path}` do not die")]

@@ -51,3 +51,62 @@ fn keys() {
     assert_eq!(keyed(text, "oom"), Some(3));
     assert_eq!(keyed(text, "max"), None);
 }
+
+/// The program that version 2 needs, on the version 2 hierarchy of hybrid mode, or of version 2 itself.
+#[test]
+fn a_device_program_holds() {
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    use super::{CgroupEntry, Hierarchies, device};
+    use crate::sys::fd;
+    use crate::sys::process::{ParentDeath, Session, Spawn, spawn};
+
+    let Ok(hierarchies) = Hierarchies::open() else {
+        return;
+    };
+    let Some(hierarchy) = hierarchies.0.iter().find(|hierarchy| hierarchy.is_v2()) else {
+        return;
+    };
+    let path = format!("kplay-test-devices-{}", std::process::id());
+    if hierarchy.create(&path).is_err() {
+        // Not root.
+        return;
+    }
+    device::attach(&hierarchy.directory(&path).unwrap()).unwrap();
+    let entry = CgroupEntry {
+        directory: Some(hierarchy.directory(&path).unwrap()),
+        procs: Vec::new(),
+    };
+    let (read, write) = fd::pipe().unwrap();
+    let folder = std::env::temp_dir().join(&path);
+    std::fs::create_dir(&folder).unwrap();
+    let script = format!(
+        "exec >&2; cd {} && head -c 1 /dev/zero | wc -c; mknod mem c 1 1; head -c 0 mem; mknod disk b 7 0; \
+         head -c 0 disk; grep -c {path} /proc/self/cgroup",
+        folder.display()
+    );
+    let process = spawn(&Spawn {
+        program: "/usr/bin/busybox".as_ref(),
+        args: &["sh".as_ref(), "-c".as_ref(), script.as_ref()],
+        env: &["PATH=/bin:/usr/bin".as_ref()],
+        fds: &[],
+        stderr: Some(write.as_fd()),
+        session: Session::Own,
+        parent_death: ParentDeath::Kill,
+        cgroup: Some(&entry),
+    })
+    .unwrap();
+    drop(write);
+    process.wait().unwrap();
+    let mut text = String::new();
+    std::fs::File::from(read).read_to_string(&mut text).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    hierarchy.remove(&path).unwrap();
+    let refused = text.matches("Operation not permitted").count();
+    assert_eq!(
+        (text.starts_with("1\n"), refused, text.ends_with("1\n")),
+        (true, 2, true),
+        "{text}"
+    );
+}

@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# Plays pods on cgroup v2 and prints what it finds, as `NAME: VALUE` lines, which tests/uml/main.rs compares with what
+# should be. Runs under user-mode Linux, on a machine of its own: `checks.sh KPLAY REPOSITORY [FUNCTION]`.
+set -uo pipefail
+
+kplay=$1 repository=$2
+cgroups=/sys/fs/cgroup
+pods=$cgroups/kplay
+
+fact() {
+    printf '%s: %s\n' "$1" "${*:2}"
+}
+
+# What a command says, on one line, and its exit code if that is not 0.
+said() {
+    local text code
+    text=$("${@:2}" 2>&1) && code=0 || code=$?
+    text=$(tr '\n' ' ' <<<"$text")
+    text=${text% }
+    [ "$code" = 0 ] || text+=${text:+ }"($code)"
+    fact "$1" "$text"
+}
+
+# The values of a key in a pod's JSON.
+of_pod() {
+    "$kplay" get pod "$1" -o json | sed -nE "s/^ *\"$2\": \"?([^\",]*)\"?,?$/\1/p"
+}
+
+# Prints files of a cgroup of a pod, of which the folder is given.
+values() {
+    local name=$1 folder=$2 file value
+    for file in "${@:3}"; do
+        value=$(<"$folder/$file")
+        fact "$name $file" "${value//$'\n'/ }"
+    done
+}
+
+# The cgroups and processes of pods: none after the last one.
+left() {
+    fact "cgroups left after $1" "$(find "$pods" -mindepth 1 -type d | wc -l)"
+    local process name cgroup found=()
+    for process in /proc/[0-9]*; do
+        # One that has ended meanwhile is not left.
+        { read -r name <"$process/comm" && read -r cgroup <"$process/cgroup"; } 2>/dev/null || continue
+        case $name,$cgroup in kplay* | *,*/kplay/*) found+=("$name in $cgroup") ;; esac
+    done
+    fact "processes left after $1" "${found[*]:-none}"
+}
+
+executors() {
+    local process name
+    for process in /proc/[0-9]*; do
+        { read -r name <"$process/comm"; } 2>/dev/null && [ "$name" = kplay-executor ] && echo "${process#/proc/}"
+    done
+}
+
+readme() {
+    local manifest=$repository/manifests/hello.yaml
+    said hello "$kplay" apply -q "$manifest"
+    fact 'page' "$(busybox wget -qO- http://127.0.0.1:8080/ | head -n 1)"
+    fact 'log' "$("$kplay" logs hello -c clock | head -n 1)"
+    fact 'exec' "$("$kplay" exec hello -c web -- /toolbox env | grep HOSTNAME)"
+    said 'delete hello' "$kplay" delete -f "$manifest"
+    left hello
+}
+
+# Two pods at once, on which the machine's controllers are enabled at the same moment.
+limits() {
+    said limits "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
+    local files=(cpu.weight cpu.max memory.max memory.swap.max memory.oom.group pids.max)
+    limited=$pods/$(of_pod limited uid) unlimited=$pods/$(of_pod unlimited uid)
+    values limited "$limited" "${files[@]}" cgroup.procs cgroup.subtree_control
+    values limited/half "$limited/half-0" "${files[@]}"
+    values limited/one "$limited/one-0" "${files[@]}"
+    values limited/pause "$limited/_sandbox" cpu.weight
+    values unlimited "$unlimited" "${files[@]}"
+    values unlimited/only "$unlimited/only-0" "${files[@]}"
+    fact "kplay's own processes" "$(<"$pods/cgroup.procs")"
+    fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
+}
+
+# What a container sees of its cgroup.
+view() {
+    in_half() { "$kplay" exec limited -c half -- /busybox "$@"; }
+    said 'own cgroup' in_half cat /proc/self/cgroup
+    said 'own mount' in_half sh -c \
+        'grep /sys/fs/cgroup /proc/self/mountinfo | /busybox cut -d " " -f 4-6,8-9 | /busybox tr , " "'
+    said 'own limit' in_half cat /sys/fs/cgroup/memory.max
+    said 'a new cgroup' in_half mkdir /sys/fs/cgroup/new
+    said 'a new limit' in_half sh -c 'echo max >/sys/fs/cgroup/memory.max'
+}
+
+devices() {
+    said 'write /dev/null' in_half sh -c 'echo text >/dev/null'
+    said 'read /dev/urandom' in_half sh -c '/busybox head -c 8 /dev/urandom | /busybox wc -c'
+    said 'make a block device' in_half mknod /disk b 98 0
+    said 'open a block device' in_half cat /disk
+    said 'make /dev/kmsg' in_half mknod /kmsg c 1 11
+    said 'open /dev/kmsg' in_half head -c 1 /kmsg
+    said 'make another null' in_half mknod /null c 1 3
+    said 'write another null' in_half sh -c 'echo text >/null'
+    said 'open as privileged' "$kplay" exec unlimited -- /busybox sh -c \
+        '/busybox mknod /kmsg c 1 11 && /busybox head -c 1 /kmsg | /busybox wc -c'
+}
+
+# The shell would say "survived" and exit with 3 if only the process that takes the memory were killed.
+out_of_memory() {
+    "$kplay" apply -q --wait=complete "$repository/testdata/uml/oom.yaml" >/dev/null 2>&1
+    fact 'out of memory' "apply exits with $?, the container with $(of_pod eater exitCode), $("$kplay" get pod eater | grep -o OOMKilled)"
+    said 'log of the killed' "$kplay" logs eater
+    "$kplay" delete pod eater >/dev/null
+}
+
+# With the executors dies what has their death as its signal; the rest dies with the pod's cgroup.
+killed_executors() {
+    local process patience=100 members
+    for process in $(executors); do
+        kill -9 "$process"
+    done
+    while mapfile -t members <"$unlimited/only-0/cgroup.procs" && [ "${#members[@]}" != 1 ] && ((patience-- > 0)); do
+        sleep 0.1
+    done
+    fact 'alive without executors' "$(tr '\0' ' ' <"/proc/${members[0]}/cmdline")"
+    said 'delete without executors' "$kplay" delete pod limited unlimited
+    left killed
+}
+
+# As within a container: its root cgroup has processes, and so it hands no controllers down.
+without_controllers() {
+    umount "$cgroups"
+    mount -t cgroup2 cgroup2 "$cgroups"
+    fact 'controllers of a container' "$(<"$cgroups/cgroup.controllers")"
+    said 'no limits there' "$kplay" apply -q "$repository/manifests/hello.yaml"
+    said 'exec there' "$kplay" exec hello -c web -- /toolbox print text
+    "$kplay" delete pod hello >/dev/null
+    fact 'limits there' "$("$kplay" apply -q "$repository/testdata/uml/oom.yaml" 2>&1 | grep -o 'is not given.* needs')"
+    left refused
+}
+
+# systemd writes to the cgroups that it knows, and may take a controller back that no unit of its own needs.
+under_systemd() {
+    said limits "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
+    printf '%s\n' '[Unit]' DefaultDependencies=no '[Service]' Type=oneshot ExecStart=/bin/true CPUQuota=50% MemoryMax=99M \
+        >/run/systemd/system/limited.service
+    said 'another unit' systemctl start limited
+    said 'reload' systemctl daemon-reload
+    values limited "$pods/$(of_pod limited uid)" cpu.max memory.max
+    fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
+    said delete "$kplay" delete pod --force limited unlimited
+    left delete
+}
+
+if [ $# = 3 ]; then
+    "$3"
+    exit
+fi
+
+limits
+view
+devices
+out_of_memory
+killed_executors
+readme
+unshare --mount --cgroup "$0" "$@" without_controllers

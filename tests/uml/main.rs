@@ -1,0 +1,197 @@
+//! cgroup v2, on whatever machine: the built binary under user-mode Linux.
+//!
+//! `boot.sh` boots it, `checks.sh` plays pods in it and prints what it finds, and [`FACTS`] is what it should find. One
+//! boot serves all that can be checked in it: that, and every process in it, is slow. Without root, or where the kernel's package is not to be had,
+//! the test says "skipped", which is a failure in CI.
+#![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+/// What `boot.sh` exits with where it cannot boot.
+const UNAVAILABLE: i32 = 77;
+
+/// Longest that everything may take, in seconds; it takes about half a minute.
+const TIMEOUT: &str = "150";
+
+/// What `checks.sh` must find, in its order.
+const FACTS: &[(&str, &str)] = &[
+    ("limits", "pod/limited created pod/unlimited created"),
+    // 1.5 processors: the sum of the containers', weighed as a kubelet weighs pods.
+    ("limited cpu.weight", "59"),
+    ("limited cpu.max", "150000 100000"),
+    ("limited memory.max", "100663296"),
+    ("limited memory.swap.max", "0"),
+    ("limited memory.oom.group", "0"),
+    ("limited pids.max", "max"),
+    // It has children with limits, so it must have no processes.
+    ("limited cgroup.procs", ""),
+    ("limited cgroup.subtree_control", "cpu memory pids"),
+    // As runc weighs containers: one processor is 100.
+    ("limited/half cpu.weight", "59"),
+    ("limited/half cpu.max", "50000 100000"),
+    ("limited/half memory.max", "67108864"),
+    ("limited/half memory.swap.max", "0"),
+    ("limited/half memory.oom.group", "1"),
+    ("limited/half pids.max", "max"),
+    ("limited/one cpu.weight", "100"),
+    ("limited/one cpu.max", "100000 100000"),
+    ("limited/one memory.max", "33554432"),
+    ("limited/one memory.swap.max", "0"),
+    ("limited/one memory.oom.group", "1"),
+    ("limited/one pids.max", "max"),
+    ("limited/pause cpu.weight", "1"),
+    ("unlimited cpu.weight", "1"),
+    ("unlimited cpu.max", "max 100000"),
+    ("unlimited memory.max", "max"),
+    ("unlimited memory.swap.max", "max"),
+    ("unlimited memory.oom.group", "0"),
+    ("unlimited pids.max", "max"),
+    ("unlimited/only cpu.weight", "1"),
+    ("unlimited/only cpu.max", "max 100000"),
+    ("unlimited/only memory.max", "max"),
+    ("unlimited/only memory.swap.max", "max"),
+    ("unlimited/only memory.oom.group", "1"),
+    ("unlimited/only pids.max", "max"),
+    ("kplay's own processes", ""),
+    // Where they were started: what a pod may use does not count for its executor.
+    ("executors", "0::/user.slice/session.scope"),
+    // A container sees its own cgroup as the root, and cannot change it.
+    ("own cgroup", "0::/"),
+    (
+        "own mount",
+        "/ /sys/fs/cgroup ro nosuid nodev noexec relatime cgroup2 cgroup2",
+    ),
+    ("own limit", "67108864"),
+    (
+        "a new cgroup",
+        "mkdir: can't create directory '/sys/fs/cgroup/new': Read-only file system (1)",
+    ),
+    (
+        "a new limit",
+        "sh: can't create /sys/fs/cgroup/memory.max: Read-only file system (1)",
+    ),
+    ("write /dev/null", ""),
+    ("read /dev/urandom", "8"),
+    ("make a block device", ""),
+    (
+        "open a block device",
+        "cat: can't open '/disk': Operation not permitted (1)",
+    ),
+    ("make /dev/kmsg", ""),
+    ("open /dev/kmsg", "head: /kmsg: Operation not permitted (1)"),
+    ("make another null", ""),
+    ("write another null", ""),
+    ("open as privileged", "1"),
+    // `apply --wait=complete` fails, and the whole container died, the shell too.
+    (
+        "out of memory",
+        "apply exits with 1, the container with 137, OOMKilled",
+    ),
+    ("log of the killed", ""),
+    ("alive without executors", "/busybox sleep 1000"),
+    (
+        "delete without executors",
+        "pod \"limited\" deleted pod \"unlimited\" deleted",
+    ),
+    ("cgroups left after killed", "0"),
+    ("processes left after killed", "none"),
+    ("hello", "configmap/hello created pod/hello created"),
+    ("page", "hello from hello"),
+    ("log", "tick 1"),
+    ("exec", "HOSTNAME=hello"),
+    (
+        "delete hello",
+        "pod \"hello\" deleted configmap \"hello\" deleted",
+    ),
+    ("cgroups left after hello", "0"),
+    ("processes left after hello", "none"),
+    ("controllers of a container", "memory pids"),
+    (
+        "no limits there",
+        "configmap/hello created pod/hello created",
+    ),
+    ("exec there", "text"),
+    (
+        "limits there",
+        "is not given the controller `memory`, which the limit `memory_bytes` needs",
+    ),
+    ("cgroups left after refused", "0"),
+    ("processes left after refused", "none"),
+];
+
+/// The same where systemd is the first process.
+const FACTS_UNDER_SYSTEMD: &[(&str, &str)] = &[
+    ("limits", "pod/limited created pod/unlimited created"),
+    ("another unit", ""),
+    ("reload", ""),
+    ("limited cpu.max", "150000 100000"),
+    ("limited memory.max", "100663296"),
+    ("executors", "0::/system.slice/job.service"),
+    (
+        "delete",
+        "pod \"limited\" force deleted pod \"unlimited\" force deleted",
+    ),
+    ("cgroups left after delete", "0"),
+    ("processes left after delete", "none"),
+];
+
+#[test]
+fn pods_on_cgroup_v2() {
+    check(&[], &[], FACTS);
+}
+
+#[test]
+fn systemd_leaves_pods_alone() {
+    check(&["--systemd"], &["under_systemd"], FACTS_UNDER_SYSTEMD);
+}
+
+/// Boots, runs `checks.sh`, and compares what it finds.
+fn check(boot: &[&str], function: &[&str], facts: &[(&str, &str)]) {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = repository.join("tests/uml");
+    let run = Command::new(here.join("boot.sh"))
+        .args(["--timeout", TIMEOUT])
+        .args(boot)
+        .arg(here.join("checks.sh"))
+        .arg(env!("CARGO_BIN_EXE_kplay"))
+        .arg(repository)
+        .args(function)
+        .output()
+        .expect("bash is there");
+    let (found, talk) = (
+        String::from_utf8_lossy(&run.stdout),
+        String::from_utf8_lossy(&run.stderr),
+    );
+    if run.status.code() == Some(UNAVAILABLE) {
+        assert!(std::env::var_os("CI").is_none(), "CI must have it: {talk}");
+        eprintln!("skipped: {talk}");
+        return;
+    }
+    assert!(run.status.success(), "{}\n{found}\n{talk}", run.status);
+    let faults = faults(facts, &found);
+    assert!(
+        faults.is_empty(),
+        "{faults:#?}\nof all that was found:\n{found}"
+    );
+}
+
+/// What was found and should not be, and the other way round.
+fn faults(facts: &[(&str, &str)], found: &str) -> Vec<String> {
+    let mut found: BTreeMap<&str, &str> = found
+        .lines()
+        .map(|line| line.split_once(": ").unwrap_or((line, "")))
+        .map(|(name, value)| (name, value.trim_end()))
+        .collect();
+    let mut faults: Vec<String> = facts
+        .iter()
+        .filter_map(|(name, expected)| match found.remove(name) {
+            Some(value) if value == *expected => None,
+            other => Some(format!("{name}: {other:?} instead of {expected:?}")),
+        })
+        .collect();
+    // A line without a name is an error of a command of the script.
+    faults.extend(found.keys().map(|line| format!("besides: {line}")));
+    faults
+}
