@@ -171,4 +171,6 @@ pub fn process_of(spec: &Spec) -> Process {
 }
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;

@@ -58,53 +58,57 @@ pub fn pod_cpu_weight(shares: u64) -> u64 {
 /// max(main containers and sidecars together, each init container with the sidecars before it).
 fn needed(plan: &PodPlan, get: impl Fn(&ContainerPlan) -> Option<u64>) -> u64 {
     let amount = |container: &ContainerPlan| get(container).unwrap_or_default();
-    let (mut sidecars, mut peak) = (0, 0);
+    let (mut sidecars, mut peak) = (0_u64, 0);
     for container in &plan.init_containers {
         match container.role {
-            ContainerRole::Sidecar => sidecars += amount(container),
+            ContainerRole::Sidecar => sidecars = amount(container).saturating_add(sidecars),
             ContainerRole::Init | ContainerRole::Main => {
-                peak = peak.max(sidecars + amount(container));
+                peak = peak.max(amount(container).saturating_add(sidecars));
             }
         }
     }
-    let together: u64 = plan.containers.iter().map(amount).sum();
-    peak.max(together + sidecars)
+    let all = plan.containers.iter().map(amount);
+    peak.max(all.fold(sidecars, u64::saturating_add))
 }
 
 fn limits(requested_cpu: Option<u64>, limits: ResourceAmounts) -> CgroupLimits {
     let requested = requested_cpu.or(limits.cpu_milli).unwrap_or_default();
     CgroupLimits {
-        cpu_shares: (requested * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES),
+        cpu_shares: (requested.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES),
         cpu_quota_us: limits
             .cpu_milli
             .filter(|milli| *milli > 0)
-            .map(|milli| (milli * CPU_PERIOD_US / 1000).max(MIN_QUOTA_US)),
+            .map(|milli| (milli.saturating_mul(CPU_PERIOD_US) / 1000).max(MIN_QUOTA_US)),
         memory_bytes: limits.memory.filter(|bytes| *bytes > 0),
     }
 }
 
-/// The pod's quality of service (`GetPodQOS`): over all containers, init containers included.
+/// The pod's quality of service (`GetPodQOS`): over all containers, init containers included. Only the sums are
+/// compared; a request that is not there is the limit.
 #[must_use]
 pub fn qos_class(plan: &PodPlan) -> QosClass {
-    let amounts = |amounts: &ResourceAmounts| [amounts.cpu_milli, amounts.memory];
-    let set = |value: &Option<u64>| value.is_some_and(|value| value > 0);
-    let none = plan.all_containers().all(|container| {
-        !amounts(&container.resources.requests).iter().any(set)
-            && !amounts(&container.resources.limits).iter().any(set)
-    });
-    if none {
-        return QosClass::BestEffort;
-    }
-    let guaranteed = plan.all_containers().all(|container| {
-        let limits = amounts(&container.resources.limits);
-        let requests = amounts(&container.resources.requests);
-        limits.iter().all(set)
-            && requests
-                .iter()
-                .zip(&limits)
-                .all(|(request, limit)| request.is_none() || request == limit)
-    });
-    if guaranteed {
+    let positive = |amount: Option<u64>| amount.filter(|amount| *amount > 0);
+    let is_guaranteed = |get: fn(&ResourceAmounts) -> Option<u64>| {
+        let (mut requests, mut limits) = (0_u64, 0_u64);
+        for container in plan.all_containers() {
+            let Some(limit) = positive(get(&container.resources.limits)) else {
+                return false;
+            };
+            let request = positive(get(&container.resources.requests)).unwrap_or(limit);
+            requests = requests.saturating_add(request);
+            limits = limits.saturating_add(limit);
+        }
+        requests == limits
+    };
+    let has_none = |amounts: &ResourceAmounts| {
+        positive(amounts.cpu_milli).is_none() && positive(amounts.memory).is_none()
+    };
+    if plan.all_containers().all(|container| {
+        has_none(&container.resources.requests) && has_none(&container.resources.limits)
+    }) {
+        QosClass::BestEffort
+    } else if is_guaranteed(|amounts| amounts.cpu_milli) && is_guaranteed(|amounts| amounts.memory)
+    {
         QosClass::Guaranteed
     } else {
         QosClass::Burstable
@@ -118,22 +122,19 @@ pub fn oom_score_adj(plan: &PodPlan, container: &ContainerPlan, capacity_bytes: 
         QosClass::Guaranteed => -997,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
-            let score = |container: &ContainerPlan| {
-                let request = container.resources.requests.memory.unwrap_or_default();
-                let used = u128::from(request) * 1000 / u128::from(capacity_bytes.max(1));
-                1000 - i32::try_from(used).unwrap_or(1000)
-            };
-            let own = score(container);
-            // A sidecar is no likelier victim than the smallest main container.
-            let wanted = match container.role {
-                ContainerRole::Sidecar => plan
-                    .containers
-                    .iter()
-                    .map(score)
-                    .fold(own, std::cmp::Ord::min),
+            let request = |container: &ContainerPlan| container.resources.requests.memory;
+            let own = request(container).unwrap_or_default();
+            let request = match container.role {
+                // No likelier a victim than the main container with the smallest request.
+                ContainerRole::Sidecar => {
+                    let smallest = plan.containers.iter().map(request).min().flatten();
+                    own.max(smallest.unwrap_or_default())
+                }
                 ContainerRole::Init | ContainerRole::Main => own,
             };
-            wanted.clamp(3, 999)
+            let part = u128::from(request) * 1000 / u128::from(capacity_bytes.max(1));
+            let part = i32::try_from(part).unwrap_or(i32::MAX);
+            1000_i32.saturating_sub(part).clamp(3, 999)
         }
     }
 }
@@ -145,43 +146,4 @@ pub fn field_value(amount_milli: u128, divisor_milli: u64) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_and_memory_in_the_kernels_units() {
-        let check = |request: Option<u64>, limit: Option<u64>, shares: u64, quota: Option<u64>| {
-            let amounts = ResourceAmounts {
-                cpu_milli: limit,
-                ..ResourceAmounts::default()
-            };
-            let limits = limits(request, amounts);
-            assert_eq!((limits.cpu_shares, limits.cpu_quota_us), (shares, quota));
-        };
-        check(None, None, 2, None);
-        check(Some(100), None, 102, None);
-        check(Some(1), None, 2, None);
-        check(None, Some(500), 512, Some(50_000));
-        check(Some(250), Some(2000), 256, Some(200_000));
-        check(None, Some(5), 5, Some(1000));
-        check(Some(1_000_000), None, MAX_SHARES, None);
-    }
-
-    #[test]
-    fn pod_weights() {
-        let check = |shares: u64, weight: u64| assert_eq!(pod_cpu_weight(shares), weight);
-        check(0, 1);
-        check(MIN_SHARES, 1);
-        check(1024, 39);
-        check(MAX_SHARES, 10_000);
-        check(MAX_SHARES + 1, 10_000);
-    }
-
-    #[test]
-    fn a_field_is_rounded_up() {
-        assert_eq!(field_value(250, 1000), 1);
-        assert_eq!(field_value(250, 1), 250);
-        assert_eq!(field_value(2000, 1000), 2);
-        assert_eq!(field_value(64 * 1024 * 1024 * 1000, 1024 * 1024 * 1000), 64);
-    }
-}
+mod tests;

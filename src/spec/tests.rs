@@ -1,35 +1,6 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::names::ContainerName;
-use crate::model::plan::{
-    ContainerRole, ContainerSecurity, PullPolicy, Resources, TerminationMessagePolicy,
-};
-use crate::model::reference::Reference;
-
-fn plan() -> ContainerPlan {
-    ContainerPlan {
-        name: ContainerName::parse("web").expect("a valid name"),
-        role: ContainerRole::Main,
-        image: "web".into(),
-        reference: Reference::parse("web").expect("a valid reference"),
-        pull_policy: PullPolicy::Never,
-        command: None,
-        args: None,
-        working_dir: None,
-        env: Vec::new(),
-        ports: Vec::new(),
-        mounts: Vec::new(),
-        resources: Resources::default(),
-        security: ContainerSecurity::default(),
-        termination_message_path: "/dev/termination-log".into(),
-        termination_message_policy: TerminationMessagePolicy::File,
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-    }
-}
-
 fn device(path: &str) -> HostDevice {
     HostDevice {
         path: path.into(),
@@ -51,7 +22,7 @@ fn mounted(
     user: u32,
     destinations: &[&str],
 ) -> Result<Spec, Error> {
-    let mut plan = plan();
+    let mut plan = fixtures::container("web");
     change(&mut plan);
     let host = HostFacts {
         capabilities: BTreeSet::from(["CHOWN".to_owned(), "SYS_ADMIN".to_owned()]),

@@ -1,0 +1,212 @@
+use super::*;
+use crate::model::plan::Resources;
+use crate::spec::fixtures::{amounts, container, pod};
+
+const GI: u64 = 1 << 30;
+
+/// A container with requests and limits, each CPU in thousandths and memory in bytes.
+fn with(name: &str, requests: (u64, u64), limits: (u64, u64)) -> ContainerPlan {
+    let mut container = container(name);
+    container.resources = Resources {
+        requests: amounts(requests.0, requests.1),
+        limits: amounts(limits.0, limits.1),
+    };
+    container
+}
+
+fn init(name: &str, requests: (u64, u64), limits: (u64, u64)) -> ContainerPlan {
+    ContainerPlan {
+        role: ContainerRole::Init,
+        ..with(name, requests, limits)
+    }
+}
+
+fn sidecar(name: &str, requests: (u64, u64), limits: (u64, u64)) -> ContainerPlan {
+    ContainerPlan {
+        role: ContainerRole::Sidecar,
+        ..with(name, requests, limits)
+    }
+}
+
+const NONE: (u64, u64) = (0, 0);
+
+#[test]
+fn the_qos_class_is_over_all_containers() {
+    let check = |inits: &[ContainerPlan], mains: &[ContainerPlan], expected| {
+        assert_eq!(qos_class(&pod(inits.to_vec(), mains.to_vec())), expected);
+    };
+    let full = (100, GI);
+    check(&[], &[with("a", NONE, NONE)], QosClass::BestEffort);
+    check(&[], &[with("a", full, full)], QosClass::Guaranteed);
+    check(
+        &[],
+        &[with("a", full, full), with("b", (5, 5), (5, 5))],
+        QosClass::Guaranteed,
+    );
+    check(
+        &[init("i", full, full)],
+        &[with("a", full, full)],
+        QosClass::Guaranteed,
+    );
+    check(
+        &[init("i", NONE, NONE)],
+        &[with("a", full, full)],
+        QosClass::Burstable,
+    );
+    check(
+        &[init("i", full, NONE)],
+        &[with("a", NONE, NONE)],
+        QosClass::Burstable,
+    );
+    check(
+        &[],
+        &[with("a", full, full), with("b", NONE, NONE)],
+        QosClass::Burstable,
+    );
+    check(&[], &[with("a", (50, GI), full)], QosClass::Burstable);
+    check(&[], &[with("a", (100, 0), (100, 0))], QosClass::Burstable);
+    check(&[], &[with("a", NONE, (0, 1))], QosClass::Burstable);
+    // Only the sums must be equal.
+    check(
+        &[],
+        &[with("a", (1, GI), (2, GI)), with("b", (2, GI), (1, GI))],
+        QosClass::Guaranteed,
+    );
+    // Zero is none.
+    let mut zero = container("a");
+    zero.resources.requests.cpu_milli = Some(0);
+    check(&[], &[zero], QosClass::BestEffort);
+}
+
+#[test]
+fn the_kernel_kills_best_effort_first() {
+    let score = |pod: &PodPlan, container: &ContainerPlan| oom_score_adj(pod, container, 4 * GI);
+    let single = |container: ContainerPlan| {
+        let pod = pod(Vec::new(), vec![container]);
+        score(&pod, &pod.containers[0])
+    };
+    assert_eq!(single(with("a", NONE, NONE)), 1000);
+    assert_eq!(single(with("a", (1, GI), (1, GI))), -997);
+    assert_eq!(single(with("a", (100, 0), NONE)), 999);
+    assert_eq!(single(with("a", (0, 1), NONE)), 999);
+    assert_eq!(single(with("a", (0, GI), NONE)), 750);
+    assert_eq!(single(with("a", (0, 4 * GI), NONE)), 3);
+    assert_eq!(single(with("a", (0, u64::MAX), NONE)), 3);
+    let mixed = pod(
+        vec![sidecar("s", (0, GI / 4), NONE), init("i", NONE, NONE)],
+        vec![with("a", (0, GI), NONE), with("b", (0, 2 * GI), NONE)],
+    );
+    // The sidecar is killed no sooner than the main container with the smallest request.
+    assert_eq!(score(&mixed, &mixed.init_containers[0]), 750);
+    assert_eq!(score(&mixed, &mixed.init_containers[1]), 999);
+    let large = pod(
+        vec![sidecar("s", (0, 2 * GI), NONE)],
+        vec![with("a", (0, GI), NONE)],
+    );
+    assert_eq!(score(&large, &large.init_containers[0]), 500);
+    assert_eq!(oom_score_adj(&large, &large.containers[0], 0), 3);
+}
+
+#[test]
+fn shares_and_quotas_are_a_kubelets() {
+    let check = |request: Option<u64>, limit: Option<u64>, shares: u64, quota: Option<u64>| {
+        let amounts = ResourceAmounts {
+            cpu_milli: limit,
+            ..ResourceAmounts::default()
+        };
+        let limits = limits(request, amounts);
+        assert_eq!((limits.cpu_shares, limits.cpu_quota_us), (shares, quota));
+    };
+    check(None, None, 2, None);
+    check(Some(100), None, 102, None);
+    check(Some(1), None, 2, None);
+    check(None, Some(0), 2, None);
+    check(None, Some(1), 2, Some(1000));
+    check(None, Some(500), 512, Some(50_000));
+    check(Some(250), Some(2000), 256, Some(200_000));
+    check(Some(256_000), None, MAX_SHARES, None);
+    check(Some(u64::MAX), None, MAX_SHARES, None);
+}
+
+#[test]
+fn a_containers_limits_are_its_own() {
+    let check = |requests: (u64, u64), limits: (u64, u64), shares, quota, memory| {
+        let actual = of_container(&with("a", requests, limits));
+        let expected = CgroupLimits {
+            cpu_shares: shares,
+            cpu_quota_us: quota,
+            memory_bytes: memory,
+        };
+        assert_eq!(actual, expected);
+    };
+    check(NONE, NONE, 2, None, None);
+    check((500, GI), NONE, 512, None, None);
+    check((500, GI), (1000, 2 * GI), 512, Some(100_000), Some(2 * GI));
+    check(NONE, (1000, 0), 1024, Some(100_000), None);
+}
+
+#[test]
+fn a_pods_limits_are_those_of_the_time_when_it_uses_most() {
+    let check = |inits: &[ContainerPlan],
+                 mains: &[ContainerPlan],
+                 expected: (u64, Option<u64>, Option<u64>)| {
+        let limits = of_pod(&pod(inits.to_vec(), mains.to_vec()));
+        assert_eq!(
+            (limits.cpu_shares, limits.cpu_quota_us, limits.memory_bytes),
+            expected
+        );
+    };
+    let a = |n: u64| with("a", (1000 * n, n), (1000 * n, n));
+    check(&[], &[with("a", NONE, NONE)], (2, None, None));
+    check(&[], &[a(1), a(2)], (3072, Some(300_000), Some(3)));
+    // A limit counts only if all have one.
+    check(
+        &[],
+        &[a(1), with("b", (1000, 0), (0, 5))],
+        (2048, None, Some(6)),
+    );
+    check(&[init("i", NONE, NONE)], &[a(1)], (1024, None, None));
+    // Init containers run alone.
+    check(
+        &[init("i", (5000, 5), (5000, 5))],
+        &[a(1), a(2)],
+        (5120, Some(500_000), Some(5)),
+    );
+    check(
+        &[init("i", (2000, 2), (2000, 2))],
+        &[a(1), a(2)],
+        (3072, Some(300_000), Some(3)),
+    );
+    // Sidecars run with what is started after them.
+    let s = sidecar("s", (1000, 1), (1000, 1));
+    let i = init("i", (5000, 5), (5000, 5));
+    check(
+        &[s.clone(), i.clone()],
+        &[a(1)],
+        (6144, Some(600_000), Some(6)),
+    );
+    check(
+        &[i.clone(), s.clone()],
+        &[a(1)],
+        (5120, Some(500_000), Some(5)),
+    );
+    check(&[s.clone(), i, s], &[a(5)], (7168, Some(700_000), Some(7)));
+}
+
+#[test]
+fn pod_weights() {
+    let check = |shares: u64, weight: u64| assert_eq!(pod_cpu_weight(shares), weight);
+    check(0, 1);
+    check(MIN_SHARES, 1);
+    check(1024, 39);
+    check(MAX_SHARES, 10_000);
+    check(MAX_SHARES + 1, 10_000);
+}
+
+#[test]
+fn a_field_is_rounded_up() {
+    assert_eq!(field_value(250, 1000), 1);
+    assert_eq!(field_value(250, 1), 250);
+    assert_eq!(field_value(2000, 1000), 2);
+    assert_eq!(field_value(64 * 1024 * 1024 * 1000, 1024 * 1024 * 1000), 64);
+}
