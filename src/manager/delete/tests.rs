@@ -107,6 +107,20 @@ fn a_pod_has_an_executor_from_its_launch_on() {
 }
 
 #[test]
+fn a_pod_that_cannot_be_marked_is_deleted_all_the_same() {
+    let mut machine = Machine::new();
+    machine.apply(&input(&[("a-0", "run")])).unwrap();
+    // As with a full disk, the note cannot be written.
+    fs::create_dir_all(&machine.dir("a-0").paths().deleting().join("x"), 0o700).unwrap();
+    let options = DeleteOptions {
+        wait: Wait::No,
+        ..delete_options(Grace::Own)
+    };
+    assert_eq!(gone(&machine, &[pod("a-0")], options).unwrap(), ["pod/a-0"]);
+    assert!(!machine.dir("a-0").exists());
+}
+
+#[test]
 fn a_dead_executor_leaves_nothing_after_the_next_command() {
     let mut machine = Machine::new();
     machine
