@@ -33,9 +33,9 @@ pub(super) struct Previous {
 #[derive(Clone, Debug)]
 pub(super) enum Was {
     /// It is started again.
-    Running(Launch),
+    Running(Box<Launch>),
     /// It is shown again. What it was started with is not always known any more.
-    Ended(PodStatus, Option<Launch>),
+    Ended(Box<PodStatus>, Option<Box<Launch>>),
 }
 
 #[derive(Debug)]

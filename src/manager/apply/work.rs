@@ -298,9 +298,10 @@ impl OldPod {
 
     /// What is there again when its replacement fails.
     fn worth_restoring(&self) -> Option<Previous> {
+        let launch = self.launch.clone().map(Box::new);
         let was = match self.life {
-            Life::Runs => Was::Running(self.launch.clone()?),
-            Life::Ended(_) => Was::Ended(self.status.clone()?, self.launch.clone()),
+            Life::Runs => Was::Running(launch?),
+            Life::Ended(_) => Was::Ended(Box::new(self.status.clone()?), launch),
             Life::Abandoned | Life::Deleting => return None,
         };
         Some(Previous {
