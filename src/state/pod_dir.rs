@@ -230,6 +230,18 @@ impl<'a> LockedPodDir<'a> {
         Ok(fs::replace_in_memory(&self.paths.launch(), 0o600, launch)?)
     }
 
+    /// Notes how a pod that has no executor has ended.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_end(&self, status: &PodStatus) -> Result<(), Error> {
+        Ok(fs::replace(
+            &self.paths.final_status(),
+            0o600,
+            &json(status),
+        )?)
+    }
+
     /// Notes that the pod is being deleted, so that the next command goes on if this one dies. The first note stays.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ fn an_executor_whose_lock_file_was_overwritten_is_found_all_the_same() {
     let mut machine = Machine::new();
     machine.apply(&input(&[("a-0", "run")])).unwrap();
     let pid = machine.pid("a-0");
-    std::fs::write(machine.dir("a-0").paths().executor_lock(), b"?").unwrap();
+    crate::sys::append::line(&machine.dir("a-0").paths().executor_lock(), b"?").unwrap();
     let deleted = gone(&machine, &[pod("a-0")], delete_options(Grace::Kill)).unwrap();
     assert_eq!(deleted, ["pod/a-0"]);
     assert!(std::fs::metadata(format!("/proc/{pid}/exe")).is_err());
