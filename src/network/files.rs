@@ -6,9 +6,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::model::plan::{Dns, DnsPolicy, HostAlias};
 
-const MAX_NAMESERVERS: usize = 3;
-const MAX_SEARCHES: usize = 32;
-const MAX_SEARCH_CHARACTERS: usize = 2048;
+/// What glibc reads, and so what a kubelet writes.
+const MOST_NAMESERVERS: usize = 3;
+const MOST_SEARCHES: usize = 32;
+/// Characters of all search domains with the spaces between them.
+const LONGEST_SEARCH_LIST: usize = 2048;
+/// Characters; a longer domain makes some resolvers abort.
+const LONGEST_SEARCH: usize = 253;
 
 /// What a hosts file is made from.
 #[derive(Clone, Copy, Debug)]
@@ -70,170 +74,113 @@ fn own_hosts(input: &Hosts<'_>) -> String {
 ///
 /// There is no cluster DNS, so `ClusterFirst` is `Default`, as on a kubelet without `--cluster-dns`.
 #[must_use]
-pub fn resolv_conf(dns: &Dns, host_file: &str) -> String {
-    let mut config = match dns.policy {
-        DnsPolicy::None => Config::default(),
-        DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet | DnsPolicy::Default => {
-            Config::parse(host_file)
+pub fn resolv_conf(dns: &Dns, of_host: &str) -> String {
+    let mut resolver = match dns.policy {
+        DnsPolicy::None => Resolver::default(),
+        DnsPolicy::Default | DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet => {
+            Resolver::parse(of_host)
         }
     };
-    config.merge(dns);
-    config.render()
+    resolver.add(dns);
+    resolver.fit();
+    resolver.text()
 }
 
+/// The directives of a `resolv.conf` that a kubelet knows.
 #[derive(Debug, Default)]
-struct Config {
+struct Resolver {
     nameservers: Vec<String>,
     searches: Vec<String>,
-    options: Vec<String>,
+    /// Name and value; each name once.
+    options: Vec<(String, Option<String>)>,
 }
 
-impl Config {
-    /// Reads a host's file; the last `search` counts, `options` add up, as in the resolver.
+impl Resolver {
     fn parse(text: &str) -> Self {
-        let mut config = Self::default();
+        let mut resolver = Self::default();
         for line in text.lines() {
             let mut words = line.split_whitespace();
-            let rest: fn(_) -> Vec<String> =
-                |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect();
             match words.next() {
-                Some("nameserver") => config.nameservers.extend(words.next().map(str::to_owned)),
-                Some("search" | "domain") => config.searches = rest(words),
-                Some("options") => config.options.extend(rest(words)),
+                Some("nameserver") => resolver.nameservers.extend(words.next().map(str::to_owned)),
+                // The last one counts. The root alone keeps its dot: it is how "no domain" is written.
+                Some("search") => {
+                    let domain = |word: &str| match word {
+                        "." => word.to_owned(),
+                        _ => word.strip_suffix('.').unwrap_or(word).to_owned(),
+                    };
+                    resolver.searches = words.map(domain).collect();
+                }
+                Some("options") => {
+                    for word in words {
+                        match word.split_once(':') {
+                            Some((name, value)) => resolver.set_option(name, Some(value)),
+                            None => resolver.set_option(word, None),
+                        }
+                    }
+                }
+                // `domain` among them, as with a kubelet.
                 _ => {}
             }
         }
-        config
+        resolver
     }
 
-    fn merge(&mut self, dns: &Dns) {
-        for nameserver in &dns.nameservers {
-            push_new(&mut self.nameservers, nameserver.to_string());
+    fn set_option(&mut self, name: &str, value: Option<&str>) {
+        let value = value.filter(|value| !value.is_empty()).map(str::to_owned);
+        match self.options.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.options.push((name.to_owned(), value)),
         }
-        for search in &dns.searches {
-            push_new(&mut self.searches, search.clone());
+    }
+
+    fn add(&mut self, dns: &Dns) {
+        if dns.nameservers.is_empty() && dns.searches.is_empty() && dns.options.is_empty() {
+            return;
+        }
+        self.nameservers
+            .extend(dns.nameservers.iter().map(ToString::to_string));
+        self.searches.extend(dns.searches.iter().cloned());
+        for list in [&mut self.nameservers, &mut self.searches] {
+            let mut seen = std::collections::HashSet::new();
+            list.retain(|entry| seen.insert(entry.clone()));
         }
         for (name, value) in &dns.options {
-            self.options
-                .retain(|known| known.split(':').next() != Some(name));
-            self.options.push(match value {
-                Some(value) => format!("{name}:{value}"),
-                None => name.clone(),
-            });
+            self.set_option(name, value.as_deref());
         }
     }
 
-    fn render(mut self) -> String {
-        self.nameservers.truncate(MAX_NAMESERVERS);
-        self.searches.truncate(MAX_SEARCHES);
-        while self.searches.join(" ").len() > MAX_SEARCH_CHARACTERS {
+    fn fit(&mut self) {
+        self.nameservers.truncate(MOST_NAMESERVERS);
+        self.searches.truncate(MOST_SEARCHES);
+        self.searches
+            .retain(|search| search.len() <= LONGEST_SEARCH);
+        while self.searches.join(" ").len() > LONGEST_SEARCH_LIST {
             self.searches.pop();
         }
+    }
+
+    fn text(&self) -> String {
         let mut text = String::new();
         if !self.searches.is_empty() {
-            writeln!(text, "search {}", self.searches.join(" "))
-                .expect("a String takes everything");
+            text += &format!("search {}\n", self.searches.join(" "));
         }
         for nameserver in &self.nameservers {
-            writeln!(text, "nameserver {nameserver}").expect("a String takes everything");
+            text += &format!("nameserver {nameserver}\n");
         }
         if !self.options.is_empty() {
-            writeln!(text, "options {}", self.options.join(" "))
-                .expect("a String takes everything");
+            let words: Vec<String> = self
+                .options
+                .iter()
+                .map(|(name, value)| match value {
+                    Some(value) => format!("{name}:{value}"),
+                    None => name.clone(),
+                })
+                .collect();
+            text += &format!("options {}\n", words.join(" "));
         }
         text
     }
 }
 
-fn push_new(list: &mut Vec<String>, item: String) {
-    if !list.contains(&item) {
-        list.push(item);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn hosts_is_the_kubelets() {
-        let aliases = [HostAlias {
-            ip: ip("10.1.2.3"),
-            hostnames: vec!["foo.remote".into(), "bar.remote".into()],
-        }];
-        let mut input = Hosts {
-            hostname: "web-0",
-            fqdn: None,
-            pod_ips: &[ip("10.0.0.7"), ip("fd00::7")],
-            aliases: &aliases,
-            host_file: None,
-        };
-        assert_eq!(
-            hosts(&input),
-            "# Kubernetes-managed hosts file.\n\
-             127.0.0.1\tlocalhost\n\
-             ::1\tlocalhost ip6-localhost ip6-loopback\n\
-             fe00::0\tip6-localnet\n\
-             fe00::0\tip6-mcastprefix\n\
-             fe00::1\tip6-allnodes\n\
-             fe00::2\tip6-allrouters\n\
-             10.0.0.7\tweb-0\n\
-             fd00::7\tweb-0\n\
-             \n\
-             # Entries added by HostAliases.\n\
-             10.1.2.3\tfoo.remote\tbar.remote\n"
-        );
-        input.fqdn = Some("web-0.s.ns.svc.cluster.local");
-        assert!(hosts(&input).contains("\n10.0.0.7\tweb-0.s.ns.svc.cluster.local\tweb-0\n"));
-        input.pod_ips = &[];
-        input.fqdn = None;
-        assert!(hosts(&input).contains("\n127.0.0.1\tweb-0\n"));
-        input.host_file = Some("127.0.0.1 localhost\n");
-        assert_eq!(
-            hosts(&input),
-            "# Kubernetes-managed hosts file (host network).\n\
-             127.0.0.1 localhost\n\
-             \n\
-             # Entries added by HostAliases.\n\
-             10.1.2.3\tfoo.remote\tbar.remote\n"
-        );
-    }
-
-    #[test]
-    fn resolv_conf_follows_the_policy() {
-        let host =
-            "# a comment\nnameserver 1.1.1.1\nsearch old\nsearch a b\noptions edns0 ndots:2\n";
-        let mut dns = Dns::default();
-        assert_eq!(
-            resolv_conf(&dns, host),
-            "search a b\nnameserver 1.1.1.1\noptions edns0 ndots:2\n"
-        );
-        dns.nameservers = vec![ip("1.1.1.1"), ip("2.2.2.2"), ip("3.3.3.3"), ip("4.4.4.4")];
-        dns.searches = vec!["b".into(), "c".into()];
-        dns.options = vec![("ndots".into(), Some("5".into())), ("debug".into(), None)];
-        assert_eq!(
-            resolv_conf(&dns, host),
-            "search a b c\nnameserver 1.1.1.1\nnameserver 2.2.2.2\nnameserver 3.3.3.3\noptions edns0 ndots:5 debug\n"
-        );
-        dns.policy = DnsPolicy::None;
-        assert_eq!(
-            resolv_conf(&dns, host),
-            "search b c\nnameserver 1.1.1.1\nnameserver 2.2.2.2\nnameserver 3.3.3.3\noptions ndots:5 debug\n"
-        );
-    }
-
-    #[test]
-    fn resolv_conf_has_limits() {
-        let dns = Dns {
-            policy: DnsPolicy::None,
-            searches: (0..40).map(|n| format!("{n}{}", "x".repeat(100))).collect(),
-            ..Dns::default()
-        };
-        let text = resolv_conf(&dns, "");
-        assert!(text.len() <= "search \n".len() + MAX_SEARCH_CHARACTERS);
-    }
-}
+mod tests;

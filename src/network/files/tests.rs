@@ -1,0 +1,169 @@
+use super::*;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn alias(address: &str, hostnames: &[&str]) -> HostAlias {
+    HostAlias {
+        ip: ip(address),
+        hostnames: hostnames.iter().map(ToString::to_string).collect(),
+    }
+}
+
+const HEAD: &str = "# Kubernetes-managed hosts file.\n\
+    127.0.0.1\tlocalhost\n\
+    ::1\tlocalhost ip6-localhost ip6-loopback\n\
+    fe00::0\tip6-localnet\n\
+    fe00::0\tip6-mcastprefix\n\
+    fe00::1\tip6-allnodes\n\
+    fe00::2\tip6-allrouters\n";
+
+#[test]
+fn hosts_is_a_kubelets_byte_for_byte() {
+    let check = |fqdn, pod_ips: &[IpAddr], aliases: &[HostAlias], expected: &str| {
+        let input = Hosts {
+            hostname: "web",
+            fqdn,
+            pod_ips,
+            aliases,
+            host_file: None,
+        };
+        assert_eq!(hosts(&input), format!("{HEAD}{expected}"));
+    };
+    check(None, &[ip("10.0.0.2")], &[], "10.0.0.2\tweb\n");
+    check(
+        None,
+        &[ip("10.0.0.2"), ip("fd00::2")],
+        &[],
+        "10.0.0.2\tweb\nfd00::2\tweb\n",
+    );
+    check(
+        Some("web.sub.ns.svc.cluster.local"),
+        &[ip("10.0.0.2")],
+        &[],
+        "10.0.0.2\tweb.sub.ns.svc.cluster.local\tweb\n",
+    );
+    check(
+        None,
+        &[ip("10.0.0.2")],
+        &[alias("1.2.3.4", &["a", "b.c"]), alias("::5", &["d"])],
+        "10.0.0.2\tweb\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb.c\n::5\td\n",
+    );
+    // Without an address the pod finds itself.
+    check(None, &[], &[], "127.0.0.1\tweb\n");
+}
+
+#[test]
+fn hosts_with_host_network_is_the_machines() {
+    let check = |host_file: &str, aliases: &[HostAlias], expected: &str| {
+        let input = Hosts {
+            hostname: "web",
+            fqdn: None,
+            pod_ips: &[],
+            aliases,
+            host_file: Some(host_file),
+        };
+        let header = "# Kubernetes-managed hosts file (host network).\n";
+        assert_eq!(hosts(&input), format!("{header}{expected}"));
+    };
+    check("127.0.0.1 localhost\n", &[], "127.0.0.1 localhost\n");
+    check("", &[], "");
+    check(
+        "a\n",
+        &[alias("1.2.3.4", &["x"])],
+        "a\n\n# Entries added by HostAliases.\n1.2.3.4\tx\n",
+    );
+}
+
+fn dns(
+    policy: DnsPolicy,
+    nameservers: &[&str],
+    searches: &[&str],
+    options: &[(&str, Option<&str>)],
+) -> Dns {
+    Dns {
+        policy,
+        nameservers: nameservers.iter().map(|text| ip(text)).collect(),
+        searches: searches.iter().map(ToString::to_string).collect(),
+        options: options
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
+            .collect(),
+    }
+}
+
+#[test]
+fn the_policy_chooses_the_base_and_the_pod_adds() {
+    let host = "# comment\n; other\nnameserver 1.1.1.1\nnameserver\n\tnameserver   1.0.0.1  extra\nsearch old.example\n\
+        search a.example. b.example .\noptions ndots:2 rotate\noptions timeout:1 ndots:3\nsortlist x\ndomain other.example\n";
+    let parsed = "search a.example b.example .\nnameserver 1.1.1.1\nnameserver 1.0.0.1\n\
+        options ndots:3 rotate timeout:1\n";
+    for policy in [
+        DnsPolicy::Default,
+        DnsPolicy::ClusterFirst,
+        DnsPolicy::ClusterFirstWithHostNet,
+    ] {
+        assert_eq!(resolv_conf(&dns(policy, &[], &[], &[]), host), parsed);
+    }
+    assert_eq!(
+        resolv_conf(
+            &dns(
+                DnsPolicy::Default,
+                &["1.1.1.1", "9.9.9.9"],
+                &["c.example", "a.example"],
+                &[
+                    ("ndots", Some("5")),
+                    ("rotate", None),
+                    ("timeout", Some("")),
+                    ("edns0", None)
+                ],
+            ),
+            host,
+        ),
+        "search a.example b.example . c.example\nnameserver 1.1.1.1\nnameserver 1.0.0.1\nnameserver 9.9.9.9\n\
+         options ndots:5 rotate timeout edns0\n",
+    );
+    assert_eq!(
+        resolv_conf(&dns(DnsPolicy::None, &["fd00::1"], &[], &[]), host),
+        "nameserver fd00::1\n"
+    );
+    assert_eq!(resolv_conf(&dns(DnsPolicy::None, &[], &[], &[]), host), "");
+    assert_eq!(resolv_conf(&dns(DnsPolicy::Default, &[], &[], &[]), ""), "");
+}
+
+#[test]
+fn resolv_conf_keeps_the_resolvers_limits() {
+    let none = |nameservers: &[&str], searches: &[String]| {
+        let searches: Vec<&str> = searches.iter().map(String::as_str).collect();
+        resolv_conf(&dns(DnsPolicy::None, nameservers, &searches, &[]), "")
+    };
+    assert_eq!(
+        none(
+            &["1.1.1.1", "1.1.1.2", "1.1.1.1", "1.1.1.3", "1.1.1.4"],
+            &[]
+        ),
+        "nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\n"
+    );
+    let searches = |text: &str| -> Vec<String> {
+        text.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    let numbered: Vec<String> = (0..40).map(|number| format!("d{number}")).collect();
+    assert_eq!(searches(&none(&[], &numbered)), numbered[..32]);
+    // Domains that are too long go, but count for the 32.
+    let mut with_long = numbered.clone();
+    with_long[0] = "x".repeat(254);
+    with_long[1] = "x".repeat(253);
+    assert_eq!(searches(&none(&[], &with_long)), with_long[1..32]);
+    // 8 × 250 + 7 = 2007; a ninth would make it 2258.
+    let long: Vec<String> = (0..20)
+        .map(|number| format!("{number:02}{}", "x".repeat(248)))
+        .collect();
+    assert_eq!(searches(&none(&[], &long)), long[..8]);
+    // Exactly 2048 fits.
+    let mut exact = long[..8].to_vec();
+    exact.push("y".repeat(2048 - 2008));
+    assert_eq!(searches(&none(&[], &exact)), exact);
+    exact[8].push('y');
+    assert_eq!(searches(&none(&[], &exact)), exact[..8]);
+}
