@@ -24,6 +24,8 @@ fn execute(dir: Option<&OsStr>) -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would print that a message could not be written, to the same full disk, and panic because it cannot.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_max_level(tracing::Level::INFO)
         .init();

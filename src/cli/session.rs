@@ -102,6 +102,8 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
 fn trace(format: LogFormat) {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // That a message cannot be written cannot be written either, and would be a panic.
+        .log_internal_errors(false)
         .with_max_level(tracing::Level::DEBUG);
     match format {
         LogFormat::Text => subscriber.with_ansi(false).init(),

@@ -27,6 +27,7 @@ use crate::state::logs::{Options, Streams, Timestamps};
 use crate::state::pod_dir::PodDir;
 use crate::state::view;
 use crate::sys::poll;
+use crate::sys::process::Reaper;
 
 /// Flags of `up`.
 #[derive(Debug, Args)]
@@ -101,6 +102,7 @@ impl Watched<'_> {
         since: SystemTime,
         session: &Session,
     ) -> Result<Done, Error> {
+        let reaper = Reaper::new();
         let mut follow = follow(self.keys, since, session)?;
         let waiting = |source| Error::Machine {
             what: "wait for the pods",
@@ -123,6 +125,8 @@ impl Watched<'_> {
             }
             let fds = [follow.watch().as_fd(), manager.interrupt.as_fd()];
             poll::readable(&fds, None).map_err(waiting)?;
+            // An executor that has ended is this process's child, and a zombie until it is waited for.
+            reaper.reap().map_err(waiting)?;
             if let Some(signal) = manager.interrupt.take().map_err(waiting)? {
                 session
                     .ui

@@ -32,7 +32,12 @@ pub(super) struct Driver<'a, R: Runtime + 'static> {
     machine: Pod,
     facts: status::Facts,
     status: PodStatus,
+    /// When to try again to write a status that could not be written.
+    retry: Option<Duration>,
 }
+
+/// How long after a failed write of the status the next one is tried: a disk that was full may have place again.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl<'a, R: Runtime + 'static> Driver<'a, R> {
     /// A pod whose resources are there and none of whose containers has been started.
@@ -67,6 +72,7 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
             machine,
             facts,
             status: PodStatus::default(),
+            retry: None,
         }
     }
 
@@ -76,7 +82,7 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
         self.handle(Event::Tick).await;
         let mut at_rest = false;
         while !matches!(self.machine.stage, Stage::Over(_)) {
-            let tick = self.machine.next_tick();
+            let tick = self.machine.next_tick().into_iter().chain(self.retry).min();
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(Message::Lifecycle(event)) => self.handle(event).await,
@@ -201,13 +207,17 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     /// Writes the status if it says something new.
     fn publish(&mut self) {
         let status = status::of(&self.machine, &self.facts, &self.status, clock::now().wall);
+        self.retry = None;
         if status == self.status {
             return;
         }
         match self.context.dir.write_status(&status) {
             Ok(()) => self.status = status,
-            // Tried again with the next event; readers see the status before this one meanwhile.
-            Err(error) => tracing::error!(error = chain(&error), "cannot write the status"),
+            // Readers see the status before this one meanwhile.
+            Err(error) => {
+                tracing::error!(error = chain(&error), "cannot write the status");
+                self.retry = Some(clock::now().monotonic + RETRY);
+            }
         }
     }
 }

@@ -36,9 +36,10 @@ pub enum Error {
     },
     #[error("the pod `{pod}` did not start: {}", told(.failure))]
     Launch { pod: PodKey, failure: LaunchFailure },
-    #[error("the pod `{pod}` failed: {reason}{}", said(.message))]
+    #[error("the pod `{pod}` failed{}{}", said(.reason), said(.message))]
     Workload {
         pod: PodKey,
+        /// Empty if there is none beside the message.
         reason: String,
         message: String,
     },

@@ -105,6 +105,15 @@ pub fn read_launch(dir: &PodDir) -> Result<Option<Launch>, Error> {
     Ok(launch.filter(|launch| launch.version == protocol::VERSION))
 }
 
+/// Notes what a pod is started with, or was.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn write(dir: &LockedPodDir<'_>, launch: &Launch) -> Result<(), Error> {
+    let content = serde_json::to_vec(launch).expect("the keys of its maps are names");
+    Ok(dir.write_launch(&content)?)
+}
+
 /// An executor that has been started and has not said yet how it went.
 #[derive(Debug)]
 pub(super) struct Launching {
@@ -135,8 +144,7 @@ pub(super) fn start(
 ) -> Result<Launching, Error> {
     dir.create(record)?;
     fs::create_dir_all(&launch.log_dir, 0o700)?;
-    let content = serde_json::to_vec(launch).expect("the keys of its maps are names");
-    dir.write_launch(&content)?;
+    write(dir, launch)?;
     let log_path = dir.paths().executor_log();
     let log = append::open(&log_path)?;
     let failed = |source| Error::Spawn {

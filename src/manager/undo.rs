@@ -12,6 +12,7 @@ use super::launch::{self, Outcome};
 use super::report::{Event, Report};
 use super::stop::{self, Grace, OnSignal};
 use crate::model::names::{ObjectKey, PodKey};
+use crate::model::status::PodStatus;
 use crate::protocol::Launch;
 use crate::state::lock::{Locks, Subject};
 use crate::state::object;
@@ -21,11 +22,20 @@ use crate::state::record::{ObjectRecord, PodRecord};
 /// How long a pod that is started again has for it: it started once, and its images are there.
 const RESTORE: Duration = Duration::from_secs(60);
 
-/// A pod that ran and was replaced.
+/// A pod that was replaced.
 #[derive(Clone, Debug)]
 pub(super) struct Previous {
     pub(super) record: PodRecord,
-    pub(super) launch: Launch,
+    pub(super) was: Was,
+}
+
+/// What a replaced pod did.
+#[derive(Clone, Debug)]
+pub(super) enum Was {
+    /// It is started again.
+    Running(Box<Launch>),
+    /// It is shown again. What it was started with is not always known any more.
+    Ended(Box<PodStatus>, Option<Box<Launch>>),
 }
 
 #[derive(Debug)]
@@ -130,11 +140,27 @@ impl PodStep {
         stop::clean_up(dir)?;
         dir.remove()?;
         stop::remove_logs(&manager.layout, &self.key, &self.new_uid)?;
-        let Some(Previous { record, launch }) = &self.previous else {
-            return Ok(None);
-        };
-        report(Event::PodStarting(self.key.clone()));
-        launch::start(manager, dir, record, launch).map(Some)
+        match &self.previous {
+            None => Ok(None),
+            Some(Previous {
+                record,
+                was: Was::Running(launch),
+            }) => {
+                report(Event::PodStarting(self.key.clone()));
+                launch::start(manager, dir, record, launch).map(Some)
+            }
+            Some(Previous {
+                record,
+                was: Was::Ended(status, launch),
+            }) => {
+                dir.create(record)?;
+                dir.write_end(status)?;
+                if let Some(launch) = launch {
+                    launch::write(dir, launch)?;
+                }
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -53,11 +53,7 @@ impl Condition {
         match (self, view.status.phase) {
             (Self::Deleted, _) => Verdict::NotYet,
             (Self::Ready | Self::Complete, Phase::Failed) => Verdict::Never {
-                reason: view
-                    .status
-                    .reason
-                    .clone()
-                    .unwrap_or_else(|| "Failed".into()),
+                reason: view.status.reason.clone().unwrap_or_default(),
                 message: failure_message(&view.status),
             },
             (Self::Ready | Self::Complete, Phase::Succeeded) => Verdict::Reached,

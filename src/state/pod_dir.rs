@@ -230,6 +230,18 @@ impl<'a> LockedPodDir<'a> {
         Ok(fs::replace_in_memory(&self.paths.launch(), 0o600, launch)?)
     }
 
+    /// Notes how a pod that has no executor has ended.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_end(&self, status: &PodStatus) -> Result<(), Error> {
+        Ok(fs::replace(
+            &self.paths.final_status(),
+            0o600,
+            &json(status),
+        )?)
+    }
+
     /// Notes that the pod is being deleted, so that the next command goes on if this one dies. The first note stays.
     ///
     /// # Errors
@@ -333,17 +345,15 @@ impl ExecutorDir {
     /// It cannot be written.
     pub fn write_status(&self, status: &PodStatus) -> Result<(), Error> {
         let content = json(status);
-        match status.phase {
-            Phase::Pending | Phase::Running => {}
+        // Each is of use without the other, where one of the disks is full.
+        let kept = match status.phase {
+            Phase::Pending | Phase::Running => Ok(()),
             Phase::Succeeded | Phase::Failed => {
-                fs::replace(&self.paths.final_status(), 0o600, &content)?;
+                fs::replace(&self.paths.final_status(), 0o600, &content)
             }
-        }
-        Ok(fs::replace_in_memory(
-            &self.paths.status(),
-            0o600,
-            &content,
-        )?)
+        };
+        fs::replace_in_memory(&self.paths.status(), 0o600, &content)?;
+        Ok(kept?)
     }
 
     /// Adds an event.
@@ -394,6 +404,11 @@ mod tests {
             phase: Phase::Succeeded,
             ..PodStatus::default()
         };
+        // As with a full disk under ROOT.
+        fs::create_dir_all(&dir.paths().final_status().join("x"), 0o700).unwrap();
+        executor.write_status(&ended).unwrap_err();
+        assert_eq!(dir.status().unwrap().as_ref(), Some(&ended));
+        fs::remove_dir_all(&dir.paths().final_status()).unwrap();
         executor.write_status(&ended).unwrap();
         drop(executor);
         assert_eq!(dir.liveness().unwrap(), Liveness::Changing);

@@ -32,7 +32,8 @@ impl PidLock {
     /// It cannot be written.
     pub fn name(&self, pid: u32) -> io::Result<()> {
         // Padded, because a holder and whoever started it may both write it, and nobody may read a half.
-        self.file.write_all_at(format!("{pid:<10}").as_bytes(), 0)
+        self.file
+            .write_all_at(format!("{pid:<WIDTH$}").as_bytes(), 0)
     }
 }
 
@@ -42,7 +43,11 @@ impl AsFd for PidLock {
     }
 }
 
-/// Takes the lock, waiting for it, for a process whose pid is not known yet.
+/// The bytes of the largest pid.
+const WIDTH: usize = 10;
+
+/// Takes the lock, waiting for it, for a process whose pid is not known yet. A disk that has no place for the pid is
+/// told here, before there is a process.
 ///
 /// # Errors
 /// The file cannot be opened or written.
@@ -57,7 +62,8 @@ pub fn take(path: &Path) -> Result<PidLock> {
         .open(path)
         .map_err(failed)?;
     flock(&file, FlockOperation::LockExclusive).map_err(failed)?;
-    file.set_len(0).map_err(failed)?;
+    file.write_all_at(&[b' '; WIDTH], 0).map_err(failed)?;
+    file.set_len(WIDTH as u64).map_err(failed)?;
     Ok(PidLock { file })
 }
 

@@ -1,6 +1,7 @@
 //! SIGKILL for anybody at any moment: the next `kplay delete` leaves nothing, and `get` tells the truth meanwhile.
 
 use std::fs;
+use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
@@ -299,4 +300,26 @@ fn an_exec_whose_caller_is_killed() {
     exec.wait().expect("our own child");
     assert_eq!(kplay.shell("web", "echo alive"), "alive\n");
     delete_cleans(&kplay);
+}
+
+#[test]
+fn an_executor_that_ends_while_up_runs_is_no_zombie() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let file = kplay.file("both.yaml", pod("a") + "\n---\n" + &pod("b"));
+    let mut up = kplay.command(["up".as_ref(), file.as_os_str()]).spawn();
+    wait::until("both pods run", || {
+        let pods = kplay.run(["get", "pods"]);
+        pods.stdout.matches("Running").count() == 2
+    });
+    let executor = kplay.executor("a");
+    kill(executor);
+    wait::until("the executor has been waited for", || {
+        !Path::new(&format!("/proc/{executor}")).exists()
+    });
+    assert_eq!(up.try_wait().expect("up is our child"), None);
+    kill_process(Pid::from_child(&up), Signal::INT).expect("up runs");
+    assert!(!up.wait().expect("up is our child").success());
+    kplay.assert_nothing_left();
 }

@@ -477,3 +477,26 @@ fn a_pod_that_has_not_started_yet_is_waited_for_though_it_stays() {
     machine.apply(&slow).unwrap();
     assert_eq!(machine.pid("a-0"), pid);
 }
+
+#[test]
+fn a_failure_shows_again_what_had_ended() {
+    let mut machine = Machine::new();
+    let job = input(&[("job-0", "complete")]);
+    machine.apply(&job).unwrap();
+    eventually("the job ends", || {
+        !machine.dir("job-0").has_executor().unwrap()
+    });
+    let before = machine.view("job-0").unwrap();
+    let error = machine
+        .apply(&input(&[("job-0", "start-error")]))
+        .unwrap_err();
+    let (_, failures) = cause(error);
+    assert_eq!(failures, 0);
+    let after = machine.view("job-0").unwrap();
+    assert_eq!((after.record, after.status), (before.record, before.status));
+    let expected = [
+        ("deployment.apps/job", Change::Unchanged),
+        ("pod/job-0", Change::Unchanged),
+    ];
+    check(&mut machine, &job, &expected);
+}

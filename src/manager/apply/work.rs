@@ -13,9 +13,10 @@ use crate::manager::images::PodImages;
 use crate::manager::launch::{self, Outcome};
 use crate::manager::report::{Change, Event, Report};
 use crate::manager::stop::{self, Grace, OnSignal};
-use crate::manager::undo::{Previous, Undo};
+use crate::manager::undo::{Previous, Undo, Was};
 use crate::manager::wait;
 use crate::model::names::PodKey;
+use crate::model::status::PodStatus;
 use crate::protocol::{FailureClass, Launch};
 use crate::state::lock::Locks;
 use crate::state::object;
@@ -39,6 +40,7 @@ struct OldPod {
     record: PodRecord,
     launch: Option<Launch>,
     life: Life,
+    status: Option<PodStatus>,
 }
 
 /// All that is to be done, decided while the locks are held.
@@ -279,6 +281,7 @@ impl OldPod {
         };
         Ok(Some(Self {
             launch: launch::read_launch(dir)?,
+            status: dir.status()?,
             record,
             life,
         }))
@@ -293,15 +296,18 @@ impl OldPod {
         }
     }
 
-    /// Only what ran is started again when its replacement fails.
+    /// What is there again when its replacement fails.
     fn worth_restoring(&self) -> Option<Previous> {
-        match self.life {
-            Life::Runs => Some(Previous {
-                record: self.record.clone(),
-                launch: self.launch.clone()?,
-            }),
-            Life::Ended(_) | Life::Abandoned | Life::Deleting => None,
-        }
+        let launch = self.launch.clone().map(Box::new);
+        let was = match self.life {
+            Life::Runs => Was::Running(launch?),
+            Life::Ended(_) => Was::Ended(Box::new(self.status.clone()?), launch),
+            Life::Abandoned | Life::Deleting => return None,
+        };
+        Some(Previous {
+            record: self.record.clone(),
+            was,
+        })
     }
 }
 

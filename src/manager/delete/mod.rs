@@ -194,6 +194,7 @@ pub(super) fn delete_pods(
 ) -> Result<Vec<Error>, Error> {
     let mut errors = Vec::new();
     let mut dirs: Vec<LockedPodDir<'_>> = Vec::new();
+    let mut unmarked = BTreeSet::new();
     let now = Timestamp::now();
     // Another command may have deleted one while this one waited for the lock: fine.
     for dir in keys
@@ -201,17 +202,17 @@ pub(super) fn delete_pods(
         .filter_map(|key| locks.pod(key))
         .filter(|dir| dir.exists())
     {
-        match dir.mark_deleting(now) {
-            Ok(()) => {
-                report(Event::PodStopping(dir.key().clone()));
-                dirs.push(dir);
-            }
-            Err(error) => errors.push(error.into()),
+        if let Err(error) = dir.mark_deleting(now) {
+            // On a full disk deleting is the remedy. Nobody would finish it, so it is waited for.
+            tracing::warn!(%error, "cannot mark a pod that is deleted");
+            unmarked.insert(dir.key().clone());
         }
+        report(Event::PodStopping(dir.key().clone()));
+        dirs.push(dir);
     }
     if options.wait == Wait::No {
         dirs.retain(|dir| {
-            let asked = asked_to_end(dir, options.grace);
+            let asked = !unmarked.contains(dir.key()) && asked_to_end(dir, options.grace);
             if asked {
                 report(Event::Deleted(pod_object(dir.key())));
             }

@@ -82,7 +82,7 @@ fn an_executor_whose_lock_file_was_overwritten_is_found_all_the_same() {
     let mut machine = Machine::new();
     machine.apply(&input(&[("a-0", "run")])).unwrap();
     let pid = machine.pid("a-0");
-    std::fs::write(machine.dir("a-0").paths().executor_lock(), b"?").unwrap();
+    crate::sys::append::line(&machine.dir("a-0").paths().executor_lock(), b"?").unwrap();
     let deleted = gone(&machine, &[pod("a-0")], delete_options(Grace::Kill)).unwrap();
     assert_eq!(deleted, ["pod/a-0"]);
     assert!(std::fs::metadata(format!("/proc/{pid}/exe")).is_err());
@@ -104,6 +104,20 @@ fn a_pod_has_an_executor_from_its_launch_on() {
     let deleted = gone(&machine, &[pod("a-0")], delete_options(Grace::Kill)).unwrap();
     assert_eq!(deleted, ["pod/a-0"]);
     assert!(std::fs::metadata(format!("/proc/{pid}/exe")).is_err());
+}
+
+#[test]
+fn a_pod_that_cannot_be_marked_is_deleted_all_the_same() {
+    let mut machine = Machine::new();
+    machine.apply(&input(&[("a-0", "run")])).unwrap();
+    // As with a full disk, the note cannot be written.
+    fs::create_dir_all(&machine.dir("a-0").paths().deleting().join("x"), 0o700).unwrap();
+    let options = DeleteOptions {
+        wait: Wait::No,
+        ..delete_options(Grace::Own)
+    };
+    assert_eq!(gone(&machine, &[pod("a-0")], options).unwrap(), ["pod/a-0"]);
+    assert!(!machine.dir("a-0").exists());
 }
 
 #[test]

@@ -166,6 +166,18 @@ impl Hierarchy {
 
     /// Makes the directory and its parents. Of version 2, hands the controllers down to it.
     pub(super) fn create(&self, path: &str) -> io::Result<()> {
+        // Somebody who removes the last other one may take the parent away in between: that often in a row, nobody can.
+        const TRIES: usize = 100;
+        for _ in 1..TRIES {
+            match self.try_create(path) {
+                Err(e) if is_gone(&e) => {}
+                other => return other,
+            }
+        }
+        self.try_create(path)
+    }
+
+    fn try_create(&self, path: &str) -> io::Result<()> {
         let mut done = String::new();
         for name in path.split('/') {
             let parent = done.clone();
@@ -239,6 +251,16 @@ impl Hierarchy {
         match rustix::fs::unlinkat(&self.root, path, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes the directory above all pods' if the last of them has gone, where `path` is that of a pod.
+    pub(super) fn remove_parent(&self, path: &str) {
+        if let Some((parent, name)) = path.split_once('/')
+            && !name.contains('/')
+        {
+            // In use, or removed by somebody else: both are fine.
+            rustix::fs::unlinkat(&self.root, parent, AtFlags::REMOVEDIR).ok();
         }
     }
 

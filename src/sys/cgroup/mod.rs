@@ -243,7 +243,7 @@ impl Cgroup {
             .map_err(|source| self.error("watch", source))
     }
 
-    /// Removes it and the cgroups below it. Waits up to two seconds for processes that are dying; fine if it is gone.
+    /// Removes it and the cgroups below it; of a cgroup `PARENT/NAME` also the parent, if it was the last. Waits up to two seconds for processes that are dying; fine if it is gone.
     ///
     /// # Errors
     /// Processes live in it.
@@ -254,7 +254,10 @@ impl Cgroup {
             let mut pause = Duration::from_micros(200);
             loop {
                 match hierarchy.remove(&self.path) {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        hierarchy.remove_parent(&self.path);
+                        break;
+                    }
                     Err(e) if e.raw_os_error() != Some(libc::EBUSY) => {
                         return Err(self.error("remove", e));
                     }

@@ -1,6 +1,6 @@
 use super::hierarchy::parse_mount;
 use super::limits::weight_of;
-use super::{is_plain, keyed};
+use super::{Hierarchies, Limits, is_plain, keyed};
 
 #[test]
 fn weights() {
@@ -109,4 +109,23 @@ fn a_device_program_holds() {
         (true, 2, true),
         "{text}"
     );
+}
+
+#[test]
+fn the_last_to_go_takes_the_parent_along_and_is_in_nobodys_way() {
+    let hierarchies = Hierarchies::open().unwrap();
+    let parent = format!("kplay-test-{}", std::process::id());
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (hierarchies, parent) = (&hierarchies, &parent);
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    let path = format!("{parent}/{thread}");
+                    let cgroup = hierarchies.create(&path, &Limits::default()).unwrap();
+                    cgroup.remove().unwrap();
+                }
+            });
+        }
+    });
+    assert!(hierarchies.find(&parent).is_none());
 }
