@@ -27,7 +27,7 @@ use crate::state::logs::{Options, Streams, Timestamps};
 use crate::state::pod_dir::PodDir;
 use crate::state::view;
 use crate::sys::poll;
-use crate::sys::process::Reaper;
+use crate::sys::process::{ChildEnds, Reaper};
 
 /// Flags of `up`.
 #[derive(Debug, Args)]
@@ -102,12 +102,13 @@ impl Watched<'_> {
         since: SystemTime,
         session: &Session,
     ) -> Result<Done, Error> {
-        let reaper = Reaper::new();
-        let mut follow = follow(self.keys, since, session)?;
         let waiting = |source| Error::Machine {
             what: "wait for the pods",
             source,
         };
+        let reaper = Reaper::new();
+        let child_ends = ChildEnds::watch().map_err(waiting)?;
+        let mut follow = follow(self.keys, since, session)?;
         loop {
             // Looked at before the logs are, which then have all that it said.
             let code = self.exit_code(session)?;
@@ -123,9 +124,14 @@ impl Watched<'_> {
             if step? {
                 return self.outcome(session);
             }
-            let fds = [follow.watch().as_fd(), manager.interrupt.as_fd()];
+            let fds = [
+                follow.watch().as_fd(),
+                manager.interrupt.as_fd(),
+                child_ends.as_fd(),
+            ];
             poll::readable(&fds, None).map_err(waiting)?;
             // An executor that has ended is this process's child, and a zombie until it is waited for.
+            child_ends.take().map_err(waiting)?;
             reaper.reap().map_err(waiting)?;
             if let Some(signal) = manager.interrupt.take().map_err(waiting)? {
                 session

@@ -18,7 +18,7 @@ use super::{clone, fd};
 
 #[cfg(test)]
 pub(crate) use puppet::Puppet;
-pub use reaper::{Kept, Paused, Reaper};
+pub use reaper::{ChildEnds, Kept, Paused, Reaper};
 
 /// The number of the first descriptor that [`Spawn::fds`] passes; 0, 1 and 2 are `/dev/null` or [`Spawn::stderr`].
 pub const FIRST_FD: RawFd = 3;

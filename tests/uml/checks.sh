@@ -37,7 +37,7 @@ values() {
 
 # The cgroups and processes of pods: none after the last one.
 left() {
-    fact "cgroups left after $1" "$(find "$pods" -mindepth 1 -type d | wc -l)"
+    fact "cgroups left after $1" "$(find "$pods" -mindepth 1 -type d 2>/dev/null | wc -l)"
     local process name cgroup found=()
     for process in /proc/[0-9]*; do
         # One that has ended meanwhile is not left.

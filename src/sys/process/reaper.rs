@@ -3,8 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{WaitId, WaitIdOptions};
 
 /// Which children somebody waits for; all others are reaped when they end.
@@ -115,6 +118,39 @@ fn reap_one(pid: i32) -> io::Result<()> {
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
+    }
+}
+
+/// SIGCHLD as something to wait for, beside other descriptors and without an event loop.
+#[derive(Debug)]
+pub struct ChildEnds(SignalFd);
+
+impl ChildEnds {
+    /// Holds the signal back in this thread from now on.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn watch() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        set.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&set, flags)?))
+    }
+
+    /// Forgets the ends so far; to be called before the children are looked at.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn take(&self) -> io::Result<()> {
+        self.0.read_signal()?;
+        Ok(())
+    }
+}
+
+impl AsFd for ChildEnds {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
