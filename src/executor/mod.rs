@@ -32,8 +32,6 @@ mod progress;
 mod restart;
 mod status;
 mod termination;
-#[cfg(test)]
-mod testing;
 
 use std::cell::RefCell;
 use std::path::Path;

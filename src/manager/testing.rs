@@ -4,7 +4,7 @@
 //! protocol over the real pipe and socket. What it does is the first argument of its pod's first container.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
@@ -22,15 +22,13 @@ use super::report::Event;
 use super::{Error, Launcher, Manager};
 use crate::image::PullProgress;
 use crate::model::image::{Image, ImageConfig};
-use crate::model::names::{ContainerName, Namespace, ObjectKey, PodName};
-use crate::model::plan::{
-    ContainerPlan, ContainerRole, ContainerSecurity, Dns, PodPlan, PodSecurity, PullPolicy,
-    Resources, RestartPolicy, TerminationMessagePolicy,
-};
+use crate::model::names::{ContainerName, ObjectKey};
+use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
 use crate::model::reference::Reference;
 use crate::model::status::{
     ConditionStatus, ContainerState, ContainerStatus, Phase, PodCondition, PodStatus, Running,
 };
+use crate::model::testing;
 use crate::protocol::{FailureClass, Launch, LaunchFailure, Progress, Reply, Request};
 use crate::state::layout::{Layout, PodPaths};
 use crate::state::pod_dir::{ExecutorDir, PodDir};
@@ -214,12 +212,8 @@ pub(super) fn plan(name: &str, behaviour: &str) -> PodPlan {
         _ => RestartPolicy::Always,
     };
     PodPlan {
-        namespace: Namespace::default(),
-        name: PodName::parse(name).unwrap(),
         owner: object_key("Deployment", "apps", owner),
         runs_to_completion: restart_policy == RestartPolicy::Never,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
         manifest: json!({
             "metadata": {"name": name},
             "spec": {
@@ -227,44 +221,18 @@ pub(super) fn plan(name: &str, behaviour: &str) -> PodPlan {
                 "restartPolicy": restart_policy,
             },
         }),
-        hostname: name.into(),
         restart_policy,
-        termination_grace_period: 30,
-        active_deadline: None,
-        backoff_limit: None,
-        host_network: false,
-        host_pid: false,
-        host_ipc: false,
-        share_process_namespace: false,
-        security: PodSecurity::default(),
-        dns: Dns::default(),
-        host_aliases: Vec::new(),
-        volumes: Vec::new(),
-        init_containers: Vec::new(),
         containers: vec![container(behaviour)],
+        ..testing::plan(name)
     }
 }
 
 fn container(behaviour: &str) -> ContainerPlan {
     ContainerPlan {
-        name: ContainerName::parse("main").unwrap(),
-        role: ContainerRole::Main,
         image: "web:1".into(),
         reference: Reference::parse("web:1").unwrap(),
-        pull_policy: PullPolicy::IfNotPresent,
-        command: None,
         args: Some(vec![behaviour.into()]),
-        working_dir: None,
-        env: Vec::new(),
-        ports: Vec::new(),
-        mounts: Vec::new(),
-        resources: Resources::default(),
-        security: ContainerSecurity::default(),
-        termination_message_path: "/dev/termination-log".into(),
-        termination_message_policy: TerminationMessagePolicy::File,
-        stdin: false,
-        stdin_once: false,
-        tty: false,
+        ..testing::container("main", ContainerRole::Main)
     }
 }
 

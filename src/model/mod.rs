@@ -13,3 +13,5 @@ pub mod plan;
 pub mod quantity;
 pub mod reference;
 pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::executor::testing::{container, plan};
+use crate::model::testing::{container, plan};
 
 fn at(seconds: u64) -> Now {
     Now {

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::super::lifecycle::{Event, Exit, Fault, Now};
 use super::*;
-use crate::executor::testing::{container, plan};
 use crate::model::plan::PodPlan;
+use crate::model::testing::{container, plan};
 use crate::protocol::FailureClass;
 
 fn at(seconds: u64) -> Now {

@@ -1,15 +1,16 @@
-//! Plans for tests.
+//! Plans for the tests of every layer: nothing is asked for that is not set.
 
 use std::collections::BTreeMap;
 
-use crate::model::names::{ContainerName, Namespace, ObjectKey, PodName};
-use crate::model::plan::{
+use super::names::{ContainerName, Namespace, ObjectKey, PodName};
+use super::plan::{
     ContainerPlan, ContainerRole, ContainerSecurity, Dns, PodPlan, PodSecurity, PullPolicy,
     Resources, RestartPolicy, TerminationMessagePolicy,
 };
-use crate::model::reference::Reference;
+use super::reference::Reference;
 
-pub(super) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
+/// A container of the embedded image.
+pub(crate) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
     ContainerPlan {
         name: ContainerName::parse(name).expect("a valid name"),
         role,
@@ -32,7 +33,8 @@ pub(super) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
     }
 }
 
-pub(super) fn plan(name: &str) -> PodPlan {
+/// A pod that asked for itself, with one main container `main`.
+pub(crate) fn plan(name: &str) -> PodPlan {
     PodPlan {
         namespace: Namespace::default(),
         name: PodName::parse(name).expect("a valid name"),
