@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod decode;
+mod fields;
 mod kinds;
 mod node;
 mod object;

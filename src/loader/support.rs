@@ -1,71 +1,25 @@
-//! Which fields are not honoured, as a table: nothing is dropped in silence.
-//!
-//! What is in neither table is honoured, checked, or has no meaning at run time (names, labels).
+//! Tells which of a document's fields are not honoured: nothing is dropped in silence. Which these are, and why, is in
+//! the table ([`fields`]).
 
-mod rows;
-
-use Verdict::{Ignored, Refused};
-use When::{Is, Not, Set};
-pub(super) use rows::{CONTAINER, POD, VOLUME};
-use rows::{CRON_JOB, DAEMON_SET, DEPLOYMENT, JOB, REPLICA_SET, STATEFUL_SET};
-
+use super::fields::{self, Field, Standing, When};
 use super::node::{At, Node, Value};
 use super::object::Kind;
 use super::report::Report;
 use crate::model::diagnostic::{Diagnostic, Severity};
 
-/// What is told about a field that is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// "`field` is ignored: why".
-    Ignored,
-    /// "`field` is not supported yet: why"; nothing is played.
-    Refused,
-}
-
-/// When a field counts as set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum When {
-    /// It has a value; an empty list or mapping is none.
-    Set,
-    /// It is this.
-    Is(&'static str),
-    /// It is anything but this.
-    Not(&'static str),
-}
-
-/// One row: the field's path (`[]` is every item), when it counts, what is told, and why.
-pub(super) type Row = (&'static str, When, Verdict, &'static str);
-
-/// Tells what is ignored or refused of a controller's own fields.
-pub(super) fn controller(kind: Kind, at: At<'_>, report: &Report) {
-    let rows = match kind {
-        Kind::Deployment => DEPLOYMENT,
-        Kind::ReplicaSet | Kind::ReplicationController => REPLICA_SET,
-        Kind::DaemonSet => DAEMON_SET,
-        Kind::StatefulSet => STATEFUL_SET,
-        Kind::Job => return rows_of(JOB, at.field("spec"), report),
-        Kind::CronJob => {
-            rows_of(CRON_JOB, at, report);
-            return rows_of(JOB, at.path("spec.jobTemplate.spec"), report);
-        }
-        _ => return,
-    };
-    rows_of(rows, at, report);
-}
-
-/// Tells what is ignored or refused of a pod's `spec`.
-pub(super) fn pod(spec: At<'_>, report: &Report) {
-    rows_of(POD, spec, report);
-    for list in ["initContainers", "containers"] {
-        for container in spec.field(list).items() {
-            rows_of(CONTAINER, container, report);
-        }
-    }
-    for volume in spec.field("volumes").items() {
-        rows_of(VOLUME, volume, report);
-        for source in volume.path("projected.sources").items() {
-            rows_of(VOLUME, source, report);
+/// Tells what is noted and refused of an object, or of a part of it: `kind` is its type's name.
+pub(super) fn fields(kind: &str, at: At<'_>, report: &Report) {
+    // Unknown fields are told where they are decoded.
+    let known = at
+        .entries()
+        .filter_map(|(name, at)| Some((fields::find(kind, name)?, at)));
+    for (field, at) in known {
+        if !tell(field, at, report) {
+            let inner = field.inner();
+            match field.kind.starts_with("[]") {
+                true => at.items().for_each(|item| fields(inner, item, report)),
+                false => fields(inner, at, report),
+            }
         }
     }
 }
@@ -83,42 +37,26 @@ pub(super) fn object(kind: Kind) -> Option<&'static str> {
     }
 }
 
-fn rows_of(rows: &[Row], at: At<'_>, report: &Report) {
-    for (path, when, verdict, why) in rows {
-        apply(at, path, *when, *verdict, why, report);
-    }
-}
-
-fn apply(at: At<'_>, path: &str, when: When, verdict: Verdict, why: &str, report: &Report) {
-    if let Some((list, rest)) = path.split_once("[].") {
-        for item in at.path(list).items() {
-            apply(item, rest, when, verdict, why, report);
-        }
-        return;
-    }
-    let (parent, name) = match path.rsplit_once('.') {
-        Some((parent, name)) => (at.path(parent), name),
-        None => (at, path),
+/// Whether there was something to tell of a field, so that what is below it does not matter.
+fn tell(field: &Field, at: At<'_>, report: &Report) -> bool {
+    let Field { name, remark, .. } = field;
+    let (severity, when, verdict) = match field.standing {
+        Standing::Honoured => return false,
+        Standing::Noted(when) => (Severity::Note, when, "is ignored"),
+        Standing::Refused(when) => (Severity::Error, when, "is not supported yet"),
     };
-    let field = parent.key(name);
-    if !field.node.is_some_and(|node| holds(node, when)) {
-        return;
+    if !at.node.is_some_and(|node| holds(node, when)) {
+        return false;
     }
-    let shown = match (when, field.node.map(|node| &node.value)) {
-        (Is(_) | Not(_), Some(Value::String(text))) => format!("`{name}: {text}`"),
-        (Is(_) | Not(_), Some(Value::Bool(value))) => format!("`{name}: {value}`"),
-        (Is(_) | Not(_), Some(Value::Int(value))) => format!("`{name}: {value}`"),
-        _ => format!("`{name}`"),
+    let shown = match (when, at.node.map(|node| &node.value)) {
+        (When::If(_) | When::Unless(_), Some(Value::String(text))) => format!("{name}: {text}"),
+        (When::If(_) | When::Unless(_), Some(Value::Bool(value))) => format!("{name}: {value}"),
+        (When::If(_) | When::Unless(_), Some(Value::Int(value))) => format!("{name}: {value}"),
+        _ => (*name).to_owned(),
     };
-    let (severity, mut message) = match verdict {
-        Ignored => (Severity::Note, format!("{shown} is ignored")),
-        Refused => (Severity::Error, format!("{shown} is not supported yet")),
-    };
-    if !why.is_empty() {
-        message.push_str(": ");
-        message.push_str(why);
-    }
-    report.push(Diagnostic::new(severity, message).at(field.place()));
+    let message = format!("`{shown}` {verdict}: {remark}");
+    report.push(Diagnostic::new(severity, message).at(at.place()));
+    true
 }
 
 fn holds(node: &Node, when: When) -> bool {
@@ -130,66 +68,97 @@ fn holds(node: &Node, when: When) -> bool {
     };
     match (&node.value, when) {
         (Value::Null, _) => false,
-        (Value::String(text), Set | Not(_)) if text.is_empty() => false,
-        (Value::Seq(items), Set) => !items.is_empty(),
-        (Value::Map(entries), Set) => !entries.is_empty(),
-        (_, Set) => true,
-        (_, Is(text)) => is(text),
-        (_, Not(text)) => !is(text),
+        (Value::String(text), When::Set | When::Unless(_)) if text.is_empty() => false,
+        (Value::Seq(items), When::Set) => !items.is_empty(),
+        (Value::Map(entries), When::Set) => !entries.is_empty(),
+        (_, When::Set) => true,
+        (_, When::If(text)) => is(text),
+        (_, When::Unless(text)) => !is(text),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::decode::decode;
+    use std::path::PathBuf;
+
     use super::super::node::File;
     use super::super::yaml;
     use super::*;
-    use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
 
-    /// `a[].b.c` under a prefix, as a document in which the field is null.
-    fn document(prefix: &str, path: &str) -> String {
-        let whole = [prefix, path].join("");
-        whole
-            .split('.')
-            .rev()
-            .fold("null".to_owned(), |inner, part| {
-                match part.strip_suffix("[]") {
-                    Some(list) => format!("{{{list}: [{inner}]}}"),
-                    None => format!("{{{part}: {inner}}}"),
-                }
-            })
+    /// What is told of a document.
+    fn told(kind: &str, text: &str) -> Vec<(Severity, String)> {
+        let file = File::new("t", PathBuf::new(), text);
+        let report = Report::default();
+        let nodes = yaml::parse(&file, text, None, &report);
+        fields(kind, At::root(&file, &nodes[0]), &report);
+        let told = report.finish(&[]).into_iter();
+        told.map(|told| (told.severity, told.message)).collect()
     }
 
-    fn check<T: serde::de::DeserializeOwned>(rows: &[Row], prefix: &str) {
-        for (path, ..) in rows {
-            let text = document(prefix, path);
-            let file = File::new("t", std::path::PathBuf::new(), &text);
-            let report = Report::default();
-            let nodes = yaml::parse(&file, &text, None, &report);
-            let _object: Option<T> = decode(At::root(&file, &nodes[0]), &report);
-            assert_eq!(report.finish(&[]), [], "{path}");
+    /// Every field that can be met below a type, each with the text of a document up to it: `{spec: {volumes: [{`.
+    fn paths(kind: &str, before: &str, found: &mut Vec<(String, &'static Field)>) {
+        for field in fields::of(kind) {
+            let text = format!("{before}{{{}: ", field.name);
+            found.push((text.clone(), field));
+            let whole = |when| when == When::Set;
+            match field.standing {
+                Standing::Noted(when) | Standing::Refused(when) if whole(when) => {}
+                _ if field.kind.starts_with("[]") => {
+                    paths(field.inner(), &format!("{text}["), found);
+                }
+                _ => paths(field.inner(), &text, found),
+            }
         }
     }
 
-    #[test]
-    fn every_path_is_a_field_of_kubernetes() {
-        check::<core::PodTemplateSpec>(POD, "spec.");
-        check::<core::PodTemplateSpec>(CONTAINER, "spec.containers[].");
-        let (projected, volumes) = VOLUME.split_at(VOLUME.len() - 3);
-        check::<core::PodTemplateSpec>(projected, "spec.volumes[].");
-        check::<core::PodTemplateSpec>(volumes, "spec.volumes[].projected.sources[].");
-        let without_spec = |rows: &[Row]| -> Vec<Row> {
-            let strip = |path: &'static str| path.strip_prefix("spec.").unwrap();
-            rows.iter()
-                .map(|(path, when, verdict, why)| (strip(path), *when, *verdict, *why))
-                .collect()
+    /// A document that ends with a value.
+    fn document(before: &str, value: &str) -> String {
+        let close = |c| match c {
+            '{' => Some('}'),
+            '[' => Some(']'),
+            _ => None,
         };
-        check::<apps::DeploymentSpec>(&without_spec(DEPLOYMENT), "");
-        check::<apps::ReplicaSetSpec>(&without_spec(REPLICA_SET), "");
-        check::<apps::DaemonSetSpec>(&without_spec(DAEMON_SET), "");
-        check::<apps::StatefulSetSpec>(&without_spec(STATEFUL_SET), "");
-        check::<batch::JobSpec>(JOB, "");
-        check::<batch::CronJobSpec>(&without_spec(CRON_JOB), "");
+        let end: String = before.chars().rev().filter_map(close).collect();
+        format!("{before}{value}{end}")
+    }
+
+    #[test]
+    fn every_line_speaks() {
+        let kinds = ["Pod", "StatefulSet", "Deployment", "DaemonSet", "CronJob"];
+        let all = kinds.into_iter().flat_map(|kind| {
+            let mut found = Vec::new();
+            paths(kind, "", &mut found);
+            found
+                .into_iter()
+                .map(move |(before, field)| (kind, before, field))
+        });
+        let mut met = 0;
+        for (kind, before, field) in all {
+            let (severity, when) = match field.standing {
+                Standing::Honoured => continue,
+                Standing::Noted(when) => (Severity::Note, when),
+                Standing::Refused(when) => (Severity::Error, when),
+            };
+            met += 1;
+            let (value, other) = match when {
+                When::Set => ("[something]", "[]"),
+                When::If(value) => (value, "another"),
+                When::Unless(value) => ("another", value),
+            };
+            let told = |value| told(kind, &document(&before, value));
+            let message = match when {
+                When::Set => format!("`{}` ", field.name),
+                When::If(_) | When::Unless(_) => format!("`{}: {value}` ", field.name),
+            };
+            let [(spoken, text)] = &told(value)[..] else {
+                panic!("{before}: {:?}", told(value));
+            };
+            assert_eq!(*spoken, severity, "{before}");
+            assert!(text.starts_with(&message), "{before}: {text}");
+            assert!(text.ends_with(field.remark), "{before}: {text}");
+            assert_eq!(told(other), [], "{before}");
+            assert_eq!(told("null"), [], "{before}");
+        }
+        assert!(met > 100, "only {met} lines were met");
     }
 }

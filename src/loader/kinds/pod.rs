@@ -44,8 +44,7 @@ pub(in super::super) fn plan(workload: Workload, at: At<'_>, scope: &Scope<'_>) 
         path => at.path(path),
     };
     let spec_at = template.key("spec");
-    support::controller(workload.kind, at, report);
-    support::pod(spec_at, report);
+    support::fields(&scope.key.kind, at, report);
     let labels = workload.metadata.labels.clone().unwrap_or_default();
     workload::check(&workload, at, &labels, report);
     if workload.kind != Kind::Pod {
