@@ -14,6 +14,7 @@ use super::describe::Places;
 use super::error::{StartFailure, chain};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
+use super::status::Observation;
 use super::{describe, process, termination};
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerPlan, SeccompProfile};
@@ -172,7 +173,7 @@ impl<R: Runtime + 'static> Run<R> {
         self.mount(&image.layers)?;
         let spec = describe::container(context, plan, image, &self.places())?;
         let cgroup = self.make_cgroup()?;
-        self.report("Created", format!("Created container {}", plan.name));
+        self.report("Created", format!("Created container: {}", plan.name));
         let (stdio, mut ends) = self.stdio()?;
         let request = StartRequest {
             id: self.id.clone(),
@@ -190,11 +191,20 @@ impl<R: Runtime + 'static> Run<R> {
         }
         let process = Rc::new(started.process);
         let cgroup = Rc::new(cgroup);
+        let stop_signal = stop_signal(image.config.stop_signal.as_deref());
+        let observation = Observation {
+            user: describe::user(&spec),
+            stop_signal: stop_signal.to_string(),
+        };
+        context
+            .observed
+            .borrow_mut()
+            .insert(self.index, observation);
         let live = Live {
             id: self.id.clone(),
             process: Rc::clone(&process),
             cgroup: Rc::clone(&cgroup),
-            stop_signal: stop_signal(image.config.stop_signal.as_deref()),
+            stop_signal,
             seccomp: seccomp(plan),
             spec,
             _stdin: ends.stdin,

@@ -12,6 +12,7 @@ use super::clock;
 use super::container::Live;
 use super::error::chain;
 use super::lifecycle::{self, Index};
+use super::status::Observed;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::image::Image;
 use crate::model::names::VolumeName;
@@ -47,6 +48,8 @@ pub(super) struct Context<R> {
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
     /// The containers that run.
     pub(super) live: RefCell<BTreeMap<Index, Live>>,
+    /// What the containers turned out to be.
+    pub(super) observed: RefCell<Observed>,
     /// What is bound into containers, by volume.
     pub(super) volumes: RefCell<BTreeMap<VolumeName, PathBuf>>,
     /// Shared by everything that reads from containers.

@@ -9,6 +9,7 @@ use super::error::StartFailure;
 use super::pod::shared_memory;
 use crate::model::image::{Image, ImageConfig};
 use crate::model::plan::{ContainerPlan, VolumeMount, VolumeSource};
+use crate::model::status::{ContainerUser, LinuxContainerUser};
 use crate::runtime::user::{self, User};
 use crate::spec::{
     self, BindMount, ContainerInput, NamespaceChoice, Namespaces, ResolvedUser, Spec, arguments,
@@ -18,6 +19,19 @@ use crate::sys::cgroup::Version;
 use crate::sys::fs;
 use crate::sys::namespace::Namespace;
 use crate::volume::{self, Missing};
+
+/// Who a container's first process is started as.
+pub(super) fn user(spec: &Spec) -> ContainerUser {
+    let user = spec.process().as_ref().map(|process| process.user());
+    let linux = user.map(|user| LinuxContainerUser {
+        uid: user.uid(),
+        gid: user.gid(),
+        supplemental_groups: user.additional_gids().clone().unwrap_or_default(),
+    });
+    ContainerUser {
+        linux: linux.unwrap_or_default(),
+    }
+}
 
 /// Where one run of a container is on the host.
 #[derive(Clone, Debug)]

@@ -49,21 +49,12 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     ) -> Self {
         let launch = &context.launch;
         let machine = Pod::new(&launch.plan, &launch.uid, clock::now());
-        let facts = status::Facts {
-            host_ip: context.facts.host_ip.map(|ip| ip.to_string()),
-            qos_class: context.facts.qos_class,
-            images: launch
-                .plan
-                .all_containers()
-                .map(|container| {
-                    let id = launch.images.get(&container.name);
-                    (
-                        container.image.clone(),
-                        id.map_or_else(String::new, |image| image.id.clone()),
-                    )
-                })
-                .collect(),
-        };
+        let facts = status::Facts::new(
+            &launch.plan,
+            &launch.images,
+            context.facts.host_ip.map(|ip| ip.to_string()),
+            context.facts.qos_class,
+        );
         Self {
             context,
             messages,
@@ -206,7 +197,13 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
 
     /// Writes the status if it says something new.
     fn publish(&mut self) {
-        let status = status::of(&self.machine, &self.facts, &self.status, clock::now().wall);
+        let status = status::of(
+            &self.machine,
+            &self.facts,
+            &self.context.observed.borrow(),
+            &self.status,
+            clock::now().wall,
+        );
         self.retry = None;
         if status == self.status {
             return;

@@ -194,6 +194,18 @@ impl Pod {
         self.policy
     }
 
+    /// Whether it has containers that run before its main ones.
+    pub(super) fn has_inits(&self) -> bool {
+        self.members
+            .iter()
+            .any(|member| member.role != ContainerRole::Main)
+    }
+
+    /// Whether a main container has run in the present sandbox.
+    pub(super) fn has_main_run(&self) -> bool {
+        self.mains().any(|main| main.has_run)
+    }
+
     /// Takes in what happened and says what to do about it.
     pub(super) fn on(&mut self, event: Event, now: Now) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -226,11 +238,6 @@ impl Pod {
             Stage::Terminating { step, .. } => step.until(),
             Stage::Resurrecting | Stage::Over(_) => None,
         }
-    }
-
-    /// Whether every init container is done and every sidecar has been started.
-    pub(super) fn is_initialized(&self) -> bool {
-        self.members.iter().all(Member::lets_the_next_start)
     }
 
     fn started(&mut self, container: Index, id: String, now: Now, actions: &mut Vec<Action>) {

@@ -110,6 +110,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         hierarchies,
         sandbox: RefCell::default(),
         live: RefCell::default(),
+        observed: RefCell::default(),
         volumes: RefCell::default(),
         buffer: RefCell::new(vec![0; BUFFER]),
         messages: sender,

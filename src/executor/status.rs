@@ -1,98 +1,141 @@
-//! The pod's state in the words of `v1.PodStatus` (`kubelet_pods.go:generateAPIPodStatus`, `status/generate.go`). Pure.
+//! The pod's state in the words of `v1.PodStatus` (`kubelet_pods.go:generateAPIPodStatus`). Pure.
+//!
+//! Containers first, each by what the state machine says of it; the phase and the conditions are read off their
+//! statuses and nothing else, as in a kubelet.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::lifecycle::{Cause, DEADLINE_EXCEEDED, Ended, Member, Pod, Stage, State};
+use self::conditions::Conditions;
+use super::lifecycle::{Cause, DEADLINE_EXCEEDED, Ended, Index, Member, Pod, Stage, State};
 use crate::model::plan::{ContainerRole, RestartPolicy};
 use crate::model::status::{
-    ConditionStatus, ContainerState, ContainerStatus, LastState, Phase, PodCondition, PodStatus,
-    QosClass, Running, Terminated, Waiting,
+    ContainerState, ContainerStatus, ContainerUser, Ip, LastState, Phase, PodStatus, Running,
+    Terminated, Waiting,
 };
 
-/// What a status says that does not change while the pod lives.
-#[derive(Debug)]
-pub(super) struct Facts {
-    pub(super) host_ip: Option<String>,
-    pub(super) qos_class: QosClass,
-    /// Per container, in the members' order: the image as the manifest has it, and its id.
-    pub(super) images: Vec<(String, String)>,
+mod conditions;
+mod facts;
+mod phase;
+
+pub(super) use self::facts::{ContainerFacts, Facts};
+
+/// What is known of a container since it was started, by its index.
+pub(super) type Observed = BTreeMap<Index, Observation>;
+
+/// What a container turned out to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Observation {
+    pub(super) user: ContainerUser,
+    /// `SIGTERM`
+    pub(super) stop_signal: String,
 }
 
 /// The pod's status at `now`; `previous` supplies the times of conditions that did not change.
-pub(super) fn of(pod: &Pod, facts: &Facts, previous: &PodStatus, now: Timestamp) -> PodStatus {
-    let phase = phase(pod);
-    let (reason, message) = end_reason(pod);
-    let has_inits = pod.members.iter().any(|m| m.role != ContainerRole::Main);
-    let mut init_container_statuses = Vec::new();
-    let mut container_statuses = Vec::new();
-    for (member, image) in pod.members.iter().zip(&facts.images) {
-        let status = container_status(pod, member, image, has_inits);
-        match member.role {
-            ContainerRole::Init | ContainerRole::Sidecar => init_container_statuses.push(status),
-            ContainerRole::Main => container_statuses.push(status),
-        }
-    }
-    container_statuses.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut conditions = conditions(pod, phase, now);
-    for condition in &mut conditions {
-        let unchanged = previous
-            .conditions
-            .iter()
-            .find(|old| old.r#type == condition.r#type && old.status == condition.status);
-        if let Some(old) = unchanged {
-            condition.last_transition_time = old.last_transition_time;
-        }
-    }
-    PodStatus {
-        phase,
-        reason,
-        message,
+pub(super) fn of(
+    pod: &Pod,
+    facts: &Facts,
+    observed: &Observed,
+    previous: &PodStatus,
+    now: Timestamp,
+) -> PodStatus {
+    let mut status = PodStatus {
+        observed_generation: Some(GENERATION),
         start_time: Some(pod.started),
         host_ip: facts.host_ip.clone(),
-        pod_ip: None,
-        pod_ips: Vec::new(),
+        host_ips: facts.host_ip.iter().cloned().map(ip).collect(),
         qos_class: facts.qos_class,
-        conditions,
-        init_container_statuses,
-        container_statuses,
+        ..PodStatus::default()
+    };
+    if facts.host_network {
+        status.pod_ip.clone_from(&status.host_ip);
+        status.pod_ips.clone_from(&status.host_ips);
     }
-}
-
-/// `getPhase`.
-fn phase(pod: &Pod) -> Phase {
-    if let Stage::Over(cause) = pod.stage {
-        return final_phase(pod, cause);
-    }
-    let mut waiting = 0;
-    let mut initializing = false;
-    for member in &pod.members {
-        match (member.role, &member.state) {
-            (ContainerRole::Init, State::Ended(ended)) if ended.code == 0 => {}
-            (ContainerRole::Init, _) => initializing = true,
-            (ContainerRole::Sidecar, _) => {}
-            (
-                ContainerRole::Main,
-                State::Running { .. } | State::BackOff { .. } | State::Ended(_),
-            ) => {}
-            (ContainerRole::Main, State::Waiting | State::Starting | State::Faulty { .. }) => {
-                waiting += usize::from(member.last.is_none());
+    for (index, (member, of_it)) in pod.members.iter().zip(&facts.containers).enumerate() {
+        let container = container_status(pod, member, of_it, observed.get(&index));
+        match member.role {
+            ContainerRole::Init | ContainerRole::Sidecar => {
+                status.init_container_statuses.push(container);
             }
+            ContainerRole::Main => status.container_statuses.push(container),
         }
     }
-    // Containers that all have stopped are about to be restarted, or wait for their sidecars to end.
-    if initializing || waiting > 0 {
-        Phase::Pending
-    } else {
-        Phase::Running
+    let is_over = matches!(pod.stage, Stage::Over(_));
+    let containers = Containers::new(pod, &status);
+    status.phase = match pod.stage {
+        Stage::Over(cause) => final_phase(&containers, cause),
+        Stage::Active | Stage::Terminating { .. } | Stage::Resurrecting => {
+            match phase::phase(&containers, pod.policy()) {
+                // Not before everything has ended (`status_manager.go:mergePodStatus`).
+                Phase::Succeeded | Phase::Failed => previous.phase,
+                lasting @ (Phase::Pending | Phase::Running) => lasting,
+            }
+        }
+    };
+    status.conditions = Conditions {
+        containers: &containers,
+        phase: status.phase,
+        has_sandbox: !is_over && pod.stage != Stage::Resurrecting,
+        readiness_gates: &facts.readiness_gates,
+        now,
+    }
+    .list(&previous.conditions);
+    status
+        .container_statuses
+        .sort_by(|a, b| a.name.cmp(&b.name));
+    if is_over {
+        status.terminate();
+    }
+    (status.reason, status.message) = end_reason(pod);
+    status
+}
+
+/// A pod's `metadata.generation`: nothing changes the spec of a pod that runs.
+const GENERATION: i64 = 1;
+
+fn ip(ip: String) -> Ip {
+    Ip { ip }
+}
+
+/// The statuses of a pod's containers, in the manifest's order, and what they are to the pod.
+#[derive(Debug)]
+struct Containers {
+    list: Vec<(ContainerRole, ContainerStatus)>,
+    /// Whether a main container of the present sandbox has ever run, which means that the pod has been initialized
+    /// (`HasAnyActiveRegularContainerStarted`).
+    has_main_run: bool,
+}
+
+impl Containers {
+    fn new(pod: &Pod, status: &PodStatus) -> Self {
+        let mut inits = status.init_container_statuses.iter();
+        let mut mains = status.container_statuses.iter();
+        let list = pod.members.iter().filter_map(|member| {
+            let status = match member.role {
+                ContainerRole::Init | ContainerRole::Sidecar => inits.next(),
+                ContainerRole::Main => mains.next(),
+            };
+            Some((member.role, status?.clone()))
+        });
+        Self {
+            list: list.collect(),
+            has_main_run: pod.has_main_run(),
+        }
+    }
+
+    fn of_role(&self, role: ContainerRole) -> impl Iterator<Item = &ContainerStatus> {
+        let of_role = self.list.iter().filter(move |(of, _)| *of == role);
+        of_role.map(|(_, status)| status)
     }
 }
 
-fn final_phase(pod: &Pod, cause: Cause) -> Phase {
-    let succeeded = pod
-        .members
-        .iter()
-        .filter(|member| member.role == ContainerRole::Main)
-        .all(|member| matches!(&member.state, State::Ended(ended) if ended.code == 0));
+/// What a pod that has ended came to. A pod that was ended from outside has succeeded only if its containers had
+/// (or did, asked to stop).
+fn final_phase(containers: &Containers, cause: Cause) -> Phase {
+    let succeeded = containers
+        .of_role(ContainerRole::Main)
+        .all(|main| matches!(&main.state, ContainerState::Terminated(end) if end.exit_code == 0));
     match cause {
         Cause::Completed | Cause::Deleted if succeeded => Phase::Succeeded,
         Cause::Completed
@@ -105,7 +148,7 @@ fn final_phase(pod: &Pod, cause: Cause) -> Phase {
 }
 
 fn end_reason(pod: &Pod) -> (Option<String>, Option<String>) {
-    let (Stage::Terminating { cause, .. } | Stage::Over(cause)) = pod.stage else {
+    let Stage::Over(cause) = pod.stage else {
         return (None, None);
     };
     let (reason, message) = match cause {
@@ -127,20 +170,22 @@ fn end_reason(pod: &Pod) -> (Option<String>, Option<String>) {
 fn container_status(
     pod: &Pod,
     member: &Member,
-    (image, image_id): &(String, String),
-    has_inits: bool,
+    facts: &ContainerFacts,
+    observed: Option<&Observation>,
 ) -> ContainerStatus {
     let running = matches!(member.state, State::Running { .. });
-    let (state, id) = container_state(pod, member, has_inits);
+    let (state, id) = container_state(pod, member);
+    let id = id.or_else(|| member.last.as_ref().map(|ended| ended.id.as_str()));
+    let waits = matches!(state, ContainerState::Waiting(_));
     ContainerStatus {
         name: member.name.clone(),
-        state,
         last_state: LastState {
             terminated: match &member.state {
-                State::BackOff { ended, .. } => Some(terminated(ended)),
+                State::BackOff { ended, .. } if waits => Some(terminated(ended)),
                 _ => member.last.as_ref().map(terminated),
             },
         },
+        state,
         ready: match member.role {
             ContainerRole::Init => {
                 matches!(&member.state, State::Ended(ended) if ended.code == 0)
@@ -148,18 +193,23 @@ fn container_status(
             ContainerRole::Sidecar | ContainerRole::Main => running,
         },
         restart_count: member.restarts,
-        image: image.clone(),
-        image_id: image_id.clone(),
-        container_id: id.or_else(|| member.last.as_ref().map(|ended| container_id(&ended.id))),
+        image: facts.image.clone(),
+        image_id: facts.image_id.clone(),
+        container_id: id.map(container_id),
         started: Some(running),
+        // These are of a container that is there, or was.
+        allocated_resources: id.and(facts.resources.requests.clone()),
+        resources: id.map(|_| facts.resources.clone()),
+        volume_mounts: facts.volume_mounts.clone(),
+        user: id.and(observed).map(|observed| observed.user.clone()),
+        stop_signal: id
+            .and(observed)
+            .map(|observed| observed.stop_signal.clone()),
     }
 }
 
-fn container_state(
-    pod: &Pod,
-    member: &Member,
-    has_inits: bool,
-) -> (ContainerState, Option<String>) {
+/// The state, and the id of the container that it is about.
+fn container_state<'a>(pod: &Pod, member: &'a Member) -> (ContainerState, Option<&'a str>) {
     let waiting = |reason: &str, message: Option<String>| {
         ContainerState::Waiting(Waiting {
             reason: reason.into(),
@@ -167,7 +217,7 @@ fn container_state(
         })
     };
     match &member.state {
-        State::Waiting | State::Starting if has_inits && !pod.is_initialized() => {
+        State::Waiting | State::Starting if pod.has_inits() => {
             (waiting("PodInitializing", None), None)
         }
         State::Waiting | State::Starting => (waiting("ContainerCreating", None), None),
@@ -175,26 +225,23 @@ fn container_state(
             ContainerState::Running(Running {
                 started_at: *started,
             }),
-            Some(container_id(id)),
+            Some(id),
         ),
-        State::BackOff { delay, ended, .. } => {
+        State::BackOff { delay, ended, .. } if !matches!(pod.stage, Stage::Over(_)) => {
             let message = format!(
                 "back-off {} restarting failed container={} pod={}",
                 go_duration(delay.as_secs()),
                 member.name,
                 pod.display_name()
             );
-            (
-                waiting("CrashLoopBackOff", Some(message)),
-                Some(container_id(&ended.id)),
-            )
+            (waiting("CrashLoopBackOff", Some(message)), Some(&ended.id))
         }
         State::Faulty {
             reason, message, ..
         } => (waiting(reason, Some(message.clone())), None),
-        State::Ended(ended) => (
+        State::BackOff { ended, .. } | State::Ended(ended) => (
             ContainerState::Terminated(terminated(ended)),
-            Some(container_id(&ended.id)),
+            Some(&ended.id),
         ),
     }
 }
@@ -205,8 +252,8 @@ fn terminated(ended: &Ended) -> Terminated {
         signal: ended.signal,
         reason: ended.reason.into(),
         message: ended.message.clone(),
-        started_at: ended.started,
-        finished_at: ended.finished,
+        started_at: Some(ended.started),
+        finished_at: Some(ended.finished),
         container_id: Some(container_id(&ended.id)),
     }
 }
@@ -221,77 +268,6 @@ fn go_duration(seconds: u64) -> String {
         (0, seconds) => format!("{seconds}s"),
         (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
-}
-
-fn conditions(pod: &Pod, phase: Phase, now: Timestamp) -> Vec<PodCondition> {
-    let condition = |r#type: &str, status, because: Option<(&str, Option<String>)>| {
-        let (reason, message) = because.unzip();
-        PodCondition {
-            r#type: r#type.into(),
-            status,
-            reason: reason.map(str::to_owned),
-            message: message.flatten(),
-            last_transition_time: now,
-        }
-    };
-    let terminal = match phase {
-        Phase::Succeeded => Some(("PodCompleted", None)),
-        Phase::Failed => Some(("PodFailed", None)),
-        Phase::Pending | Phase::Running => None,
-    };
-    let names = |wanted: &dyn Fn(&Member) -> bool| {
-        let names: Vec<_> = pod
-            .members
-            .iter()
-            .filter(|member| wanted(member))
-            .map(|member| member.name.as_str())
-            .collect();
-        names.join(" ")
-    };
-    let initialized = if phase == Phase::Succeeded {
-        condition("Initialized", ConditionStatus::True, terminal.clone())
-    } else if pod.is_initialized() {
-        condition("Initialized", ConditionStatus::True, None)
-    } else {
-        let incomplete = names(&|member| match member.role {
-            ContainerRole::Init => !matches!(&member.state, State::Ended(ended) if ended.code == 0),
-            ContainerRole::Sidecar => !matches!(member.state, State::Running { .. }),
-            ContainerRole::Main => false,
-        });
-        condition(
-            "Initialized",
-            ConditionStatus::False,
-            Some((
-                "ContainersNotInitialized",
-                Some(format!("containers with incomplete status: [{incomplete}]")),
-            )),
-        )
-    };
-    let unready = names(&|member| {
-        member.role != ContainerRole::Init && !matches!(member.state, State::Running { .. })
-    });
-    let (status, because) = match terminal {
-        Some(because) => (ConditionStatus::False, Some(because)),
-        None if unready.is_empty() => (ConditionStatus::True, None),
-        None => (
-            ConditionStatus::False,
-            Some((
-                "ContainersNotReady",
-                Some(format!("containers with unready status: [{unready}]")),
-            )),
-        ),
-    };
-    let sandbox = match pod.stage {
-        Stage::Over(_) | Stage::Resurrecting => ConditionStatus::False,
-        Stage::Active | Stage::Terminating { .. } => ConditionStatus::True,
-    };
-    vec![
-        condition("PodReadyToStartContainers", sandbox, None),
-        initialized,
-        condition("Ready", status, because.clone()),
-        condition("ContainersReady", status, because),
-        condition("PodScheduled", ConditionStatus::True, None),
-    ]
 }
 
 #[cfg(test)]

@@ -380,6 +380,7 @@ fn status(phase: Phase, ready: ConditionStatus) -> PodStatus {
             reason: None,
             message: None,
             last_transition_time: Timestamp::UNIX_EPOCH,
+            observed_generation: None,
         }],
         container_statuses: vec![ContainerStatus {
             name: "main".into(),

@@ -2,6 +2,8 @@
 //!
 //! Only fields that kplay fills are here. Times are RFC 3339 with whole seconds, in UTC.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
+    /// The `metadata.generation` that the rest is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     pub phase: Phase,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -18,10 +23,12 @@ pub struct PodStatus {
     pub start_time: Option<Timestamp>,
     #[serde(rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<String>,
+    #[serde(rename = "hostIPs", skip_serializing_if = "Vec::is_empty")]
+    pub host_ips: Vec<Ip>,
     #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<String>,
     #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
-    pub pod_ips: Vec<PodIp>,
+    pub pod_ips: Vec<Ip>,
     pub qos_class: QosClass,
     pub conditions: Vec<PodCondition>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -30,9 +37,69 @@ pub struct PodStatus {
     pub container_statuses: Vec<ContainerStatus>,
 }
 
-/// `v1.PodIP`.
+/// The reason of a container whose end nobody saw.
+pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+
+impl PodStatus {
+    /// Completes the status of a pod of which nothing runs any more (`status_manager.go:TerminatePod`): a container
+    /// that has no known end is lost, if the pod came so far that it could have been started.
+    pub fn terminate(&mut self) {
+        let is_initialized = self.init_container_statuses.is_empty()
+            || self.is_true("Initialized")
+            || self
+                .container_statuses
+                .iter()
+                .any(ContainerStatus::has_begun);
+        if is_initialized {
+            self.container_statuses
+                .iter_mut()
+                .for_each(ContainerStatus::lose);
+        }
+        let inits = &mut self.init_container_statuses;
+        let begun = inits.iter().rposition(ContainerStatus::has_begun);
+        inits
+            .iter_mut()
+            .take(begun.unwrap_or_default() + 1)
+            .for_each(ContainerStatus::lose);
+    }
+
+    fn is_true(&self, condition: &str) -> bool {
+        self.conditions
+            .iter()
+            .any(|found| found.r#type == condition && found.status == ConditionStatus::True)
+    }
+}
+
+impl ContainerStatus {
+    fn has_begun(&self) -> bool {
+        let waits = matches!(self.state, ContainerState::Waiting(_));
+        !waits || self.last_state.terminated.is_some()
+    }
+
+    /// Says of a container without a known end that it is lost.
+    fn lose(&mut self) {
+        let started_at = match &self.state {
+            ContainerState::Terminated(_) => return,
+            ContainerState::Running(running) => Some(running.started_at),
+            ContainerState::Waiting(_) => None,
+        };
+        self.ready = false;
+        self.started = Some(false);
+        self.state = ContainerState::Terminated(Terminated {
+            exit_code: 137,
+            signal: None,
+            reason: STATUS_UNKNOWN.into(),
+            message: Some("The container could not be located when the pod was terminated".into()),
+            started_at,
+            finished_at: None,
+            container_id: started_at.and(self.container_id.clone()),
+        });
+    }
+}
+
+/// `v1.PodIP` and `v1.HostIP`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodIp {
+pub struct Ip {
     pub ip: String,
 }
 
@@ -61,6 +128,8 @@ pub enum QosClass {
 pub struct PodCondition {
     /// `PodReadyToStartContainers`, `Initialized`, `ContainersReady`, `Ready`, `PodScheduled`.
     pub r#type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     pub status: ConditionStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -84,7 +153,6 @@ pub enum ConditionStatus {
 pub struct ContainerStatus {
     pub name: String,
     pub state: ContainerState,
-    #[serde(skip_serializing_if = "LastState::is_none")]
     pub last_state: LastState,
     pub ready: bool,
     pub restart_count: u32,
@@ -95,6 +163,59 @@ pub struct ContainerStatus {
     pub container_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<bool>,
+    /// What the container was promised: its requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocated_resources: Option<ResourceList>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMountStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<ContainerUser>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+}
+
+/// Quantities by resource, as the manifest has them.
+pub type ResourceList = BTreeMap<String, String>;
+
+/// `v1.ResourceRequirements`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResourceRequirements {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ResourceList>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<ResourceList>,
+}
+
+/// `v1.VolumeMountStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeMountStatus {
+    pub name: String,
+    pub mount_path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    /// `Disabled` or `Enabled`, of a mount that is read-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recursive_read_only: Option<String>,
+}
+
+/// `v1.ContainerUser`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    pub linux: LinuxContainerUser,
+}
+
+/// `v1.LinuxContainerUser`: who the container's first process was started as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinuxContainerUser {
+    pub uid: u32,
+    pub gid: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supplemental_groups: Vec<u32>,
 }
 
 /// `v1.ContainerState`: exactly one of the three.
@@ -117,12 +238,6 @@ impl Default for ContainerState {
 pub struct LastState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated: Option<Terminated>,
-}
-
-impl LastState {
-    fn is_none(&self) -> bool {
-        self.terminated.is_none()
-    }
 }
 
 /// `v1.ContainerStateWaiting`.
@@ -154,10 +269,11 @@ pub struct Terminated {
     pub reason: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    #[serde(with = "time")]
-    pub started_at: Timestamp,
-    #[serde(with = "time")]
-    pub finished_at: Timestamp,
+    /// Not known of a container that was lost.
+    #[serde(default, with = "time::option")]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, with = "time::option")]
+    pub finished_at: Option<Timestamp>,
     #[serde(
         rename = "containerID",
         default,
@@ -225,6 +341,7 @@ mod tests {
                 reason: None,
                 message: None,
                 last_transition_time: second,
+                observed_generation: Some(1),
             }],
             container_statuses: vec![ContainerStatus {
                 name: "web".into(),
@@ -235,8 +352,8 @@ mod tests {
                         signal: Some(9),
                         reason: "OOMKilled".into(),
                         message: None,
-                        started_at: second,
-                        finished_at: second,
+                        started_at: Some(second),
+                        finished_at: Some(second),
                         container_id: None,
                     }),
                 },
@@ -246,6 +363,16 @@ mod tests {
                 image_id: "sha256:0".into(),
                 container_id: Some("kplay://0".into()),
                 started: Some(true),
+                resources: Some(ResourceRequirements::default()),
+                volume_mounts: vec![VolumeMountStatus {
+                    name: "data".into(),
+                    mount_path: "/data".into(),
+                    read_only: Some(true),
+                    recursive_read_only: Some("Disabled".into()),
+                }],
+                user: Some(ContainerUser::default()),
+                stop_signal: Some("SIGTERM".into()),
+                ..ContainerStatus::default()
             }],
             ..PodStatus::default()
         };

@@ -204,8 +204,11 @@ fn terminated(page: &mut Page, end: &Terminated) {
     if let Some(signal) = end.signal {
         page.field(3, "Signal", &signal.to_string());
     }
-    page.field(3, "Started", &end.started_at.to_string());
-    page.field(3, "Finished", &end.finished_at.to_string());
+    for (key, time) in [("Started", end.started_at), ("Finished", end.finished_at)] {
+        if let Some(time) = time {
+            page.field(3, key, &time.to_string());
+        }
+    }
 }
 
 fn conditions(page: &mut Page, status: &PodStatus) {

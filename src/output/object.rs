@@ -22,6 +22,8 @@ pub(crate) struct PodFacts<'a> {
 /// The `v1.Pod` that an API server would show.
 pub(crate) fn pod(facts: PodFacts<'_>) -> Value {
     let mut pod = stamped(facts.manifest, facts.uid, facts.created);
+    // A pod's spec does not change; `status.observedGeneration` answers to it.
+    entry(&mut pod, "metadata").insert("generation".into(), json!(1));
     if let Some(deleted) = facts.deleted {
         let grace = facts
             .manifest

@@ -182,7 +182,7 @@ impl Summary {
     fn count_restarts(&mut self, container: &ContainerStatus) {
         self.restarts += container.restart_count;
         if let Some(end) = &container.last_state.terminated {
-            self.last_restart = self.last_restart.max(Some(end.finished_at));
+            self.last_restart = self.last_restart.max(end.finished_at);
         }
     }
 }

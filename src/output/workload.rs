@@ -122,7 +122,7 @@ pub(crate) fn end(status: &PodStatus) -> Option<Timestamp> {
         .iter()
         .chain(&status.init_container_statuses)
         .filter_map(|container| match &container.state {
-            ContainerState::Terminated(end) => Some(end.finished_at),
+            ContainerState::Terminated(end) => end.finished_at,
             ContainerState::Waiting(_) | ContainerState::Running(_) => None,
         })
         .max()

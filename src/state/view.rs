@@ -5,7 +5,7 @@ use super::layout::Layout;
 use super::pod_dir::{self, Deleting, Found, Liveness, PodDir};
 use super::record::PodRecord;
 use crate::model::status::{
-    ConditionStatus, ContainerState, ContainerStatus, Phase, PodStatus, Terminated, Waiting,
+    ConditionStatus, ContainerState, ContainerStatus, Phase, PodStatus, Waiting,
 };
 
 /// The reason of a pod whose executor is not there although the pod has not ended.
@@ -84,22 +84,12 @@ fn abandoned(mut status: PodStatus, record: &PodRecord, message: &str) -> PodSta
     status.phase = Phase::Failed;
     status.reason = Some(EXECUTOR_DIED.into());
     status.message = Some(message.into());
+    status.terminate();
     for condition in &mut status.conditions {
         if matches!(condition.r#type.as_str(), "Ready" | "ContainersReady") {
             condition.status = ConditionStatus::False;
             condition.reason = Some("PodFailed".into());
-        }
-    }
-    let containers = status
-        .init_container_statuses
-        .iter_mut()
-        .chain(&mut status.container_statuses);
-    for container in containers {
-        container.ready = false;
-        container.started = Some(false);
-        if let ContainerState::Running(running) = &container.state {
-            // Nobody saw the end; the start is the last thing known.
-            container.state = lost(running.started_at, container.container_id.clone());
+            condition.message = None;
         }
     }
     if status.start_time.is_none() {
@@ -108,21 +98,9 @@ fn abandoned(mut status: PodStatus, record: &PodRecord, message: &str) -> PodSta
     status
 }
 
-fn lost(last_known: jiff::Timestamp, container_id: Option<String>) -> ContainerState {
-    ContainerState::Terminated(Terminated {
-        exit_code: 137,
-        signal: None,
-        reason: "ContainerStatusUnknown".into(),
-        message: Some("the container could not be located when the pod was terminated".into()),
-        started_at: last_known,
-        finished_at: last_known,
-        container_id,
-    })
-}
-
 /// The status of a pod of which only the record is left.
 fn unknown(record: &PodRecord) -> PodStatus {
-    let containers = |list: &str, state: &dyn Fn() -> ContainerState| {
+    let containers = |list: &str| {
         let mut statuses: Vec<ContainerStatus> = record
             .manifest
             .pointer(list)
@@ -132,7 +110,10 @@ fn unknown(record: &PodRecord) -> PodStatus {
             .map(|container| ContainerStatus {
                 name: text(container, "name"),
                 image: text(container, "image"),
-                state: state(),
+                state: ContainerState::Waiting(Waiting {
+                    reason: "PodInitializing".into(),
+                    message: None,
+                }),
                 ..ContainerStatus::default()
             })
             .collect();
@@ -145,15 +126,10 @@ fn unknown(record: &PodRecord) -> PodStatus {
         }
         statuses
     };
-    let mut container_statuses = containers("/spec/containers", &|| lost(record.created, None));
+    let mut container_statuses = containers("/spec/containers");
     container_statuses.sort_by(|a, b| a.name.cmp(&b.name));
     PodStatus {
-        init_container_statuses: containers("/spec/initContainers", &|| {
-            ContainerState::Waiting(Waiting {
-                reason: "PodInitializing".into(),
-                message: None,
-            })
-        }),
+        init_container_statuses: containers("/spec/initContainers"),
         container_statuses,
         ..PodStatus::default()
     }
@@ -182,6 +158,7 @@ mod tests {
                 reason: None,
                 message: None,
                 last_transition_time: second,
+                observed_generation: None,
             }],
             container_statuses: vec![ContainerStatus {
                 name: "main".into(),

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::super::lifecycle::{Event, Exit, Fault, Now};
 use super::*;
 use crate::model::plan::PodPlan;
+use crate::model::status::{ConditionStatus, LinuxContainerUser, QosClass};
 use crate::model::testing::{container, plan};
 use crate::protocol::FailureClass;
 
@@ -19,15 +20,14 @@ fn of_plan(plan: &PodPlan, events: Vec<Event>) -> PodStatus {
     for event in events {
         pod.on(event, at(1));
     }
-    let images = plan
-        .all_containers()
-        .map(|c| (c.image.clone(), "sha256:0".into()));
-    let facts = Facts {
-        host_ip: None,
-        qos_class: QosClass::BestEffort,
-        images: images.collect(),
-    };
-    of(&pod, &facts, &PodStatus::default(), at(2).wall)
+    let facts = Facts::new(plan, &BTreeMap::new(), None, QosClass::BestEffort);
+    of(
+        &pod,
+        &facts,
+        &Observed::new(),
+        &PodStatus::default(),
+        at(2).wall,
+    )
 }
 
 fn up(container: usize) -> Event {
@@ -192,4 +192,188 @@ fn durations_are_gos() {
     for (seconds, text) in [(10, "10s"), (160, "2m40s"), (300, "5m0s")] {
         assert_eq!(go_duration(seconds), text);
     }
+}
+
+/// The whole status of a pod in the middle of its life, field by field as a kubelet would report it.
+#[test]
+fn a_whole_status() {
+    let mut golden = plan("p");
+    golden.init_containers = vec![
+        container("prepare", ContainerRole::Init),
+        container("proxy", ContainerRole::Sidecar),
+    ];
+    golden.containers = vec![
+        container("web", ContainerRole::Main),
+        container("app", ContainerRole::Main),
+    ];
+    golden.host_network = true;
+    golden.manifest = serde_json::json!({ "spec": {
+        "readinessGates": [{ "conditionType": "example.com/lb" }],
+        "initContainers": [{ "name": "prepare" }, { "name": "proxy" }],
+        "containers": [
+            { "name": "web",
+              "resources": { "limits": { "cpu": "1" }, "requests": { "cpu": "500m" } },
+              "volumeMounts": [
+                { "name": "data", "mountPath": "/data" },
+                { "name": "conf", "mountPath": "/etc/conf", "readOnly": true },
+                { "name": "deep", "mountPath": "/deep", "readOnly": true, "recursiveReadOnly": "Enabled" },
+              ] },
+            { "name": "app" },
+        ],
+    }});
+    let mut pod = Pod::new(&golden, "uid", at(0));
+    pod.on(Event::Tick, at(0));
+    for (event, second) in [
+        (up(0), 1),
+        (exit(0, 0), 2),
+        (up(1), 3),
+        (up(2), 4),
+        (up(3), 5),
+    ] {
+        pod.on(event, at(second));
+    }
+    let facts = Facts::new(
+        &golden,
+        &BTreeMap::new(),
+        Some("192.0.2.1".into()),
+        QosClass::Burstable,
+    );
+    let linux = LinuxContainerUser {
+        uid: 1000,
+        gid: 100,
+        supplemental_groups: vec![100, 2000],
+    };
+    let observation = Observation {
+        user: ContainerUser { linux },
+        stop_signal: "SIGTERM".into(),
+    };
+    let observed = Observed::from([(2, observation)]);
+    let before = of(&pod, &facts, &observed, &PodStatus::default(), at(6).wall);
+    let status = of(&pod, &facts, &observed, &before, at(60).wall);
+    let text = serde_json::to_string_pretty(&status).expect("serializes") + "\n";
+    let path =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/executor/status.json");
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        crate::sys::fs::replace(&path, 0o644, text.as_bytes()).expect("writable");
+    }
+    let expected = crate::sys::fs::read(&path).expect("the golden");
+    assert_eq!(text, String::from_utf8_lossy(&expected));
+    let typed: k8s_openapi::api::core::v1::PodStatus =
+        serde_json::from_str(&text).expect("is a v1.PodStatus");
+    assert_eq!(typed.phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_it_changes() {
+    let plan = plan("p");
+    let facts = Facts::new(&plan, &BTreeMap::new(), None, QosClass::BestEffort);
+    let mut pod = Pod::new(&plan, "uid", at(0));
+    pod.on(Event::Tick, at(0));
+    let mut status = PodStatus::default();
+    let mut look = |pod: &Pod, second: u64| {
+        status = of(pod, &facts, &Observed::new(), &status, at(second).wall);
+        let of = |name: &str| {
+            let found = status.conditions.iter().find(|c| c.r#type == name);
+            found.expect("it is there").last_transition_time
+        };
+        (of("Ready"), of("PodScheduled"))
+    };
+    let wall = |second| at(second).wall;
+    assert_eq!(look(&pod, 0), (wall(0), wall(0)));
+    let fault = Fault::Create {
+        reason: "CreateContainerError",
+        message: "no".into(),
+        class: FailureClass::Machine,
+    };
+    let faulty = Event::NotStarted {
+        container: 0,
+        fault,
+    };
+    pod.on(faulty, at(1));
+    // Another reason is no transition.
+    assert_eq!(look(&pod, 1), (wall(0), wall(0)));
+    pod.on(Event::Tick, at(11));
+    pod.on(up(0), at(12));
+    assert_eq!(look(&pod, 12), (wall(12), wall(0)));
+    assert_eq!(look(&pod, 13), (wall(12), wall(0)));
+    pod.on(exit(0, 1), at(14));
+    assert_eq!(look(&pod, 14), (wall(14), wall(0)));
+}
+
+#[test]
+fn a_pod_does_not_end_before_its_containers() {
+    let mut job = plan("p");
+    job.restart_policy = RestartPolicy::Never;
+    job.init_containers = vec![container("proxy", ContainerRole::Sidecar)];
+    let status = of_plan(&job, vec![up(0), up(1), exit(1, 0)]);
+    assert_eq!(status.phase, Phase::Running, "its sidecar runs");
+    let status = of_plan(&job, vec![up(0), up(1), exit(1, 0), exit(0, 143)]);
+    assert_eq!(status.phase, Phase::Succeeded);
+    let mut deadline = plan("p");
+    deadline.active_deadline = Some(1);
+    let status = of_plan(&deadline, vec![up(0), Event::Tick]);
+    assert_eq!((status.phase, status.reason), (Phase::Running, None));
+    let status = of_plan(&deadline, vec![up(0), Event::Tick, exit(0, 0)]);
+    assert_eq!(status.phase, Phase::Failed);
+    assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[test]
+fn what_never_ran_is_lost_when_the_pod_ends() {
+    let lost = |status: &ContainerStatus| match &status.state {
+        ContainerState::Terminated(end) => (end.exit_code, end.reason.clone()),
+        other => panic!("{other:?}"),
+    };
+    let stop = Event::Stop {
+        grace: Some(Duration::ZERO),
+        cause: Cause::Deleted,
+    };
+    let mut two = plan("p");
+    two.containers.push(container("b", ContainerRole::Main));
+    let fault = Fault::Create {
+        reason: "CreateContainerError",
+        message: "no".into(),
+        class: FailureClass::Machine,
+    };
+    let status = of_plan(
+        &two,
+        vec![
+            up(0),
+            Event::NotStarted {
+                container: 1,
+                fault,
+            },
+            stop.clone(),
+            exit(0, 137),
+        ],
+    );
+    assert_eq!(
+        lost(&status.container_statuses[0]),
+        (137, "ContainerStatusUnknown".into())
+    );
+    assert_eq!(lost(&status.container_statuses[1]), (137, "Error".into()));
+    // A container in back-off ended as it did.
+    let status = of_plan(
+        &plan("p"),
+        vec![up(0), exit(0, 1), up(0), exit(0, 3), stop.clone()],
+    );
+    assert_eq!(lost(&status.container_statuses[0]), (3, "Error".into()));
+    assert_eq!(status.phase, Phase::Failed);
+    // Init containers that were never reached still wait.
+    let mut with_inits = plan("p");
+    with_inits.restart_policy = RestartPolicy::Never;
+    with_inits.init_containers = vec![
+        container("one", ContainerRole::Init),
+        container("two", ContainerRole::Init),
+    ];
+    let status = of_plan(&with_inits, vec![up(0), exit(0, 7)]);
+    assert_eq!(
+        lost(&status.init_container_statuses[0]),
+        (7, "Error".into())
+    );
+    assert_eq!(
+        waiting(&status.init_container_statuses[1]).0,
+        "PodInitializing"
+    );
+    assert_eq!(waiting(&status.container_statuses[0]).0, "PodInitializing");
 }
