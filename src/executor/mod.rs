@@ -19,10 +19,14 @@ mod container;
 mod context;
 mod control;
 mod describe;
+#[expect(dead_code, reason = "probes and hooks are about to use it")]
+mod dial;
 mod downward;
 mod driver;
 mod error;
 pub mod forward;
+#[expect(dead_code, reason = "probes and hooks are about to use it")]
+mod http;
 mod lifecycle;
 pub mod log;
 mod machine;

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::names::{ContainerName, Namespace, ObjectKey, PodKey, PodName, VolumeName};
 use super::reference::Reference;
 
+mod probe;
+
+pub use self::probe::{Check, HttpGet, Probe, Probes, Scheme};
+
 /// One pod, ready to run on any machine that has its images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
@@ -105,6 +109,7 @@ pub struct ContainerPlan {
     pub mounts: Vec<VolumeMount>,
     pub resources: Resources,
     pub security: ContainerSecurity,
+    pub probes: Probes,
     /// `terminationMessagePath`, absolute.
     pub termination_message_path: PathBuf,
     pub termination_message_policy: TerminationMessagePolicy,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::names::{ContainerName, Namespace, ObjectKey, PodName};
 use super::plan::{
-    ContainerPlan, ContainerRole, ContainerSecurity, Dns, PodPlan, PodSecurity, PullPolicy,
+    ContainerPlan, ContainerRole, ContainerSecurity, Dns, PodPlan, PodSecurity, Probes, PullPolicy,
     Resources, RestartPolicy, TerminationMessagePolicy,
 };
 use super::reference::Reference;
@@ -25,6 +25,7 @@ pub(crate) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
         mounts: Vec::new(),
         resources: Resources::default(),
         security: ContainerSecurity::default(),
+        probes: Probes::default(),
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
         stdin: false,

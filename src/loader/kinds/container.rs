@@ -11,7 +11,7 @@ use super::pod::{PodScope, choice};
 use super::{env, ports, resources, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
-    ContainerPlan, ContainerRole, PullPolicy, TerminationMessagePolicy, VolumeMount,
+    ContainerPlan, ContainerRole, Probes, PullPolicy, TerminationMessagePolicy, VolumeMount,
 };
 use crate::model::reference::Reference;
 
@@ -59,6 +59,7 @@ pub(super) fn convert(
         mounts,
         resources,
         security,
+        probes: Probes::default(),
         termination_message_path: message_path.unwrap_or_default().into(),
         termination_message_policy: termination_message_policy?,
         stdin: container.stdin == Some(true),

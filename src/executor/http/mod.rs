@@ -1,0 +1,291 @@
+//! GET requests as the kubelet makes them, for probes and lifecycle hooks.
+//!
+//! HTTP/1.1 over one connection each, no proxy, no compression; certificates are not verified. Redirects are followed
+//! within the host. HTTP/2 is not offered, so a server that speaks nothing else is not reached. Nothing is kept between
+//! requests: an idle executor pays nothing for them.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, CONNECTION, HOST, LOCATION, REFERER, USER_AGENT};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::dial::{self, Network};
+use crate::model::plan::{HttpGet, Scheme};
+
+mod error;
+mod place;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub(super) use self::error::{Cause, Error};
+use self::place::Place;
+
+/// How much of a body is read, in bytes.
+const LONGEST_BODY: usize = 10 * 1024;
+/// How many redirects are followed.
+const MOST_REDIRECTS: usize = 10;
+
+/// Who asks, for the header `User-Agent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Agent {
+    Probe,
+    Lifecycle,
+}
+
+impl Agent {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Probe => concat!("kube-probe/", "1.37"),
+            Self::Lifecycle => concat!("kube-lifecycle/", "1.37"),
+        }
+    }
+}
+
+/// The last answer, when there was nothing more to follow.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// At most [`LONGEST_BODY`] of it.
+    pub(super) body: Vec<u8>,
+}
+
+/// Makes a GET request, to the pod unless `request` names a host.
+///
+/// # Errors
+/// No answer came, or not all of its body, or not in time. Any status is an answer.
+pub(super) async fn get(
+    network: &Network,
+    request: &HttpGet,
+    agent: Agent,
+    timeout: Option<Duration>,
+) -> Result<Answer, Error> {
+    let progress = Progress {
+        url: Cell::new(Place::of(request).url()),
+        reads_body: Cell::new(false),
+    };
+    let exchange = follow(network, request, agent, &progress);
+    let outcome = match timeout {
+        None => exchange.await,
+        Some(timeout) => tokio::time::timeout(timeout, exchange)
+            .await
+            .unwrap_or(Err(Cause::Timeout)),
+    };
+    outcome.map_err(|cause| progress.error(cause))
+}
+
+/// How far a request is.
+struct Progress {
+    url: Cell<String>,
+    reads_body: Cell<bool>,
+}
+
+impl Progress {
+    fn error(&self, cause: Cause) -> Error {
+        if self.reads_body.get() {
+            Error::Body(cause)
+        } else {
+            let url = self.url.take();
+            Error::Get { url, cause }
+        }
+    }
+}
+
+async fn follow(
+    network: &Network,
+    request: &HttpGet,
+    agent: Agent,
+    progress: &Progress,
+) -> Result<Answer, Cause> {
+    let mut headers = headers(request, agent)?;
+    let mut place = Place::of(request);
+    for _ in 0..=MOST_REDIRECTS {
+        let exchange = Exchange {
+            place: &place,
+            headers: &headers,
+            progress,
+        };
+        let stream = network
+            .connect(request.host.as_deref(), place.port)
+            .await
+            .map_err(Cause::Dial)?;
+        let next = match place.scheme {
+            Scheme::Http => exchange.run(stream).await?,
+            Scheme::Https => {
+                let name = dial::name(request.host.as_deref());
+                exchange.run(tls::connect(&name, stream).await?).await?
+            }
+        };
+        let next = match next {
+            Next::Answer(answer) => return Ok(answer),
+            Next::Redirect(next) => next,
+        };
+        progress.url.set(next.url());
+        redirect_headers(&mut headers, &place, &next);
+        place = next;
+    }
+    Err(Cause::TooManyRedirects)
+}
+
+/// The headers of the first request.
+fn headers(request: &HttpGet, agent: Agent) -> Result<HeaderMap, Cause> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &request.headers {
+        let invalid = || Cause::Header(name.clone());
+        let parsed = hyper::header::HeaderName::try_from(name).map_err(|_| invalid())?;
+        let value = value.try_into().map_err(|_| invalid())?;
+        // Only the first `Host` counts.
+        if parsed != HOST || !headers.contains_key(HOST) {
+            headers.append(parsed, value);
+        }
+    }
+    // One that is set to nothing is not sent.
+    for (name, default) in [(USER_AGENT, agent.name()), (ACCEPT, "*/*")] {
+        match headers.get(&name) {
+            None => {
+                headers.insert(name, hyper::header::HeaderValue::from_static(default));
+            }
+            Some(value) if value.is_empty() => {
+                headers.remove(name);
+            }
+            Some(_) => {}
+        }
+    }
+    if headers.get(HOST).is_none_or(|host| host.is_empty()) {
+        headers.insert(HOST, value(&Place::of(request).authority)?);
+    }
+    headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
+    Ok(headers)
+}
+
+/// What changes from one request to the next.
+fn redirect_headers(headers: &mut HeaderMap, from: &Place, to: &Place) {
+    // A `Host` of the manifest's is for relative redirects, too.
+    let custom = headers.get(HOST).map(|host| host.as_bytes()) != Some(from.authority.as_bytes());
+    if (!custom || to.is_absolute)
+        && let Ok(host) = value(&to.authority)
+    {
+        headers.insert(HOST, host);
+    }
+    let leaves_tls = from.scheme == Scheme::Https && to.scheme == Scheme::Http;
+    if !headers.contains_key(REFERER)
+        && !leaves_tls
+        && let Ok(referer) = value(&from.url())
+    {
+        headers.insert(REFERER, referer);
+    }
+}
+
+fn value(text: &str) -> Result<hyper::header::HeaderValue, Cause> {
+    text.try_into()
+        .map_err(|_| Cause::Other(format!("invalid host {text:?}")))
+}
+
+/// What follows a response.
+enum Next {
+    Answer(Answer),
+    Redirect(Place),
+}
+
+/// One request and its response.
+struct Exchange<'a> {
+    place: &'a Place,
+    headers: &'a HeaderMap,
+    progress: &'a Progress,
+}
+
+impl Exchange<'_> {
+    async fn run<S>(self, stream: S) -> Result<Next, Cause>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut sender, connection) = http1::Builder::new()
+            // As Go writes them: servers that care for case have been tested with a kubelet.
+            .title_case_headers(true)
+            .max_buf_size(64 * 1024)
+            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(Cause::of_hyper)?;
+        let exchange = std::pin::pin!(async {
+            let response = sender
+                .send_request(self.request()?)
+                .await
+                .map_err(Cause::of_hyper)?;
+            self.next(response).await
+        });
+        // The connection does the work; what it has read when it ends is still to be taken from it.
+        match select(exchange, std::pin::pin!(connection)).await {
+            Either::Left((next, _)) => next,
+            Either::Right((_, exchange)) => exchange.await,
+        }
+    }
+
+    fn request(&self) -> Result<hyper::Request<Empty<Bytes>>, Cause> {
+        let uri = Uri::try_from(&self.place.target)
+            .map_err(|e| Cause::Other(format!("invalid path: {e}")))?;
+        let mut request = hyper::Request::new(Empty::new());
+        *request.uri_mut() = uri;
+        request.headers_mut().clone_from(self.headers);
+        Ok(request)
+    }
+
+    async fn next(&self, response: Response<Incoming>) -> Result<Next, Cause> {
+        if let Some(location) = location(&response) {
+            let next = self.place.join(&location)?;
+            if next.host == self.place.host {
+                return Ok(Next::Redirect(next));
+            }
+        }
+        let status = response.status().as_u16();
+        self.progress.reads_body.set(true);
+        let body = read(response.into_body()).await?;
+        Ok(Next::Answer(Answer { status, body }))
+    }
+}
+
+/// Where a response sends its client, if it does.
+fn location(response: &Response<Incoming>) -> Option<String> {
+    let is_redirect = matches!(
+        response.status(),
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    let location = response.headers().get(LOCATION).filter(|_| is_redirect)?;
+    let text = String::from_utf8_lossy(location.as_bytes());
+    (!text.is_empty()).then(|| text.into_owned())
+}
+
+/// The beginning of a body.
+async fn read(mut body: Incoming) -> Result<Vec<u8>, Cause> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            // Many servers end TLS without saying so, and Go lets them.
+            Err(error) if body.size_hint().exact().is_none() && error::is_unclean_end(&error) => {
+                break;
+            }
+            Err(error) => return Err(Cause::of_body(error)),
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let left = LONGEST_BODY - bytes.len();
+        bytes.extend_from_slice(&data[..data.len().min(left)]);
+        if bytes.len() == LONGEST_BODY {
+            break;
+        }
+    }
+    Ok(bytes)
+}
