@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::container::termination_log;
 use super::context::Context;
-use super::downward;
 use super::error::StartFailure;
 use super::pod::shared_memory;
+use super::{downward, etc};
 use crate::model::image::{Image, ImageConfig};
 use crate::model::plan::{ContainerPlan, VolumeMount, VolumeSource};
 use crate::model::status::{ContainerUser, LinuxContainerUser};
@@ -75,7 +75,7 @@ pub(super) fn container<R>(
         .filter(|dir| !dir.is_empty())
         .unwrap_or(&image.config.working_dir);
     let defaults = environment::Defaults {
-        hostname: &pod.hostname,
+        hostname: &pod.kernel_hostname(),
         home: &user.home,
         tty: plan.tty,
     };
@@ -187,23 +187,19 @@ fn mounts<R>(
     let log = termination_log(&places.dir);
     fs::replace_in_memory(&log, 0o666, b"")?;
     fs::set_mode(&log, 0o666)?;
-    let etc = context.paths().etc();
-    let own = [
-        (log, plan.termination_message_path.clone()),
-        (etc.join("hosts"), PathBuf::from("/etc/hosts")),
-        (etc.join("resolv.conf"), PathBuf::from("/etc/resolv.conf")),
-        (etc.join("hostname"), PathBuf::from("/etc/hostname")),
-    ];
-    for (source, destination) in own {
-        // A container that mounts something there itself gets that.
-        if !mounts.iter().any(|mount| mount.destination == destination) {
-            mounts.push(BindMount {
-                source,
-                destination,
-                read_only: false,
-            });
-        }
+    let log = BindMount {
+        source: log,
+        destination: plan.termination_message_path.clone(),
+        read_only: false,
+    };
+    // A container that mounts something there itself gets that.
+    if !mounts
+        .iter()
+        .any(|mount| mount.destination == log.destination)
+    {
+        mounts.push(log);
     }
+    mounts.extend(etc::mounts(context, plan)?);
     Ok(mounts)
 }
 

@@ -67,7 +67,7 @@ fn field<R>(context: &Context<R>, field: &FieldRef) -> String {
         FieldRef::Annotations => lines(&plan.annotations),
         FieldRef::Annotation(key) => find(&plan.annotations, key),
         FieldRef::NodeName => context.launch.node_name.clone(),
-        FieldRef::ServiceAccountName => "default".to_owned(),
+        FieldRef::ServiceAccountName => plan.service_account.clone(),
         FieldRef::HostIp | FieldRef::HostIps => host_ip(),
         FieldRef::PodIp | FieldRef::PodIps => pod_ip(),
     }

@@ -24,6 +24,7 @@ mod dial;
 mod downward;
 mod driver;
 mod error;
+mod etc;
 pub mod forward;
 #[expect(dead_code, reason = "probes and hooks are about to use it")]
 mod http;

@@ -4,20 +4,18 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::context::Context;
 use super::error::{Error, chain};
 use super::forward::{Bound, Forwarder, Publication};
-use super::{downward, process};
+use super::{downward, etc, process};
 use crate::model::plan::VolumeMount;
-use crate::network::files;
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
 use crate::sys::cgroup::{Cgroup, Limits};
-use crate::sys::fs;
 use crate::sys::namespace::Namespace;
 use crate::sys::netns::NetNs;
 use crate::sys::process::Kept;
@@ -38,7 +36,7 @@ impl PodResources {
     pub(super) fn acquire<R: Runtime>(context: &Rc<Context<R>>) -> Result<Self, Error> {
         let ports = Bound::bind(&publications(context))?;
         prepare_volumes(context)?;
-        write_files(context)?;
+        etc::write(context)?;
         if !context.launch.plan.host_ipc {
             mount_shared_memory(&shared_memory(context))?;
         }
@@ -76,7 +74,7 @@ impl PodResources {
         };
         let cgroup = context.hierarchies.create(&cgroup, &limits)?;
         let sandbox = sandbox::start(&SandboxOptions {
-            hostname: (!plan.host_network).then(|| plan.hostname.clone()),
+            hostname: (!plan.host_network).then(|| plan.kernel_hostname()),
             net: !plan.host_network,
             ipc: !plan.host_ipc,
             uts: !plan.host_network,
@@ -231,37 +229,6 @@ fn prepare_volumes<R>(context: &Context<R>) -> Result<(), Error> {
             .volumes
             .borrow_mut()
             .insert(volume.name.clone(), path);
-    }
-    Ok(())
-}
-
-/// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
-fn write_files<R>(context: &Context<R>) -> Result<(), Error> {
-    let plan = &context.launch.plan;
-    let etc = context.paths().etc();
-    fs::create_dir_all(&etc, 0o755)?;
-    let host = |name: &str| -> Result<String, Error> {
-        let bytes = fs::read_if_there(&Path::new("/etc").join(name))?;
-        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-    };
-    let host_hosts = host("hosts")?;
-    let hosts = files::hosts(&files::Hosts {
-        hostname: &plan.hostname,
-        fqdn: None,
-        pod_ips: &[],
-        aliases: &plan.host_aliases,
-        host_file: plan.host_network.then_some(host_hosts.as_str()),
-    });
-    let resolv_conf = files::resolv_conf(&plan.dns, &host("resolv.conf")?);
-    let hostname = format!("{}\n", plan.hostname);
-    for (name, text) in [
-        ("hosts", hosts),
-        ("resolv.conf", resolv_conf),
-        ("hostname", hostname),
-    ] {
-        fs::replace_in_memory(&etc.join(name), 0o644, text.as_bytes())?;
-        // Whatever the umask.
-        fs::set_mode(&etc.join(name), 0o644)?;
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod names;
+
 fn options() -> Options {
     Options {
         namespace: Namespace::default(),

@@ -29,8 +29,14 @@ pub struct PodPlan {
     pub annotations: BTreeMap<String, String>,
     /// The `v1.Pod` (apiVersion, kind, metadata, spec with defaults) that `get -o json` shows.
     pub manifest: serde_json::Value,
-    /// The pod's host name, at most 63 characters. The machine's own with `host_network`.
+    /// The pod's short host name, at most 63 characters. The machine's own with `host_network`.
     pub hostname: String,
+    /// `SUBDOMAIN.NAMESPACE.svc.cluster.local`, if the pod has a subdomain.
+    pub domain: Option<String>,
+    /// `setHostnameAsFQDN`: whether programs in the pod find the host name with its domain.
+    pub hostname_as_fqdn: bool,
+    /// `spec.serviceAccountName`.
+    pub service_account: String,
     pub restart_policy: RestartPolicy,
     /// Seconds between the stop signal and SIGKILL.
     pub termination_grace_period: u32,
@@ -60,6 +66,20 @@ impl PodPlan {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
         }
+    }
+
+    /// The host name with the pod's domain.
+    #[must_use]
+    pub fn fqdn(&self) -> Option<String> {
+        let domain = self.domain.as_ref()?;
+        Some(format!("{}.{domain}", self.hostname))
+    }
+
+    /// What `uname -n` says in the pod, and so HOSTNAME and `/etc/hostname`.
+    #[must_use]
+    pub fn kernel_hostname(&self) -> String {
+        let fqdn = self.fqdn().filter(|_| self.hostname_as_fqdn);
+        fqdn.unwrap_or_else(|| self.hostname.clone())
     }
 
     /// All containers, init containers first, in start order.
@@ -355,7 +375,8 @@ pub enum TerminationMessagePolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     pub policy: DnsPolicy,
-    pub nameservers: Vec<std::net::IpAddr>,
+    /// IP addresses in the manifest's spelling.
+    pub nameservers: Vec<String>,
     pub searches: Vec<String>,
     /// `ndots`, `Some("5")`; an option without value has `None`.
     pub options: Vec<(String, Option<String>)>,
@@ -374,7 +395,8 @@ pub enum DnsPolicy {
 /// One entry of `hostAliases`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostAlias {
-    pub ip: std::net::IpAddr,
+    /// An IP address in the manifest's spelling, which the hosts file keeps.
+    pub ip: String,
     pub hostnames: Vec<String>,
 }
 

@@ -70,11 +70,19 @@ fn own_hosts(input: &Hosts<'_>) -> String {
     text
 }
 
+/// A `resolv.conf`, and what did not fit into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResolvConf {
+    pub text: String,
+    /// In a kubelet's words: the messages of its `DNSConfigForming` events.
+    pub omissions: Vec<String>,
+}
+
 /// The content of `/etc/resolv.conf`, from the host's file and the pod's wishes.
 ///
 /// There is no cluster DNS, so `ClusterFirst` is `Default`, as on a kubelet without `--cluster-dns`.
 #[must_use]
-pub fn resolv_conf(dns: &Dns, of_host: &str) -> String {
+pub fn resolv_conf(dns: &Dns, of_host: &str) -> ResolvConf {
     let mut resolver = match dns.policy {
         DnsPolicy::None => Resolver::default(),
         DnsPolicy::Default | DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet => {
@@ -82,8 +90,11 @@ pub fn resolv_conf(dns: &Dns, of_host: &str) -> String {
         }
     };
     resolver.add(dns);
-    resolver.fit();
-    resolver.text()
+    let omissions = resolver.fit();
+    ResolvConf {
+        text: resolver.text(),
+        omissions,
+    }
 }
 
 /// The directives of a `resolv.conf` that a kubelet knows.
@@ -137,8 +148,7 @@ impl Resolver {
         if dns.nameservers.is_empty() && dns.searches.is_empty() && dns.options.is_empty() {
             return;
         }
-        self.nameservers
-            .extend(dns.nameservers.iter().map(ToString::to_string));
+        self.nameservers.extend(dns.nameservers.iter().cloned());
         self.searches.extend(dns.searches.iter().cloned());
         for list in [&mut self.nameservers, &mut self.searches] {
             let mut seen = std::collections::HashSet::new();
@@ -149,14 +159,29 @@ impl Resolver {
         }
     }
 
-    fn fit(&mut self) {
-        self.nameservers.truncate(MOST_NAMESERVERS);
+    fn fit(&mut self) -> Vec<String> {
+        let mut omissions = Vec::new();
+        let (nameservers, searches) = (self.nameservers.len(), self.searches.len());
         self.searches.truncate(MOST_SEARCHES);
         self.searches
             .retain(|search| search.len() <= LONGEST_SEARCH);
         while self.searches.join(" ").len() > LONGEST_SEARCH_LIST {
             self.searches.pop();
         }
+        if self.searches.len() < searches {
+            omissions.push(format!(
+                "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+                self.searches.join(" ")
+            ));
+        }
+        self.nameservers.truncate(MOST_NAMESERVERS);
+        if self.nameservers.len() < nameservers {
+            omissions.push(format!(
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+                self.nameservers.join(" ")
+            ));
+        }
+        omissions
     }
 
     fn text(&self) -> String {

@@ -142,6 +142,25 @@ pub fn replace_in_memory(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     replace_with(path, mode, content, |_| Ok(()))
 }
 
+/// Writes a file where it is: those who have it open, or mounted, see the new content.
+///
+/// # Errors
+/// It cannot be written.
+pub fn overwrite(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(path)?;
+        // Whatever the umask.
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        file.write_all(content)
+    })();
+    written.map_err(|e| Error::new("write", path, e))
+}
+
 fn replace_with(
     path: &Path,
     mode: u32,

@@ -23,6 +23,7 @@ mod death;
 mod exec_logs;
 mod hello;
 mod images;
+mod names;
 mod pods;
 mod ports;
 mod security;

@@ -22,6 +22,7 @@ pub(super) fn apply(spec: &mut PodSpec) {
     spec.scheduler_name
         .get_or_insert_with(|| "default-scheduler".to_owned());
     spec.security_context.get_or_insert_default();
+    default_service_account(spec);
     let host_network = spec.host_network == Some(true);
     for volume in spec.volumes.iter_mut().flatten() {
         default_volume(volume);
@@ -34,6 +35,16 @@ pub(super) fn apply(spec: &mut PodSpec) {
     {
         default_container(container, host_network);
     }
+}
+
+/// The old name of the field stands in for the new one and always says the same; without either, admission says
+/// `default`.
+fn default_service_account(spec: &mut PodSpec) {
+    let given = |name: &mut Option<String>| name.take().filter(|name| !name.is_empty());
+    let old = given(&mut spec.service_account);
+    let name = given(&mut spec.service_account_name).or(old);
+    spec.service_account_name = name.or_else(|| Some("default".to_owned()));
+    spec.service_account.clone_from(&spec.service_account_name);
 }
 
 fn default_container(container: &mut Container, host_network: bool) {

@@ -112,7 +112,14 @@ fn referred(
     pod: &PodScope<'_>,
 ) -> Option<EnvValue> {
     let report = pod.scope.report;
-    let sources = at.entries().filter(|(_, value)| value.exists()).count();
+    let sources = [
+        source.config_map_key_ref.is_some(),
+        source.field_ref.is_some(),
+        source.file_key_ref.is_some(),
+        source.resource_field_ref.is_some(),
+        source.secret_key_ref.is_some(),
+    ];
+    let sources = sources.into_iter().filter(|there| *there).count();
     if sources != 1 {
         report.error(
             at,

@@ -14,15 +14,76 @@ use crate::model::plan::{Dns, DnsPolicy, HostAlias};
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 
-/// The pod's host name: at most 63 characters.
-pub(super) fn hostname(
-    spec: &PodSpec,
-    at: At<'_>,
-    name: &str,
-    scope: &Scope<'_>,
-) -> Option<String> {
+/// Characters of all search domains with the spaces between them.
+const MAX_SEARCH_LIST: usize = 2048;
+
+/// The domain of a cluster's names; a kubelet's `--cluster-domain` has this default everywhere.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// What a DNS label has at most.
+const MAX_LABEL: usize = 63;
+/// What the kernel keeps of a host name.
+const MAX_KERNEL: usize = 64;
+
+/// How a pod is called.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) hostname: String,
+    pub(super) domain: Option<String>,
+    pub(super) as_fqdn: bool,
+}
+
+/// The pod's names (`kubelet_pods.go:GeneratePodHostNameAndDomain`, `util.GetNodenameForKernel`). A name that the kernel
+/// has no place for keeps a kubelet's pod from starting for ever; here it is a fault of the manifest.
+pub(super) fn names(spec: &PodSpec, at: At<'_>, name: &str, scope: &Scope<'_>) -> Option<Names> {
     let report = scope.report;
     let before = report.errors();
+    check_names(spec, at, report);
+    if report.errors() > before {
+        return None;
+    }
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let chosen = given(&spec.hostname_override);
+    let has_override = chosen.is_some();
+    let own = chosen.or_else(|| given(&spec.hostname));
+    let own = own.unwrap_or_else(|| name.to_owned());
+    if spec.host_network == Some(true) {
+        return Some(Names {
+            hostname: scope.options.node_name.clone(),
+            domain: None,
+            as_fqdn: false,
+        });
+    }
+    let subdomain = given(&spec.subdomain).filter(|_| !has_override);
+    let namespace = &scope.key.namespace;
+    let names = Names {
+        hostname: shortened(&own),
+        domain: subdomain.map(|subdomain| format!("{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}")),
+        as_fqdn: spec.set_hostname_as_fqdn == Some(true),
+    };
+    if let (Some(domain), true) = (&names.domain, names.as_fqdn) {
+        let fqdn = format!("{}.{domain}", names.hostname);
+        if fqdn.len() > MAX_KERNEL {
+            let message = format!(
+                "with `setHostnameAsFQDN` the host name may have {MAX_KERNEL} characters; `{fqdn}` has {}",
+                fqdn.len()
+            );
+            let hint = "choose a shorter `hostname`, `subdomain` or namespace";
+            report.error_hint(at.key("setHostnameAsFQDN"), message, hint);
+            return None;
+        }
+    }
+    Some(names)
+}
+
+/// Cut to the length of a DNS label; a cut name does not end with a separator.
+fn shortened(name: &str) -> String {
+    match name.get(..MAX_LABEL) {
+        Some(start) if name.len() > MAX_LABEL => start.trim_end_matches(['-', '.']).to_owned(),
+        _ => name.to_owned(),
+    }
+}
+
+fn check_names(spec: &PodSpec, at: At<'_>, report: &Report) {
     for (field, value) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
         let value = value.as_deref().unwrap_or_default();
         // A StatefulSet's were made from names that are checked elsewhere.
@@ -33,43 +94,26 @@ pub(super) fn hostname(
             report.error(at.field(field), format!("`{field}` {error}"));
         }
     }
-    let host_network = spec.host_network == Some(true);
-    let override_at = at.field("hostnameOverride");
-    if let Some(chosen) = spec.hostname_override.as_deref() {
-        if host_network || spec.set_hostname_as_fqdn == Some(true) {
-            let message =
-                "`hostnameOverride` does not go with `hostNetwork` or `setHostnameAsFQDN`";
-            report.error(override_at, message);
-        }
-        if let Err(error) = check_subdomain(chosen) {
-            report.error(override_at, format!("`hostnameOverride` {error}"));
-        } else if chosen.len() > 64 {
-            report.error(
-                override_at,
-                "`hostnameOverride` must be no more than 64 characters",
-            );
+    let Some(chosen) = spec.hostname_override.as_deref() else {
+        return;
+    };
+    let place = at.field("hostnameOverride");
+    let excluded = [
+        ("hostNetwork", spec.host_network),
+        ("setHostnameAsFQDN", spec.set_hostname_as_fqdn),
+    ];
+    for (field, value) in excluded {
+        if value == Some(true) {
+            let message = format!("`hostnameOverride` and `{field}: true` exclude each other");
+            report.error(place, message);
         }
     }
-    if report.errors() > before {
-        return None;
+    if let Err(error) = check_subdomain(chosen) {
+        report.error(place, format!("`hostnameOverride` {error}"));
+    } else if chosen.len() > MAX_KERNEL {
+        let message = format!("`hostnameOverride` must be no more than {MAX_KERNEL} characters");
+        report.error(place, message);
     }
-    if host_network {
-        return Some(scope.options.node_name.clone());
-    }
-    let own = spec
-        .hostname
-        .as_deref()
-        .filter(|name| !name.is_empty())
-        .unwrap_or(name);
-    Some(match &spec.hostname_override {
-        Some(chosen) => chosen.clone(),
-        None => own
-            .chars()
-            .take(63)
-            .collect::<String>()
-            .trim_end_matches(['-', '.'])
-            .to_owned(),
-    })
 }
 
 /// `dnsPolicy` and `dnsConfig`.
@@ -119,7 +163,7 @@ pub(super) fn dns(spec: &PodSpec, at: At<'_>, report: &Report) -> Option<Dns> {
     })
 }
 
-fn nameservers(texts: &[String], at: At<'_>, report: &Report) -> Vec<IpAddr> {
+fn nameservers(texts: &[String], at: At<'_>, report: &Report) -> Vec<String> {
     if texts.len() > MAX_NAMESERVERS {
         let message = format!(
             "there may be {MAX_NAMESERVERS} name servers, these are {}",
@@ -130,7 +174,7 @@ fn nameservers(texts: &[String], at: At<'_>, report: &Report) -> Vec<IpAddr> {
     let texts = texts.iter().enumerate();
     let parsed = texts.filter_map(|(index, text)| {
         let place = at.field("nameservers").index(index);
-        address(text, "a name server", place, report)
+        address(text, "a name server", place, report).map(|_| text.clone())
     });
     parsed.collect()
 }
@@ -140,6 +184,13 @@ fn check_searches(searches: &[String], at: At<'_>, report: &Report) {
         let message = format!(
             "there may be {MAX_SEARCHES} search domains, these are {}",
             searches.len()
+        );
+        report.error(at.key("searches"), message);
+    }
+    let length = searches.join(" ").len();
+    if length > MAX_SEARCH_LIST {
+        let message = format!(
+            "all search domains may have {MAX_SEARCH_LIST} characters together, these have {length}"
         );
         report.error(at.key("searches"), message);
     }
@@ -168,7 +219,8 @@ pub(super) fn aliases(spec: &PodSpec, at: At<'_>, report: &Report) -> Vec<HostAl
                     );
                 }
             }
-            let ip = address(&alias.ip, "`ip` of a host alias", place.field("ip"), report)?;
+            address(&alias.ip, "`ip` of a host alias", place.field("ip"), report)?;
+            let ip = alias.ip.clone();
             Some(HostAlias { ip, hostnames })
         })
         .collect()

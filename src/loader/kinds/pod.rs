@@ -52,39 +52,34 @@ pub(in super::super) fn plan(workload: Workload, at: At<'_>, scope: &Scope<'_>) 
         check_annotations(template.path("metadata.annotations"), report);
     }
     let mut spec = workload.spec.clone();
-    complete(&mut spec, &workload, spec_at, scope);
+    set_images(&mut spec, scope);
+    let added = workload.added_labels(&scope.key.name, &spec);
+    workload.complete(&scope.key.name, &mut spec);
+    defaults::apply(&mut spec);
+    volume::resolve_paths(&mut spec, &spec_at.file.base_dir);
+    let added = added
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value));
+    let labels = labels.into_iter().chain(added).collect();
     let plan = convert(&workload, spec, labels, spec_at, scope);
     plan.filter(|_| report.errors() == before)
 }
 
-/// What is decided outside the manifest, and the defaults.
-fn complete(spec: &mut PodSpec, workload: &Workload, at: At<'_>, scope: &Scope<'_>) {
-    for container in spec
-        .init_containers
-        .iter_mut()
-        .flatten()
-        .chain(&mut spec.containers)
-    {
+fn set_images(spec: &mut PodSpec, scope: &Scope<'_>) {
+    let init = spec.init_containers.iter_mut().flatten();
+    for container in init.chain(&mut spec.containers) {
         for (name, image) in &scope.options.set_image {
             if container.name == name.as_str() {
                 container.image = Some(image.clone());
             }
         }
     }
-    if workload.kind == Kind::StatefulSet {
-        spec.hostname = Some(workload.pod_name(&scope.key.name));
-        if workload.service_name.is_some() {
-            spec.subdomain.clone_from(&workload.service_name);
-        }
-    }
-    defaults::apply(spec);
-    volume::resolve_paths(spec, &at.file.base_dir);
 }
 
 fn convert(
     workload: &Workload,
     spec: PodSpec,
-    mut labels: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     at: At<'_>,
     scope: &Scope<'_>,
 ) -> Option<PodPlan> {
@@ -113,15 +108,16 @@ fn convert(
     let host_aliases = host::aliases(&spec, at.field("hostAliases"), report);
     let pod_security = security::pod(&spec, at.field("securityContext"), report);
     let name = workload.pod_name(&scope.key.name);
-    let hostname = host::hostname(&spec, at, &name, scope);
-    for (key, value) in workload.added_labels(&scope.key.name) {
-        labels.insert(key.to_owned(), value);
+    let names = host::names(&spec, at, &name, scope);
+    let mut annotations = workload.metadata.annotations.clone().unwrap_or_default();
+    if let Some((key, value)) = workload.added_annotations() {
+        annotations.insert(key.to_owned(), value);
     }
-    let annotations = workload.metadata.annotations.clone().unwrap_or_default();
     let backoff_limit = workload
         .backoff_limit
         .and_then(|limit| limit.try_into().ok());
     let manifest = manifest(&name, scope.key, &labels, &annotations, &spec)?;
+    let names = names?;
     Some(PodPlan {
         namespace: scope.key.namespace.clone(),
         name: PodName::parse(&name).ok()?,
@@ -130,7 +126,10 @@ fn convert(
         labels,
         annotations,
         manifest,
-        hostname: hostname?,
+        hostname: names.hostname,
+        domain: names.domain,
+        hostname_as_fqdn: names.as_fqdn,
+        service_account: spec.service_account_name.clone().unwrap_or_default(),
         restart_policy: restart_policy?,
         termination_grace_period: termination_grace_period?,
         active_deadline,

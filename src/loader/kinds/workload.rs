@@ -29,7 +29,13 @@ pub(in super::super) struct Workload {
     /// A Job's `activeDeadlineSeconds` and `backoffLimit`.
     pub(super) deadline: Option<i64>,
     pub(super) backoff_limit: Option<i32>,
+    /// Whether it is a Job whose pods have an index (`completionMode: Indexed`); the one that is played has 0.
+    pub(super) indexed: bool,
 }
+
+/// Where a pod of an indexed Job has its index, and the variable that is made from it.
+const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+const COMPLETION_INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 impl Workload {
     fn new(kind: Kind, template: core::PodTemplateSpec) -> Option<Self> {
@@ -44,6 +50,7 @@ impl Workload {
             claims: Vec::new(),
             deadline: None,
             backoff_limit: None,
+            indexed: false,
         })
     }
 
@@ -60,20 +67,94 @@ impl Workload {
         }
     }
 
-    /// The labels that the controller would add.
-    pub(super) fn added_labels(&self, name: &str) -> Vec<(&'static str, String)> {
+    /// What the controller writes into the pods that it makes.
+    pub(super) fn complete(&self, name: &str, spec: &mut core::PodSpec) {
+        if self.kind == Kind::StatefulSet {
+            spec.hostname = Some(self.pod_name(name));
+            if self.service_name.is_some() {
+                spec.subdomain.clone_from(&self.service_name);
+            }
+        }
+        if self.indexed {
+            spec.hostname = Some(self.pod_name(name));
+            let init = spec.init_containers.iter_mut().flatten();
+            init.chain(&mut spec.containers)
+                .for_each(add_completion_index);
+        }
+    }
+
+    /// The labels that the controller adds. A `controller-uid` is not among them: there is no controller.
+    pub(super) fn added_labels(
+        &self,
+        name: &str,
+        spec: &core::PodSpec,
+    ) -> Vec<(&'static str, String)> {
+        let hash = || template_hash(&self.metadata, spec);
         match self.kind {
+            Kind::Deployment => vec![("pod-template-hash", hash())],
+            Kind::DaemonSet => vec![
+                ("controller-revision-hash", hash()),
+                ("pod-template-generation", "1".to_owned()),
+            ],
             Kind::StatefulSet => vec![
                 ("apps.kubernetes.io/pod-index", "0".to_owned()),
+                ("controller-revision-hash", format!("{name}-{}", hash())),
                 ("statefulset.kubernetes.io/pod-name", self.pod_name(name)),
             ],
-            Kind::Job | Kind::CronJob => vec![
-                ("batch.kubernetes.io/job-name", name.to_owned()),
-                ("job-name", name.to_owned()),
-            ],
+            Kind::Job | Kind::CronJob => {
+                let mut labels = vec![
+                    ("batch.kubernetes.io/job-name", name.to_owned()),
+                    ("job-name", name.to_owned()),
+                ];
+                labels.extend(self.index().map(|index| (COMPLETION_INDEX, index)));
+                labels
+            }
             _ => Vec::new(),
         }
     }
+
+    /// The annotations that the controller adds.
+    pub(super) fn added_annotations(&self) -> Option<(&'static str, String)> {
+        Some((COMPLETION_INDEX, self.index()?))
+    }
+
+    fn index(&self) -> Option<String> {
+        self.indexed.then(|| "0".to_owned())
+    }
+}
+
+/// A container's own variable of that name stays.
+fn add_completion_index(container: &mut core::Container) {
+    let variables = container.env.get_or_insert_default();
+    if variables
+        .iter()
+        .any(|variable| variable.name == COMPLETION_INDEX_VARIABLE)
+    {
+        return;
+    }
+    variables.push(core::EnvVar {
+        name: COMPLETION_INDEX_VARIABLE.to_owned(),
+        value: None,
+        value_from: Some(core::EnvVarSource {
+            field_ref: Some(core::ObjectFieldSelector {
+                api_version: None,
+                field_path: format!("metadata.labels['{COMPLETION_INDEX}']"),
+            }),
+            ..core::EnvVarSource::default()
+        }),
+    });
+}
+
+/// A value that is the same for equal templates, in the form of Kubernetes' own: FNV-1a with 32 bits, whose digits are
+/// written in letters that spell no words. Theirs is made of Go's way to print the template, and is another one.
+fn template_hash(metadata: &ObjectMeta, spec: &core::PodSpec) -> String {
+    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let json = serde_json::to_vec(&(metadata, spec)).unwrap_or_default();
+    let hash = json.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    let letter = |digit: u8| char::from(LETTERS[usize::from(digit) % LETTERS.len()]);
+    hash.to_string().bytes().map(letter).collect()
 }
 
 pub(super) fn pod(pod: core::Pod) -> Workload {
@@ -88,6 +169,7 @@ pub(super) fn pod(pod: core::Pod) -> Workload {
         claims: Vec::new(),
         deadline: None,
         backoff_limit: None,
+        indexed: false,
     }
 }
 
@@ -158,6 +240,7 @@ fn of_job(kind: Kind, spec: batch::JobSpec) -> Option<Workload> {
     Some(Workload {
         deadline: spec.active_deadline_seconds,
         backoff_limit: Some(spec.backoff_limit.unwrap_or(6)),
+        indexed: spec.completion_mode.as_deref() == Some("Indexed"),
         ..Workload::new(kind, spec.template)?
     })
 }
@@ -198,8 +281,24 @@ pub(super) fn check(
         Kind::ReplicationController if workload.selector.is_some() => {
             check_selector(workload, controller, labels, report);
         }
-        Kind::CronJob => check_schedule(at, report),
+        Kind::Job => check_completions(workload, controller, report),
+        Kind::CronJob => {
+            check_completions(workload, controller, report);
+            check_schedule(at, report);
+        }
         _ => {}
+    }
+}
+
+fn check_completions(workload: &Workload, at: At<'_>, report: &Report) {
+    let mode = at.field("completionMode");
+    let text = mode.node.and_then(|node| node.as_str());
+    if let Some(text) = text.filter(|text| !["NonIndexed", "Indexed"].contains(text)) {
+        let message = format!("`completionMode` must be `NonIndexed` or `Indexed`, is `{text}`");
+        report.error(mode, message);
+    } else if workload.indexed && !at.field("completions").exists() {
+        let hint = "say how many pods there are to be: their indices are counted from 0";
+        report.error_hint(mode, "`completionMode: Indexed` needs `completions`", hint);
     }
 }
 

@@ -6,7 +6,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn alias(address: &str, hostnames: &[&str]) -> HostAlias {
     HostAlias {
-        ip: ip(address),
+        ip: address.into(),
         hostnames: hostnames.iter().map(ToString::to_string).collect(),
     }
 }
@@ -84,13 +84,38 @@ fn dns(
 ) -> Dns {
     Dns {
         policy,
-        nameservers: nameservers.iter().map(|text| ip(text)).collect(),
+        nameservers: nameservers.iter().map(ToString::to_string).collect(),
         searches: searches.iter().map(ToString::to_string).collect(),
         options: options
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
             .collect(),
     }
+}
+
+/// The file alone.
+fn text(dns: &Dns, of_host: &str) -> String {
+    resolv_conf(dns, of_host).text
+}
+
+#[test]
+fn what_does_not_fit_is_told() {
+    let told = |nameservers: &[&str], searches: &[&str]| {
+        resolv_conf(&dns(DnsPolicy::None, nameservers, searches, &[]), "").omissions
+    };
+    assert_eq!(told(&["1.1.1.1", "1.1.1.1"], &["a", "a"]), [""; 0]);
+    let long = "x".repeat(254);
+    assert_eq!(
+        told(
+            &["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"],
+            &["a", &long, "b"]
+        ),
+        [
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: a b",
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: \
+             1.1.1.1 1.1.1.2 1.1.1.3",
+        ]
+    );
 }
 
 #[test]
@@ -104,10 +129,10 @@ fn the_policy_chooses_the_base_and_the_pod_adds() {
         DnsPolicy::ClusterFirst,
         DnsPolicy::ClusterFirstWithHostNet,
     ] {
-        assert_eq!(resolv_conf(&dns(policy, &[], &[], &[]), host), parsed);
+        assert_eq!(text(&dns(policy, &[], &[], &[]), host), parsed);
     }
     assert_eq!(
-        resolv_conf(
+        text(
             &dns(
                 DnsPolicy::Default,
                 &["1.1.1.1", "9.9.9.9"],
@@ -125,18 +150,18 @@ fn the_policy_chooses_the_base_and_the_pod_adds() {
          options ndots:5 rotate timeout edns0\n",
     );
     assert_eq!(
-        resolv_conf(&dns(DnsPolicy::None, &["fd00::1"], &[], &[]), host),
-        "nameserver fd00::1\n"
+        text(&dns(DnsPolicy::None, &["FD00::1"], &[], &[]), host),
+        "nameserver FD00::1\n"
     );
-    assert_eq!(resolv_conf(&dns(DnsPolicy::None, &[], &[], &[]), host), "");
-    assert_eq!(resolv_conf(&dns(DnsPolicy::Default, &[], &[], &[]), ""), "");
+    assert_eq!(text(&dns(DnsPolicy::None, &[], &[], &[]), host), "");
+    assert_eq!(text(&dns(DnsPolicy::Default, &[], &[], &[]), ""), "");
 }
 
 #[test]
 fn resolv_conf_keeps_the_resolvers_limits() {
     let none = |nameservers: &[&str], searches: &[String]| {
         let searches: Vec<&str> = searches.iter().map(String::as_str).collect();
-        resolv_conf(&dns(DnsPolicy::None, nameservers, &searches, &[]), "")
+        text(&dns(DnsPolicy::None, nameservers, &searches, &[]), "")
     };
     assert_eq!(
         none(

@@ -1,0 +1,81 @@
+//! The files in `/etc` that all containers of a pod share: `hosts`, `resolv.conf` and `hostname`.
+
+use std::path::{Path, PathBuf};
+
+use super::context::{Context, Message};
+use super::error::Error;
+use crate::model::event::EventType;
+use crate::model::plan::ContainerPlan;
+use crate::network::files;
+use crate::spec::BindMount;
+use crate::sys::fs;
+
+const MODE: u32 = 0o644;
+
+/// Writes what does not change while the pod lives.
+pub(super) fn write<R>(context: &Context<R>) -> Result<(), Error> {
+    let plan = &context.launch.plan;
+    let etc = context.paths().etc();
+    fs::create_dir_all(&etc, 0o755)?;
+    let resolv_conf = files::resolv_conf(&plan.dns, &of_host("resolv.conf")?);
+    for message in resolv_conf.omissions {
+        let event = context.event(EventType::Warning, "DNSConfigForming", message, None);
+        context.send(Message::Event(event));
+    }
+    let hostname = format!("{}\n", plan.kernel_hostname());
+    fs::overwrite(&etc.join("resolv.conf"), MODE, resolv_conf.text.as_bytes())?;
+    fs::overwrite(&etc.join("hostname"), MODE, hostname.as_bytes()).map_err(Error::from)
+}
+
+/// What a container gets of these files; where it mounts something itself, that. `hosts` is written anew, in place, at
+/// each container's start: what another container did to it is gone then, for all of them.
+pub(super) fn mounts<R>(
+    context: &Context<R>,
+    plan: &ContainerPlan,
+) -> Result<Vec<BindMount>, fs::Error> {
+    let etc = context.paths().etc();
+    let own = |path: &str| {
+        let mut mounts = plan.mounts.iter();
+        mounts.any(|mount| mount.mount_path == Path::new(path))
+    };
+    let mut mounts = Vec::new();
+    // `hosts` is the kubelet's and writable; the others are the runtime's, which protects them with the root.
+    let read_only = plan.security.read_only_root_filesystem;
+    for (name, destination, read_only) in [
+        ("hosts", "/etc/hosts", false),
+        ("resolv.conf", "/etc/resolv.conf", read_only),
+        ("hostname", "/etc/hostname", read_only),
+    ] {
+        if own(destination) {
+            continue;
+        }
+        let source = etc.join(name);
+        if name == "hosts" {
+            fs::overwrite(&source, MODE, hosts(context)?.as_bytes())?;
+        }
+        mounts.push(BindMount {
+            source,
+            destination: PathBuf::from(destination),
+            read_only,
+        });
+    }
+    Ok(mounts)
+}
+
+fn hosts<R>(context: &Context<R>) -> Result<String, fs::Error> {
+    let plan = &context.launch.plan;
+    let host_file = plan.host_network.then(|| of_host("hosts")).transpose()?;
+    Ok(files::hosts(&files::Hosts {
+        hostname: &plan.hostname,
+        fqdn: plan.fqdn().as_deref(),
+        pod_ips: &[],
+        aliases: &plan.host_aliases,
+        host_file: host_file.as_deref(),
+    }))
+}
+
+/// A file of the machine's `/etc`; a missing one is empty.
+fn of_host(name: &str) -> Result<String, fs::Error> {
+    let bytes = fs::read_if_there(&Path::new("/etc").join(name))?;
+    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+}
