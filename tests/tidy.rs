@@ -63,7 +63,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("zstd", &["image"]),
     ("sha2", &["image"]),
     ("libcontainer", &["runtime"]),
-    ("seccompiler", &["runtime"]),
     ("oci_spec", &["spec", "runtime", "image"]),
     ("libc", &["sys"]),
     // The toolbox names nothing in this crate, so it has its system calls from nix.

@@ -5,7 +5,9 @@ use clap::Args;
 use super::error::Error;
 use super::session::Session;
 use super::values;
-use crate::loader::{self, Loaded, PublishDeclared, Selector, Substitution, source};
+use crate::loader::{
+    self, AllowedSysctls, Loaded, PublishDeclared, Selector, Substitution, source,
+};
 use crate::model::names::ContainerName;
 use crate::state;
 
@@ -60,6 +62,9 @@ pub(crate) struct ReadingArgs {
     /// Use the ConfigMaps of this file, too
     #[arg(long, value_name = "FILE")]
     configmap: Vec<String>,
+    /// Let pods set this sysctl (`net.core.*`: all that begin so), too
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    allowed_unsafe_sysctls: Vec<String>,
 }
 
 /// What manifests ask for beside their content.
@@ -104,6 +109,7 @@ pub(crate) fn load(
         config_maps: source::read(&reading.configmap, source::Recurse::No)?,
         substitution: substitution(reading)?,
         existing: existing(session)?,
+        allowed_sysctls: AllowedSysctls::new(&reading.allowed_unsafe_sysctls),
         current_dir: std::env::current_dir().map_err(|source| Error::Machine {
             what: "find the current folder",
             source,

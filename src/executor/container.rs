@@ -15,9 +15,9 @@ use super::error::{StartFailure, chain};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
-use super::{describe, process, termination};
+use super::{describe, process, profiles, termination};
 use crate::model::event::EventType;
-use crate::model::plan::{ContainerPlan, SeccompProfile};
+use crate::model::plan::ContainerPlan;
 use crate::runtime::{self, ExecRequest, Runtime, StartRequest, Stdio, rootfs};
 use crate::spec::{self, Spec};
 use crate::sys::cgroup::Cgroup;
@@ -78,15 +78,6 @@ impl Live {
             cgroup: self.cgroup.entry()?,
             stdio,
         })
-    }
-}
-
-/// A privileged container is never confined.
-fn seccomp(plan: &ContainerPlan) -> runtime::SeccompProfile {
-    match plan.security.seccomp {
-        _ if plan.security.privileged => runtime::SeccompProfile::Unconfined,
-        SeccompProfile::RuntimeDefault => runtime::SeccompProfile::RuntimeDefault,
-        SeccompProfile::Unconfined => runtime::SeccompProfile::Unconfined,
     }
 }
 
@@ -172,6 +163,7 @@ impl<R: Runtime + 'static> Run<R> {
         self.report("Pulled", present);
         self.mount(&image.layers)?;
         let spec = describe::container(context, plan, image, &self.places())?;
+        let seccomp = profiles::seccomp(context, plan)?;
         let cgroup = self.make_cgroup()?;
         self.report("Created", format!("Created container: {}", plan.name));
         let (stdio, mut ends) = self.stdio()?;
@@ -180,7 +172,7 @@ impl<R: Runtime + 'static> Run<R> {
             bundle: context.paths().bundle(&self.id),
             state: context.paths().oci_state(),
             spec: spec.clone(),
-            seccomp: seccomp(plan),
+            seccomp: seccomp.clone(),
             cgroup: cgroup.entry()?,
             stdio,
         };
@@ -205,7 +197,7 @@ impl<R: Runtime + 'static> Run<R> {
             process: Rc::clone(&process),
             cgroup: Rc::clone(&cgroup),
             stop_signal,
-            seccomp: seccomp(plan),
+            seccomp,
             spec,
             _stdin: ends.stdin,
         };

@@ -8,7 +8,7 @@ use super::error::StartFailure;
 use super::pod::shared_memory;
 use super::{downward, etc};
 use crate::model::image::{Image, ImageConfig};
-use crate::model::plan::{ContainerPlan, VolumeMount, VolumeSource};
+use crate::model::plan::{ContainerPlan, SupplementalGroupsPolicy, VolumeMount, VolumeSource};
 use crate::model::status::{ContainerUser, LinuxContainerUser};
 use crate::runtime::user::{self, User};
 use crate::spec::{
@@ -51,8 +51,9 @@ pub(super) fn container<R>(
     image: &Image,
     places: &Places,
 ) -> Result<Spec, StartFailure> {
-    let user = resolve_user(plan, &image.config, &places.rootfs)?;
     let pod = &context.launch.plan;
+    let display_name = format!("{}_{}({})", pod.name, pod.namespace, context.launch.uid);
+    let user = resolve_user(plan, &image.config, &places.rootfs, &display_name)?;
     let declared =
         environment::declared(&plan.env, &|value| downward::variable(context, plan, value));
     let args = arguments(plan, &image.config, &declared);
@@ -64,7 +65,10 @@ pub(super) fn container<R>(
     let mounts = mounts(context, plan, places)?;
     let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
     additional_gids.extend(pod.security.fs_group);
-    additional_gids.extend(&user.groups);
+    match pod.security.supplemental_groups_policy {
+        SupplementalGroupsPolicy::Merge => additional_gids.extend(&user.groups),
+        SupplementalGroupsPolicy::Strict => {}
+    }
     // Not only the primary group: files of that group stay readable after a program has changed it (CVE-2022-36109).
     additional_gids.push(user.gid);
     additional_gids.sort_unstable();
@@ -110,10 +114,13 @@ fn resolve_user(
     plan: &ContainerPlan,
     image: &ImageConfig,
     rootfs: &Path,
+    pod: &str,
 ) -> Result<User, StartFailure> {
     let security = &plan.security;
+    // Only the user: a kubelet does not ask for the group that an image names beside it
+    // (https://github.com/kubernetes/kubernetes/issues/61967).
+    let name = image.user.split(':').next().unwrap_or_default();
     if security.run_as_non_root {
-        let name = image.user.split(':').next().unwrap_or_default();
         let objection = match (security.run_as_user, name.parse::<u32>()) {
             (Some(0), _) => Some("container's runAsUser breaks non-root policy".to_owned()),
             (Some(_), _) => None,
@@ -124,12 +131,15 @@ fn resolve_user(
             (None, _) => Some("container has runAsNonRoot and image will run as root".to_owned()),
         };
         if let Some(objection) = objection {
-            return Err(StartFailure::Config(objection));
+            return Err(StartFailure::Config(format!(
+                "{objection} (pod: \"{pod}\", container: {})",
+                plan.name
+            )));
         }
     }
     let mut user = match security.run_as_user {
         Some(uid) => user::lookup_uid(rootfs, uid)?,
-        None => user::lookup(rootfs, &image.user)?,
+        None => user::lookup(rootfs, name)?,
     };
     if let Some(gid) = security.run_as_group {
         user.gid = gid;

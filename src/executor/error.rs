@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
 
 use super::forward;
 use super::lifecycle::Fault;
@@ -75,6 +76,16 @@ pub(super) enum StartFailure {
         volume: String,
         source: volume::Error,
     },
+    #[error("cannot load seccomp profile {place:?}")]
+    SeccompProfile {
+        place: PathBuf,
+        source: runtime::Error,
+    },
+    #[error("cannot load seccomp profile {path:?}: it is in none of the folders {folders:?}")]
+    NoSeccompProfile {
+        path: PathBuf,
+        folders: Vec<PathBuf>,
+    },
     #[error(transparent)]
     Spec(#[from] spec::Error),
     #[error(transparent)]
@@ -113,6 +124,8 @@ impl StartFailure {
             | Self::Runtime(_)
             | Self::Cgroup(_)
             | Self::File(_)
+            | Self::SeccompProfile { .. }
+            | Self::NoSeccompProfile { .. }
             | Self::System { .. } => ("CreateContainerError", FailureClass::Machine),
         };
         Fault::Create {

@@ -33,6 +33,7 @@ pub mod log;
 mod machine;
 mod pod;
 mod process;
+mod profiles;
 mod progress;
 mod restart;
 mod status;

@@ -28,6 +28,7 @@ mod yaml;
 
 use std::path::PathBuf;
 
+pub use kinds::AllowedSysctls;
 pub use publish::{InvalidPublish, Publish};
 pub use run::load;
 pub use selector::Selector;
@@ -57,6 +58,8 @@ pub struct Options {
     pub substitution: Option<Substitution>,
     /// Recorded ConfigMaps and Secrets, as JSON objects: what manifests may refer to without having it.
     pub existing: Vec<serde_json::Value>,
+    /// Which sysctls pods may set beside those that are safe.
+    pub allowed_sysctls: AllowedSysctls,
     /// Absolute: where a relative hostPath of standard input starts.
     pub current_dir: PathBuf,
     /// The machine's host name: the pod's own with `hostNetwork`.

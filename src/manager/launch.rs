@@ -48,6 +48,9 @@ impl Launcher {
     }
 }
 
+/// Where a kubelet looks for seccomp profiles.
+const KUBELET_PROFILES: &str = "/var/lib/kubelet/seccomp";
+
 /// A new pod's record and launch file. Its identity is new.
 ///
 /// # Errors
@@ -84,6 +87,7 @@ pub(super) fn new_pod(
         data_dir: layout.pod(&key).data().to_owned(),
         log_dir: layout.pod_logs(&key, &uid),
         cgroup: cgroup(&uid),
+        seccomp_folders: vec![layout.seccomp_profiles(), KUBELET_PROFILES.into()],
         node_name: identity::node_name(),
         uid,
     };

@@ -335,8 +335,17 @@ pub enum FileContent {
 pub struct PodSecurity {
     pub fs_group: Option<u32>,
     pub supplemental_groups: Vec<u32>,
+    pub supplemental_groups_policy: SupplementalGroupsPolicy,
     /// Names with dots; only namespaced ones get through the loader.
     pub sysctls: BTreeMap<String, String>,
+}
+
+/// `supplementalGroupsPolicy`: whether the groups that the image gives the user count too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SupplementalGroupsPolicy {
+    #[default]
+    Merge,
+    Strict,
 }
 
 /// A container's `securityContext`, completed from its pod's.
@@ -353,14 +362,28 @@ pub struct ContainerSecurity {
     pub capabilities_add: Vec<String>,
     pub capabilities_drop: Vec<String>,
     pub seccomp: SeccompProfile,
+    pub app_armor: AppArmorProfile,
 }
 
 /// `seccompProfile`. kplay's default is the runtime's profile, as on a hardened kubelet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SeccompProfile {
     #[default]
     RuntimeDefault,
     Unconfined,
+    /// A file of the machine: relative to the folder of its profiles, without `..`.
+    Localhost(PathBuf),
+}
+
+/// `appArmorProfile`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmorProfile {
+    /// kplay has none of its own: as `Unconfined`.
+    #[default]
+    RuntimeDefault,
+    Unconfined,
+    /// The name of a profile that the kernel has loaded.
+    Localhost(String),
 }
 
 /// `terminationMessagePolicy`.

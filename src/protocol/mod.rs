@@ -43,6 +43,8 @@ pub struct Launch {
     pub log_dir: PathBuf,
     /// The pod's cgroup, relative to the root of each hierarchy, unique on this machine: `kplay/UID`.
     pub cgroup: String,
+    /// Where profiles that `Localhost` names are looked for, one after the other.
+    pub seccomp_folders: Vec<PathBuf>,
     /// The machine's name: `spec.nodeName`.
     pub node_name: String,
 }

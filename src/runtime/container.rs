@@ -53,7 +53,10 @@ impl Libcontainer {
         };
         match profile {
             SeccompProfile::Unconfined => Ok(None),
-            SeccompProfile::Custom(profile) => Ok(Some(store(&seccomp::compile_custom(profile)?)?)),
+            SeccompProfile::Custom(profile) => {
+                let program = seccomp::compile_custom(profile, capabilities)?;
+                Ok(Some(store(&program)?))
+            }
             SeccompProfile::RuntimeDefault => {
                 let key = seccomp::relevant(capabilities).0;
                 let mut programs = self.programs.borrow_mut();
@@ -135,6 +138,7 @@ impl Runtime for Libcontainer {
         })?;
         environment::complete(&mut process, rootfs.as_deref())?;
         let terminal = stdio.terminal(process.user().uid());
+        let seccomp_flags = seccomp::flags(&seccomp);
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
         let uid = process.user().uid();
         let directory = process.cwd().clone();
@@ -151,6 +155,7 @@ impl Runtime for Libcontainer {
             action: Action::Start { bundle },
             stdio: kind,
             seccomp,
+            seccomp_flags,
             uid,
         };
         let order = Order {
@@ -179,6 +184,7 @@ impl Runtime for Libcontainer {
             stdio,
         } = request;
         let terminal = stdio.terminal(process.user().uid());
+        let seccomp_flags = seccomp::flags(&seccomp);
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
         let directory = process.cwd().clone();
         let request = Request {
@@ -190,6 +196,7 @@ impl Runtime for Libcontainer {
             },
             stdio: kind,
             seccomp,
+            seccomp_flags,
         };
         let order = Order {
             cgroup: &cgroup,

@@ -11,7 +11,7 @@ use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
-use super::entry::Entry;
+use super::entry::{Entry, Filter};
 use super::wire::{Action, Answer, GO, OPTIONAL, REQUEST, Request, SOCKET, StdioKind, cut};
 use super::{environment, trace};
 use crate::sys::fd::MemoryUse;
@@ -112,7 +112,11 @@ fn create() -> Result<(), Failure> {
             .map_or(Err(io::ErrorKind::NotFound.into()), fd::inherited)
     };
     let seccomp = match request.seccomp {
-        Some(load) => Some((load, read_program(next()?)?)),
+        Some(load) => Some(Filter {
+            load,
+            program: read_program(next()?)?,
+            flags: request.seccomp_flags,
+        }),
         None => None,
     };
     let mut builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())

@@ -22,7 +22,15 @@ use crate::sys::{fs, seccomp};
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) stdio: StdioKind,
-    pub(super) seccomp: Option<(SeccompLoad, Arc<Vec<u8>>)>,
+    pub(super) seccomp: Option<Filter>,
+}
+
+/// A seccomp program, and how it is loaded.
+#[derive(Clone)]
+pub(super) struct Filter {
+    pub(super) load: SeccompLoad,
+    pub(super) program: Arc<Vec<u8>>,
+    pub(super) flags: u32,
 }
 
 impl Executor for Entry {
@@ -57,8 +65,8 @@ impl Executor for Entry {
             create::hand_terminal_over().map_err(|e| failure("preparing the terminal", e))?;
         }
         signal::reset_all();
-        if let Some((load, filter)) = &self.seccomp {
-            match *load {
+        if let Some(filter) = &self.seccomp {
+            match filter.load {
                 SeccompLoad::NoNewPrivileges => {}
                 // CAP_SYS_ADMIN itself is still there to load the filter with. `execve` computes the new sets from the
                 // bounding set or from none at all, depending on the user; it cannot come out of that.
@@ -67,7 +75,8 @@ impl Executor for Entry {
                         .map_err(|e| failure("dropping capabilities", e))?;
                 }
             }
-            seccomp::load(filter).map_err(|e| failure("loading the seccomp profile", e))?;
+            seccomp::load(&filter.program, filter.flags)
+                .map_err(|e| failure("loading the seccomp profile", e))?;
         }
         let error = replacement.execute();
         Err(refuse(name, &error))

@@ -32,10 +32,7 @@ pub enum Error {
     File(#[from] sys::fs::Error),
     /// The sandbox's process could not be set up.
     #[error("cannot make the pod's namespaces: {step} failed")]
-    Sandbox {
-        step: &'static str,
-        source: io::Error,
-    },
+    Sandbox { step: String, source: io::Error },
     #[error("there is no {what} `{name}` in the image")]
     NoSuchUser { what: &'static str, name: String },
     #[error("the image's {file} cannot be used")]

@@ -45,7 +45,7 @@ pub use container::Libcontainer;
 pub use error::Error;
 pub use helper::Program;
 pub use rootfs::{enter_private_mounts, mount_shared_memory};
-pub use seccomp::SeccompProfile;
+pub use seccomp::{ProfileFile, SeccompProfile};
 
 /// Starts containers, and commands in running ones.
 ///

@@ -50,6 +50,8 @@ pub(super) struct Request {
     pub(super) stdio: StdioKind,
     /// The program is the first of the optional descriptors.
     pub(super) seccomp: Option<SeccompLoad>,
+    /// What the program is loaded with.
+    pub(super) seccomp_flags: u32,
     /// The user that gets the pipes.
     pub(super) uid: u32,
 }

@@ -108,6 +108,12 @@ impl Layout {
             .join(shortened(escaped(claim)))
     }
 
+    /// The folder of the machine's seccomp profiles that `Localhost` may name.
+    #[must_use]
+    pub fn seccomp_profiles(&self) -> PathBuf {
+        self.root.join("seccomp")
+    }
+
     /// The folder of all locks.
     #[must_use]
     pub fn locks(&self) -> PathBuf {

@@ -36,19 +36,18 @@ pub struct Holder<'a> {
 #[error("{step} failed")]
 pub struct Error {
     /// What was tried.
-    pub step: &'static str,
+    pub step: String,
     pub source: io::Error,
 }
 
 /// The steps, as the child numbers them in its report.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 11] = [
     "entering the cgroup",
     "leading a session",
     "tying it to its parent",
     "setting the OOM score",
     "setting the hostname",
     "bringing the loopback device up",
-    "setting a sysctl",
     "making an empty root",
     "dropping capabilities",
     "closing the standard streams",
@@ -64,7 +63,12 @@ type StepResult<T> = std::result::Result<T, (u8, io::Error)>;
 /// # Errors
 /// A step fails; then nothing is left.
 pub fn start(holder: &Holder<'_>) -> Result<PidFd, Error> {
-    let prepare = |step| move |source| Error { step, source };
+    let prepare = |step: &'static str| {
+        move |source| Error {
+            step: step.to_owned(),
+            source,
+        }
+    };
     let program = pause::program().map_err(prepare("writing the pause program"))?;
     let null = fd::dev_null().map_err(prepare("opening /dev/null"))?;
     let (failure, report) = fd::pipe().map_err(prepare("making a pipe"))?;
@@ -93,7 +97,7 @@ pub fn start(holder: &Holder<'_>) -> Result<PidFd, Error> {
         // Closed by execve.
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(child),
         Err(source) => Err(Error {
-            step: "reading the report",
+            step: "reading the report".to_owned(),
             source,
         }),
         Ok(()) => {
@@ -102,13 +106,20 @@ pub fn start(holder: &Holder<'_>) -> Result<PidFd, Error> {
                 .map_err(prepare("waiting for the failed process"))?;
             let [step, errno @ ..] = message;
             Err(Error {
-                step: STEPS
-                    .get(usize::from(step))
-                    .copied()
-                    .unwrap_or("an unknown step"),
+                step: name_of_step(step.into(), holder),
                 source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
             })
         }
+    }
+}
+
+fn name_of_step(number: usize, holder: &Holder<'_>) -> String {
+    if let Some(name) = STEPS.get(number) {
+        return (*name).to_owned();
+    }
+    match holder.sysctls.get(number - STEPS.len()) {
+        Some((path, value)) => format!("writing {value:?} to {path:?}"),
+        None => "an unknown step".to_owned(),
     }
 }
 
@@ -166,14 +177,16 @@ impl<'a> Plan<'a> {
         if self.loopback {
             step(5, namespace::loopback_up())?;
         }
-        for (path, value) in &self.sysctls {
-            step(6, write_file(path, value))?;
+        let numbers = (STEPS.len() as u8..u8::MAX).chain(std::iter::repeat(u8::MAX));
+        for (number, (path, value)) in numbers.zip(&self.sysctls) {
+            // Those that fail come behind the steps, each with its own number.
+            step(number, write_file(path, value))?;
         }
-        step(7, empty_root())?;
-        step(8, drop_capabilities())?;
-        step(9, self.close_streams())?;
+        step(6, empty_root())?;
+        step(7, drop_capabilities())?;
+        step(8, self.close_streams())?;
         signal::reset_all();
-        Err((11, self.execute()))
+        Err((10, self.execute()))
     }
 
     /// In a pid namespace of its own the child cannot ask who its parent is; but only the parent can read the report.

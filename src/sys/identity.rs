@@ -29,6 +29,15 @@ pub fn random_hex() -> io::Result<String> {
     Ok(format!("{high:032x}{low:032x}"))
 }
 
+/// The kernel's release: `6.1.0-18-amd64`.
+#[must_use]
+pub fn kernel_release() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// The address from which this machine would reach others; none without a way out. Sends nothing.
 #[must_use]
 pub fn host_ip() -> Option<std::net::IpAddr> {

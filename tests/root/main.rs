@@ -26,6 +26,7 @@ mod images;
 mod names;
 mod pods;
 mod ports;
+mod profiles;
 mod security;
 mod terminal;
 mod volumes;

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::rc::Rc;
 
-use kplay::runtime::{SeccompProfile, Stdio, rootfs};
+use kplay::runtime::{ProfileFile, SeccompProfile, Stdio, rootfs};
 use kplay::sys::cgroup::Limits;
 use kplay::sys::pidfd::Exit;
 use kplay::sys::signal::Signal;
@@ -154,7 +154,7 @@ fn unconfined_and_custom_profiles() {
         let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 30}]}"#;
         check(
-            SeccompProfile::Custom(Rc::new(serde_json::from_str(profile).unwrap())),
+            SeccompProfile::Custom(Rc::new(ProfileFile::parse(profile.as_bytes()).unwrap())),
             "mkdir /x",
             "mkdir: can't create directory '/x': Read-only file system\n",
         )

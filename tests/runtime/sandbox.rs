@@ -140,12 +140,12 @@ fn a_failing_step_is_named() {
         check(
             "net.ipv4.nonsense",
             "1",
-            "cannot make the pod's namespaces: setting a sysctl failed: No such file or directory (os error 2)",
+            "cannot make the pod's namespaces: writing \"1\" to \"/proc/sys/net/ipv4/nonsense\" failed: No such file or directory (os error 2)",
         );
         check(
             "net.ipv4.ip_unprivileged_port_start",
             "much",
-            "cannot make the pod's namespaces: setting a sysctl failed: Invalid argument (os error 22)",
+            "cannot make the pod's namespaces: writing \"much\" to \"/proc/sys/net/ipv4/ip_unprivileged_port_start\" failed: Invalid argument (os error 22)",
         );
     });
 }

@@ -8,8 +8,10 @@ mod field_ref;
 mod host;
 mod pod;
 mod ports;
+mod profiles;
 mod resources;
 mod security;
+mod sysctl;
 mod volume;
 mod volume_files;
 mod workload;
@@ -19,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(super) use self::pod::{Scope, plan, write_ports};
+pub use self::sysctl::AllowedSysctls;
 pub(super) use self::workload::Workload;
 use super::decode::decode;
 use super::object::{Kind, Raw};

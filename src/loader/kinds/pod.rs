@@ -106,7 +106,9 @@ fn convert(
     let (termination_grace_period, active_deadline) = times(workload, &spec, at, report);
     let dns = host::dns(&spec, at, report);
     let host_aliases = host::aliases(&spec, at.field("hostAliases"), report);
-    let pod_security = security::pod(&spec, at.field("securityContext"), report);
+    let allowed_sysctls = &scope.options.allowed_sysctls;
+    let context_at = at.field("securityContext");
+    let pod_security = security::pod(&spec, allowed_sysctls, context_at, report);
     let name = workload.pod_name(&scope.key.name);
     let names = host::names(&spec, at, &name, scope);
     let mut annotations = workload.metadata.annotations.clone().unwrap_or_default();

@@ -15,6 +15,7 @@ fn launch(behaviour: &str, id: &str) -> Launch {
         data_dir: "/d".into(),
         log_dir: "/l".into(),
         cgroup: "kplay/u".into(),
+        seccomp_folders: Vec::new(),
         node_name: "n".into(),
     }
 }

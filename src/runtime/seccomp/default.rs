@@ -1,10 +1,9 @@
 //! The default profile: what containerd 2 and Docker allow. Anything that is not listed fails with EPERM, so that
 //! programs fall back to what is; `clone3` with ENOSYS, because its flags are in memory, where no filter sees them.
 
-use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp};
-
-use super::program::{Condition, Profile, Rule};
+use super::program::{Action, Condition, Operator, Profile, Rule, Width};
 use crate::sys::capability::Set;
+use crate::sys::seccomp::Architecture;
 
 /// Allowed to everybody. Names that this architecture does not have mean nothing.
 const ALLOWED: &str = "
@@ -18,8 +17,8 @@ const ALLOWED: &str = "
     getresuid getrlimit get_robust_list getrusage getsid getsockname getsockopt get_thread_area gettid gettimeofday
     getuid getxattr getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel ioctl io_destroy
     io_getevents io_pgetevents ioprio_get ioprio_set io_setup io_submit kill landlock_add_rule landlock_create_ruleset
-    landlock_restrict_self lchown lgetxattr link linkat listen listxattr listxattrat llistxattr lremovexattr lseek
-    lsetxattr lstat madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat
+    landlock_restrict_self lchown lgetxattr link linkat listen listmount listxattr listxattrat llistxattr lremovexattr
+    lseek lsetxattr lsm_get_self_attr lsm_list_modules lsm_set_self_attr lstat madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat
     mlock mlock2 mlockall mmap mprotect mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink mremap
     mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat open openat
     openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll prctl pread64
@@ -32,10 +31,18 @@ const ALLOWED: &str = "
     semtimedop sendfile sendmmsg sendmsg sendto setfsgid setfsuid setgid setgroups setitimer setpgid setpriority
     setregid setresgid setresuid setreuid setrlimit set_robust_list setsid setsockopt set_thread_area set_tid_address
     setuid setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 socketpair splice stat
-    statfs statx symlink symlinkat sync sync_file_range sync_file_range2 syncfs sysinfo tee tgkill time timer_create
+    statfs statmount statx symlink symlinkat sync sync_file_range sync_file_range2 syncfs sysinfo tee tgkill time timer_create
     timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
     truncate umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
     arch_prctl modify_ldt uretprobe
+
+    _llseek _newselect chown32 clock_adjtime64 clock_getres_time64 clock_gettime64 clock_nanosleep_time64 fadvise64_64
+    fchown32 fcntl64 fstat64 fstatat64 fstatfs64 ftruncate64 futex_time64 getegid32 geteuid32 getgid32 getgroups32
+    getresgid32 getresuid32 getuid32 io_pgetevents_time64 ipc lchown32 lstat64 mmap2 mq_timedreceive_time64
+    mq_timedsend_time64 ppoll_time64 pselect6_time64 recv recvmmsg_time64 rt_sigtimedwait_time64
+    sched_rr_get_interval_time64 semtimedop_time64 send sendfile64 setfsgid32 setfsuid32 setgid32 setgroups32 setregid32
+    setresgid32 setresuid32 setreuid32 setuid32 sigprocmask sigreturn socketcall stat64 statfs64 timer_gettime64
+    timer_settime64 timerfd_gettime64 timerfd_settime64 truncate64 ugetrlimit utimensat_time64 waitpid
 ";
 
 /// Allowed to those that have the capability.
@@ -43,9 +50,8 @@ const WITH_CAPABILITY: [(&str, &str); 14] = [
     ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
     (
         "CAP_SYS_ADMIN",
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick listmount lookup_dcookie lsm_get_self_attr
-         lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree open_tree_attr perf_event_open
-         quotactl quotactl_fd setdomainname sethostname setns statmount syslog umount2 unshare",
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount
+         open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
     ),
     ("CAP_SYS_BOOT", "reboot"),
     ("CAP_SYS_CHROOT", "chroot"),
@@ -53,7 +59,7 @@ const WITH_CAPABILITY: [(&str, &str); 14] = [
     ("CAP_SYS_PACCT", "acct"),
     ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
     ("CAP_SYS_RAWIO", "iopl ioperm"),
-    ("CAP_SYS_TIME", "settimeofday clock_settime"),
+    ("CAP_SYS_TIME", "settimeofday stime clock_settime clock_settime64"),
     ("CAP_SYS_TTY_CONFIG", "vhangup"),
     ("CAP_SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
     ("CAP_SYSLOG", "syslog"),
@@ -83,17 +89,17 @@ pub(in crate::runtime) fn relevant(capabilities: Set) -> Set {
 pub(super) fn profile(capabilities: Set) -> Profile {
     let has = |name: &str| Set::named(name).is_some_and(|one| capabilities.contains(one));
     let mut rules = vec![allow(ALLOWED, Vec::new())];
-    let condition = |length, operator, value| Condition {
+    let condition = |width, operator, value| Condition {
         argument: 0,
-        length,
+        width,
         operator,
         value,
     };
     // The kernel reads these two as 32 bits; what is above them must not get past the comparison.
-    let socket = condition(SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, AF_VSOCK);
+    let socket = condition(Width::Half, Operator::NotEqual, AF_VSOCK);
     rules.push(allow("socket", vec![socket]));
     for personality in PERSONALITIES {
-        let equal = condition(SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, personality);
+        let equal = condition(Width::Half, Operator::Equal, personality);
         rules.push(allow("personality", vec![equal]));
     }
     for (capability, names) in WITH_CAPABILITY {
@@ -102,20 +108,17 @@ pub(super) fn profile(capabilities: Set) -> Profile {
         }
     }
     if !has("CAP_SYS_ADMIN") {
-        let none = condition(
-            SeccompCmpArgLen::Qword,
-            SeccompCmpOp::MaskedEq(NEW_NAMESPACES),
-            0,
-        );
+        let none = condition(Width::Whole, Operator::MaskedEqual(NEW_NAMESPACES), 0);
         rules.push(allow("clone", vec![none]));
         rules.push(Rule {
-            action: SeccompAction::Errno(ENOSYS),
+            action: Action::errno(ENOSYS),
             ..allow("clone3", Vec::new())
         });
     }
     Profile {
+        architectures: Architecture::ALL.to_vec(),
         rules,
-        otherwise: SeccompAction::Errno(EPERM),
+        otherwise: Action::errno(EPERM),
     }
 }
 
@@ -123,6 +126,6 @@ fn allow(names: &str, conditions: Vec<Condition>) -> Rule {
     Rule {
         names: names.split_ascii_whitespace().map(str::to_owned).collect(),
         conditions,
-        action: SeccompAction::Allow,
+        action: Action::ALLOW,
     }
 }

@@ -1,26 +1,26 @@
 //! Seccomp profiles: which system calls a container may make, compiled to a BPF program without libseccomp.
 
 mod default;
+mod file;
 mod program;
 
 use std::rc::Rc;
-
-use oci_spec::runtime::LinuxSeccomp;
 
 use super::Error;
 use crate::sys::capability::Set;
 
 pub(super) use default::relevant;
+pub use file::ProfileFile;
 
 /// Which system calls a container may make.
 #[derive(Clone, Debug)]
 pub enum SeccompProfile {
     /// All that its capabilities allow.
     Unconfined,
-    /// containerd's and Docker's default, which depends on the container's capabilities.
+    /// containerd's default, which depends on the container's capabilities.
     RuntimeDefault,
-    /// A `Localhost` profile, in the form of the runtime specification.
-    Custom(Rc<LinuxSeccomp>),
+    /// A `Localhost` profile.
+    Custom(Rc<ProfileFile>),
 }
 
 /// The program of the default profile, for a process with these capabilities in its bounding set.
@@ -28,9 +28,17 @@ pub(super) fn compile_default(capabilities: Set) -> Result<Vec<u8>, Error> {
     program::compile(&default::profile(capabilities))
 }
 
-/// The program of a profile.
-pub(super) fn compile_custom(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
-    program::compile(&program::from_specification(profile)?)
+/// The program of a profile, for such a process.
+pub(super) fn compile_custom(file: &ProfileFile, capabilities: Set) -> Result<Vec<u8>, Error> {
+    program::compile(&file.profile(capabilities)?)
+}
+
+/// The flags that a profile's program is loaded with.
+pub(super) fn flags(profile: &SeccompProfile) -> u32 {
+    match profile {
+        SeccompProfile::Unconfined | SeccompProfile::RuntimeDefault => 0,
+        SeccompProfile::Custom(file) => file.flags(),
+    }
 }
 
 #[cfg(test)]

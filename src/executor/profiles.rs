@@ -1,0 +1,49 @@
+//! Which profiles confine a container, as the kernel takes them.
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::context::Context;
+use super::error::StartFailure;
+use crate::model::plan::{ContainerPlan, SeccompProfile};
+use crate::runtime::{self, ProfileFile};
+use crate::sys::fs;
+
+/// Larger than any profile, in bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A container's seccomp profile. A privileged container is never confined.
+pub(super) fn seccomp<R>(
+    context: &Context<R>,
+    plan: &ContainerPlan,
+) -> Result<runtime::SeccompProfile, StartFailure> {
+    Ok(match &plan.security.seccomp {
+        _ if plan.security.privileged => runtime::SeccompProfile::Unconfined,
+        SeccompProfile::RuntimeDefault => runtime::SeccompProfile::RuntimeDefault,
+        SeccompProfile::Unconfined => runtime::SeccompProfile::Unconfined,
+        SeccompProfile::Localhost(path) => {
+            runtime::SeccompProfile::Custom(Rc::new(localhost(context, path)?))
+        }
+    })
+}
+
+/// Reads a profile of the machine. The first folder that has it counts.
+fn localhost<R>(context: &Context<R>, path: &Path) -> Result<ProfileFile, StartFailure> {
+    let folders = &context.launch.seccomp_folders;
+    for folder in folders {
+        let place = folder.join(path);
+        match fs::read_in_root(folder, path, LARGEST) {
+            Ok(text) => {
+                return ProfileFile::parse(&text)
+                    .map_err(|source| StartFailure::SeccompProfile { place, source });
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(fs::Error::new("read the seccomp profile", place, e).into()),
+        }
+    }
+    Err(StartFailure::NoSeccompProfile {
+        path: path.to_owned(),
+        folders: folders.clone(),
+    })
+}
