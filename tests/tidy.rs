@@ -47,6 +47,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("k8s_openapi", &["loader", "output"]),
     ("saphyr_parser", &["loader"]),
     ("serde_yaml", &["loader", "output"]),

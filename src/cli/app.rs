@@ -8,7 +8,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueE
 use crate::model::names::Namespace;
 
 use super::{
-    apply, check, completion, delete, describe, exec, get, image, logs, up, version, wait,
+    apply, check, completion, delete, describe, exec, explain, get, image, logs, man, up, version,
+    wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -119,6 +120,8 @@ pub(crate) enum Command {
     /// Check manifests without touching the machine
     #[command(alias = "validate")]
     Check(check::CheckArgs),
+    /// Say what a field is, and whether and how it is honoured
+    Explain(explain::ExplainArgs),
     /// List pods and other objects
     Get(get::GetArgs),
     /// List pods
@@ -150,6 +153,8 @@ pub(crate) enum Command {
     Version(version::VersionArgs),
     /// Print a shell's completion script
     Completion(completion::CompletionArgs),
+    /// Write the manual's pages
+    Man(man::ManArgs),
 }
 
 /// The id of the `-v` that [`command`] adds.

@@ -67,7 +67,7 @@ pub(crate) enum Error {
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
-    File(sys::fs::Error),
+    File(#[from] sys::fs::Error),
     #[error(transparent)]
     Output(#[from] output::Error),
     #[error(transparent)]

@@ -13,12 +13,14 @@ mod delete;
 mod describe;
 mod error;
 mod exec;
+mod explain;
 mod follow;
 mod get;
 mod image;
 mod internal;
 mod inventory;
 mod logs;
+mod man;
 mod manifests;
 mod resource;
 mod session;
@@ -133,8 +135,10 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Pull(_)
         | Command::Images(_)
         | Command::Load(_)
+        | Command::Explain(_)
         | Command::Version(_)
-        | Command::Completion(_) => false,
+        | Command::Completion(_)
+        | Command::Man(_) => false,
     }
 }
 
@@ -153,6 +157,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Down(arguments) => delete::run_down(arguments, session),
         Command::Delete(arguments) => delete::run(arguments, session),
         Command::Check(arguments) => check::run(arguments, session),
+        Command::Explain(arguments) => explain::run(arguments, session),
         Command::Get(arguments) => get::run(arguments, session),
         Command::Ps(arguments) => get::run_ps(arguments, session),
         Command::Describe(arguments) => describe::run(arguments, session),
@@ -166,5 +171,6 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Load(arguments) => image::load(arguments, session),
         Command::Version(arguments) => version::run(arguments, session),
         Command::Completion(arguments) => completion::run(arguments, session),
+        Command::Man(arguments) => man::run(arguments, session),
     }
 }

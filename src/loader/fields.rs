@@ -11,92 +11,47 @@ mod tests;
 
 use std::sync::OnceLock;
 
+use super::decode::closest;
+use crate::model::field::{Field, Standing, When};
+
 const TABLE: &str = include_str!("../../testdata/fields.md");
 
-/// One field of a type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
-    /// The type that has it.
-    pub(crate) of: &'static str,
-    pub(crate) name: &'static str,
-    /// Its own type, such as `[]Container`.
-    pub(crate) kind: &'static str,
-    pub(crate) standing: Standing,
-    /// Why it is noted or refused, or what else to know of it. May be empty.
-    pub(crate) remark: &'static str,
-    /// What it is for, in a sentence without full stop.
-    pub(crate) meaning: &'static str,
-    /// The tests that show it.
-    pub(crate) tests: &'static str,
+fn parse(line: &'static str) -> Option<Field> {
+    let cells = line.strip_prefix("| ")?.strip_suffix('|')?;
+    let mut cells = cells.split('|').map(str::trim);
+    let (of, name) = cells.next()?.split_once('.')?;
+    let field = Field {
+        of,
+        name,
+        kind: cells.next()?,
+        standing: standing(cells.next()?)?,
+        remark: cells.next()?,
+        meaning: cells.next()?,
+        tests: cells.next()?,
+    };
+    cells.next().is_none().then_some(field)
 }
 
-/// What kplay does with a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Honoured,
-    /// "`field` is ignored: why".
-    Noted(When),
-    /// "`field` is not supported yet: why"; nothing is played.
-    Refused(When),
-}
-
-/// For which values a field is noted or refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
-    /// For all; an empty list or mapping is none.
-    Set,
-    /// For this one.
-    If(&'static str),
-    /// For all but this one.
-    Unless(&'static str),
-}
-
-impl Field {
-    /// The type whose fields are below this one: its own, or that of its items.
-    pub(crate) fn inner(&self) -> &'static str {
-        let kind = self.kind.strip_prefix("map[string]").unwrap_or(self.kind);
-        kind.strip_prefix("[]").unwrap_or(kind)
-    }
-
-    fn parse(line: &'static str) -> Option<Self> {
-        let cells = line.strip_prefix("| ")?.strip_suffix('|')?;
-        let mut cells = cells.split('|').map(str::trim);
-        let (of, name) = cells.next()?.split_once('.')?;
-        let field = Self {
-            of,
-            name,
-            kind: cells.next()?,
-            standing: Standing::parse(cells.next()?)?,
-            remark: cells.next()?,
-            meaning: cells.next()?,
-            tests: cells.next()?,
-        };
-        cells.next().is_none().then_some(field)
-    }
-}
-
-impl Standing {
-    fn parse(text: &'static str) -> Option<Self> {
-        let (verdict, when) = text.split_once(' ').unwrap_or((text, ""));
-        let when = match when.split_once(' ') {
-            Some(("if", value)) => When::If(value),
-            Some(("unless", value)) => When::Unless(value),
-            _ if when.is_empty() => When::Set,
-            _ => return None,
-        };
-        match (verdict, when) {
-            ("honoured", When::Set) => Some(Self::Honoured),
-            ("noted", _) => Some(Self::Noted(when)),
-            ("refused", _) => Some(Self::Refused(when)),
-            _ => None,
-        }
+fn standing(text: &'static str) -> Option<Standing> {
+    let (verdict, when) = text.split_once(' ').unwrap_or((text, ""));
+    let when = match when.split_once(' ') {
+        Some(("if", value)) => When::If(value),
+        Some(("unless", value)) => When::Unless(value),
+        _ if when.is_empty() => When::Set,
+        _ => return None,
+    };
+    match (verdict, when) {
+        ("honoured", When::Set) => Some(Standing::Honoured),
+        ("noted", _) => Some(Standing::Noted(when)),
+        ("refused", _) => Some(Standing::Refused(when)),
+        _ => None,
     }
 }
 
 /// All lines, sorted by type and name.
 pub(crate) fn all() -> &'static [Field] {
     static FIELDS: OnceLock<Vec<Field>> = OnceLock::new();
-    FIELDS.get_or_init(|| TABLE.lines().filter_map(Field::parse).collect())
+    FIELDS.get_or_init(|| TABLE.lines().filter_map(parse).collect())
 }
 
 /// The lines of one type; none for scalars and unknown types.
@@ -113,4 +68,50 @@ pub(crate) fn find(of: &str, name: &str) -> Option<&'static Field> {
     let fields = self::of(of);
     let found = fields.binary_search_by(|field| field.name.cmp(name)).ok()?;
     fields.get(found)
+}
+
+/// A field and all those that it is in, from the outermost one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) path: Vec<&'static Field>,
+    /// The fields of its type; none if that is a scalar.
+    pub(crate) fields: &'static [Field],
+}
+
+/// There is no such field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    /// The name that is unknown.
+    pub(crate) name: String,
+    /// The path of what should have it.
+    pub(crate) within: String,
+    /// What may have been meant.
+    pub(crate) meant: Option<&'static str>,
+    /// What there is.
+    pub(crate) known: &'static [Field],
+}
+
+/// Finds a field by its path below a kind, as `kubectl explain` takes it: `spec.containers.image`; what stands in
+/// brackets behind a list or a mapping does not matter.
+pub(crate) fn look_up(kind: &'static str, path: &str) -> Result<Found, Unknown> {
+    let mut found = Found {
+        path: Vec::new(),
+        fields: of(kind),
+    };
+    for name in path.split('.').filter(|name| !name.is_empty()) {
+        let name = name.split('[').next().unwrap_or_default();
+        let Some(field) = found.fields.iter().find(|field| field.name == name) else {
+            let known: Vec<&str> = found.fields.iter().map(|field| field.name).collect();
+            let within = found.path.iter().map(|field| field.name);
+            return Err(Unknown {
+                name: name.to_owned(),
+                within: within.collect::<Vec<_>>().join("."),
+                meant: closest(name, &known),
+                known: found.fields,
+            });
+        };
+        found.path.push(field);
+        found.fields = of(field.inner());
+    }
+    Ok(found)
 }

@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod decode;
-mod fields;
+pub(crate) mod fields;
 mod kinds;
 mod node;
 mod object;

@@ -1,11 +1,12 @@
 //! Tells which of a document's fields are not honoured: nothing is dropped in silence. Which these are, and why, is in
 //! the table ([`fields`]).
 
-use super::fields::{self, Field, Standing, When};
+use super::fields;
 use super::node::{At, Node, Value};
 use super::object::Kind;
 use super::report::Report;
 use crate::model::diagnostic::{Diagnostic, Severity};
+use crate::model::field::{Field, Standing, When};
 
 /// Tells what is noted and refused of an object, or of a part of it: `kind` is its type's name.
 pub(super) fn fields(kind: &str, at: At<'_>, report: &Report) {
@@ -100,13 +101,10 @@ mod tests {
         for field in fields::of(kind) {
             let text = format!("{before}{{{}: ", field.name);
             found.push((text.clone(), field));
-            let whole = |when| when == When::Set;
-            match field.standing {
-                Standing::Noted(when) | Standing::Refused(when) if whole(when) => {}
-                _ if field.kind.starts_with("[]") => {
-                    paths(field.inner(), &format!("{text}["), found);
-                }
-                _ => paths(field.inner(), &text, found),
+            match field.kind.starts_with("[]") {
+                _ if field.is_left_out() => {}
+                true => paths(field.inner(), &format!("{text}["), found),
+                false => paths(field.inner(), &text, found),
             }
         }
     }

@@ -38,9 +38,14 @@ impl Kplay {
         fs::write(path, text).expect("a file");
     }
 
+    /// Where a run finds this.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Whether a run has made this.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.dir.join(name).exists()
+        self.path(name).exists()
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {

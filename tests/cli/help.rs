@@ -2,13 +2,14 @@
 
 use crate::harness::Kplay;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 25] = [
     "",
     "apply",
     "up",
     "down",
     "delete",
     "check",
+    "explain",
     "get",
     "ps",
     "describe",
@@ -26,6 +27,7 @@ const COMMANDS: [&str; 23] = [
     "load",
     "version",
     "completion",
+    "man",
 ];
 
 #[test]

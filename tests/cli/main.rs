@@ -7,5 +7,6 @@
 
 mod answers;
 mod check;
+mod explain;
 mod harness;
 mod help;

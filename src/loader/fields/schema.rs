@@ -12,7 +12,7 @@ use serde::{Deserialize, forward_to_deserialize_any};
 /// By a type's name and a field's: how the field's type is written.
 pub(super) type Schema = BTreeMap<(&'static str, &'static str), String>;
 
-/// What every object begins with. These have no lines: they say which lines hold.
+/// What every object begins with, and takes only its own values for.
 const TYPE_META: [&str; 2] = ["apiVersion", "kind"];
 
 /// Notes the fields of a type, and of all types below it.
@@ -141,13 +141,16 @@ impl Deserializer<'static> for Explorer<'_> {
             let schema = self.schema.borrow();
             schema.contains_key(&(name, *field))
         });
+        let mut object = TYPE_META.iter().chain(&["metadata"]);
+        let object = object.all(|field| fields.contains(field));
+        if object {
+            let lines = TYPE_META.map(|field| ((name, field), "string".to_owned()));
+            self.schema.borrow_mut().extend(lines);
+        }
         let value = visitor.visit_map(Fields {
             explorer: self,
             of: Some(name),
-            object: TYPE_META
-                .iter()
-                .chain(&["metadata"])
-                .all(|field| fields.contains(field)),
+            object,
             names: if known { [].iter() } else { fields.iter() },
             name: "",
         });
@@ -184,7 +187,7 @@ struct Fields<'s> {
     explorer: Explorer<'s>,
     /// The struct's name.
     of: Option<&'static str>,
-    /// Whether it is an object of its own, which takes only its own values for [`TYPE_META`].
+    /// Whether it is an object of its own: not every value does for [`TYPE_META`].
     object: bool,
     names: std::slice::Iter<'static, &'static str>,
     name: &'static str,

@@ -100,6 +100,69 @@ fn every_line_says_what_its_field_is_and_why_it_is_not_honoured() {
     }
 }
 
+/// The types that are met below a kind, without what is below fields that are left out.
+fn reach(kind: &'static str, met: &mut HashSet<&'static str>) {
+    if met.insert(kind) {
+        let fields = of(kind).iter();
+        let kept = fields.filter(|field| !field.is_left_out());
+        kept.for_each(|field| reach(field.inner(), met));
+    }
+}
+
+#[test]
+fn nothing_is_honoured_below_what_is_left_out() {
+    let mut met = HashSet::new();
+    ROOTS.iter().for_each(|root| reach(root, &mut met));
+    for field in all().iter().filter(|field| !met.contains(field.of)) {
+        assert!(
+            field.is_left_out(),
+            "{}.{} is honoured, but no field with its type is",
+            field.of,
+            field.name
+        );
+    }
+}
+
+#[test]
+fn fields_are_found_by_their_path() {
+    let check = |path: &str, expected: Result<&[&str], (&str, &str, Option<&str>)>| {
+        let found = look_up("Pod", path);
+        let names = found.as_ref().map(|found| {
+            let names = found.path.iter().map(|field| field.name);
+            names.collect::<Vec<_>>()
+        });
+        match (names, expected) {
+            (Ok(names), Ok(expected)) => assert_eq!(names, expected, "{path}"),
+            (Err(unknown), Err(expected)) => {
+                let Unknown {
+                    name,
+                    within,
+                    meant,
+                    ..
+                } = unknown;
+                assert_eq!((&**within, &**name, *meant), expected, "{path}");
+            }
+            (names, _) => panic!("{path}: {names:?}"),
+        }
+    };
+    check("", Ok(&[]));
+    check("spec", Ok(&["spec"]));
+    check(
+        "spec.containers.image",
+        Ok(&["spec", "containers", "image"]),
+    );
+    check(
+        "spec.containers[1].image",
+        Ok(&["spec", "containers", "image"]),
+    );
+    check("specc", Err(("", "specc", Some("spec"))));
+    check(
+        "spec.containers.zzzzzz",
+        Err(("spec.containers", "zzzzzz", None)),
+    );
+    check("spec.nodeName.x", Err(("spec.nodeName", "x", None)));
+}
+
 /// Where a test may be that the table names.
 fn files_of(test: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
