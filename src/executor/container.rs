@@ -54,6 +54,11 @@ pub(super) enum Wish {
 }
 
 impl Live {
+    /// The run's id.
+    pub(super) fn id(&self) -> String {
+        self.id.clone()
+    }
+
     /// Sends the stop signal, or kills all of the container.
     pub(super) fn signal(&self, wish: Wish) -> io::Result<()> {
         match wish {
@@ -183,7 +188,7 @@ impl<R: Runtime + 'static> Run<R> {
         }
         let process = Rc::new(started.process);
         let cgroup = Rc::new(cgroup);
-        let stop_signal = stop_signal(image.config.stop_signal.as_deref());
+        let stop_signal = stop_signal(plan, image.config.stop_signal.as_deref());
         let observation = Observation {
             user: describe::user(&spec),
             stop_signal: stop_signal.to_string(),
@@ -315,9 +320,10 @@ fn remove_cgroup(cgroup: &Cgroup) {
     }
 }
 
-/// The image's stop signal; SIGTERM if it names none, or none that exists.
-fn stop_signal(image: Option<&str>) -> Signal {
-    image.and_then(Signal::parse).unwrap_or(Signal::TERM)
+/// The manifest's stop signal, or the image's; SIGTERM if neither names one that exists.
+fn stop_signal(plan: &ContainerPlan, image: Option<&str>) -> Signal {
+    let name = plan.stop_signal.as_deref().or(image);
+    name.and_then(Signal::parse).unwrap_or(Signal::TERM)
 }
 
 /// Copies one stream of a container into its log until it is closed.

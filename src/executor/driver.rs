@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::clock;
-use super::container;
+use super::container::{self, Live};
 use super::context::{Context, Message};
 use super::error::chain;
-use super::lifecycle::{Action, Cause, Event, Index, Pod, Stage};
+use super::hook;
+use super::lifecycle::{Action, Cause, Event, Hook, Index, Pod, Stage};
 use super::pod::{self, PodResources};
 use super::progress::Channel;
 use super::status;
@@ -109,6 +110,8 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     async fn act(&mut self, action: Action) {
         match action {
             Action::Start { container, attempt } => self.start(container, attempt),
+            Action::PostStart(container) => self.run_hook(container, Hook::PostStart),
+            Action::PreStop(container) => self.run_hook(container, Hook::PreStop),
             Action::Stop(container) => self.signal(container, container::Wish::Stop),
             Action::Kill(container) => self.signal(container, container::Wish::Kill),
             Action::Report {
@@ -140,6 +143,24 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
                 },
             };
             context.send(Message::Lifecycle(event));
+        });
+    }
+
+    /// Runs a hook beside everything else. Its end is told even when nobody waits for it any more.
+    fn run_hook(&self, container: Index, hook: Hook) {
+        let Some(id) = self.context.live.borrow().get(&container).map(Live::id) else {
+            // It has ended, and its exit is on the way.
+            return;
+        };
+        let context = Rc::clone(&self.context);
+        tokio::task::spawn_local(async move {
+            let outcome = hook::run(&context, container, hook).await;
+            context.send(Message::Lifecycle(Event::Hooked {
+                container,
+                id,
+                hook,
+                outcome,
+            }));
         });
     }
 

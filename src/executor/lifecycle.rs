@@ -4,26 +4,25 @@
 //! container   Waiting ──start──► Starting ──► Running ──exit──► BackOff ──due──► Starting
 //!                                   │                    └────► Ended (terminal)
 //!                                   └─────► Faulty ──due──► Starting
+//!             within Running: the postStart hook, and the way to the end (`termination`)
 //! pod         Active ──(deleted, deadline, completed, failed, sandbox gone)──► Terminating ──► Over (terminal)
 //!                ▲───────────────────(sandbox gone, may restart)─────────────────────┘
 //! ```
 //!
-//! Starts are serial, as in a kubelet: a container is created when the one before it runs. The rules and their
-//! sources: `SyncPod`, `computePodActions` and `killContainer` in the kubelet's `kuberuntime`.
+//! Starts are serial, as in a kubelet: a container is created when the one before it runs and its postStart hook has
+//! returned. The rules and their sources: `SyncPod`, `computePodActions` and `killContainer` in the kubelet's
+//! `kuberuntime`.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub(super) use self::member::{Ended, Member, State, Told};
-pub(super) use self::termination::Step;
+pub(super) use self::member::{Ended, Member, PostStart, State};
+pub(super) use self::termination::Halt;
 use super::restart::BackOff;
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerRole, PodPlan, RestartPolicy};
 use crate::protocol::{FailureClass, LaunchFailure, Progress};
-
-/// How soon a container that could not be created is tried again (the kubelet's sync period).
-const FAULT_RETRY: Duration = Duration::from_secs(10);
 
 /// A moment: for people, and for measuring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +35,20 @@ pub(super) struct Now {
 /// A container by its position: init containers first, in the manifest's order.
 pub(super) type Index = usize;
 
+mod exit;
 mod member;
+mod start;
 mod termination;
+
+/// A container's hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    PostStart,
+    PreStop,
+}
+
+/// How a hook returned, with what its failure has to say.
+pub(super) type Outcome = Result<(), String>;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -49,6 +60,23 @@ pub(super) enum Event {
     NotStarted {
         container: Index,
         fault: Fault,
+    },
+    /// A hook of the run with this id returned.
+    Hooked {
+        container: Index,
+        id: String,
+        hook: Hook,
+        outcome: Outcome,
+    },
+    /// The run with this id is to end, and what comes then is up to its restart policy.
+    #[cfg_attr(not(test), expect(dead_code, reason = "probes will use it"))]
+    StopContainer {
+        container: Index,
+        id: String,
+        /// The pod's own if `None`.
+        grace: Option<Duration>,
+        /// Of the `Killing` event.
+        message: String,
     },
     Exited {
         container: Index,
@@ -110,6 +138,9 @@ pub(super) enum Action {
         container: Index,
         attempt: u32,
     },
+    /// Run the hook and say `Hooked`.
+    PostStart(Index),
+    PreStop(Index),
     /// The container's stop signal.
     Stop(Index),
     /// SIGKILL, to all of the container.
@@ -133,7 +164,8 @@ pub(super) enum Stage {
     Active,
     Terminating {
         cause: Cause,
-        step: Step,
+        /// When the grace period ends. `None`: there is none.
+        until: Option<Duration>,
     },
     /// Everything has ended with the old sandbox; the driver makes a new one.
     Resurrecting,
@@ -154,6 +186,8 @@ pub(super) struct Pod {
     pub(super) started: Timestamp,
     begun: Duration,
     told: bool,
+    /// The container that was started last: the kubelet tries those behind it before it tries one again.
+    cursor: Option<Index>,
 }
 
 impl Pod {
@@ -175,12 +209,14 @@ impl Pod {
                     restarts: 0,
                     has_run: false,
                     back_off: BackOff::default(),
+                    hooks: container.hooks.clone(),
                 })
                 .collect(),
             stage: Stage::Active,
             started: now.wall,
             begun: now.monotonic,
             told: false,
+            cursor: None,
         }
     }
 
@@ -214,6 +250,30 @@ impl Pod {
             Event::NotStarted { container, fault } => {
                 self.not_started(container, fault, now, &mut actions);
             }
+            Event::Hooked {
+                container,
+                id,
+                hook,
+                outcome,
+            } => match hook {
+                Hook::PostStart if self.runs(container, &id) => {
+                    self.post_start_over(container, outcome, now, &mut actions);
+                }
+                // The container was quicker.
+                Hook::PostStart => {}
+                Hook::PreStop => self.pre_stop_over(container, &id, &outcome, now, &mut actions),
+            },
+            Event::StopContainer {
+                container,
+                id,
+                grace,
+                message,
+            } => {
+                if self.runs(container, &id) {
+                    let grace = grace.unwrap_or(self.grace);
+                    self.stop_container(container, grace, message, now, &mut actions);
+                }
+            }
             Event::Exited { container, exit } => self.exited(container, exit, now, &mut actions),
             Event::SandboxGone => self.sandbox_gone(now, &mut actions),
             Event::SandboxReady => self.start_over(),
@@ -231,185 +291,18 @@ impl Pod {
         match self.stage {
             Stage::Active => {
                 let starts = self.next_starts().map(|(_, due)| due);
-                starts
-                    .chain(self.deadline.map(|deadline| self.begun + deadline))
-                    .min()
+                let deadline = self.deadline.map(|deadline| self.begun + deadline);
+                starts.chain(deadline).chain(self.next_halts()).min()
             }
-            Stage::Terminating { step, .. } => step.until(),
+            Stage::Terminating { .. } => self.next_halts().min(),
             Stage::Resurrecting | Stage::Over(_) => None,
         }
     }
 
-    fn started(&mut self, container: Index, id: String, now: Now, actions: &mut Vec<Action>) {
-        let Some(member) = self.members.get_mut(container) else {
-            return;
-        };
-        member.has_run = true;
-        member.state = State::Running {
-            id,
-            started: now.wall,
-            told: Told::Nothing,
-        };
-        actions.push(Action::Report {
-            r#type: EventType::Normal,
-            reason: "Started",
-            message: format!("Started container {}", member.name),
-            container: Some(container),
-        });
-        let all_run = self.mains().all(|main| main.has_run);
-        if all_run {
-            self.tell(Progress::Started, actions);
-        }
-    }
-
-    fn not_started(&mut self, container: Index, fault: Fault, now: Now, actions: &mut Vec<Action>) {
-        let Some(member) = self.members.get_mut(container) else {
-            return;
-        };
-        let (class, reason, message) = match fault {
-            Fault::Create {
-                reason,
-                message,
-                class,
-            } => {
-                member.state = State::Faulty {
-                    retry: now.monotonic + FAULT_RETRY,
-                    reason,
-                    message: message.clone(),
-                };
-                (class, reason, message)
-            }
-            Fault::Start { id, message } => {
-                let ended = Ended {
-                    code: 128,
-                    signal: None,
-                    reason: "StartError",
-                    message: Some(message.clone()),
-                    started: Timestamp::UNIX_EPOCH,
-                    finished: now.wall,
-                    id,
-                };
-                self.ended(container, ended, now, actions);
-                (FailureClass::Start, "StartError", message)
-            }
-        };
-        actions.push(Action::Report {
-            r#type: EventType::Warning,
-            reason: "Failed",
-            message: format!("Error: {message}"),
-            container: Some(container),
-        });
-        self.fail_launch(class, container, reason, message, actions);
-    }
-
-    fn exited(&mut self, container: Index, exit: Exit, now: Now, actions: &mut Vec<Action>) {
-        let Some(member) = self.members.get(container) else {
-            return;
-        };
-        let State::Running { id, started, .. } = &member.state else {
-            tracing::error!(
-                container = member.name,
-                "exit of a container that is not running"
-            );
-            return;
-        };
-        let reason = match exit.code {
-            _ if exit.out_of_memory => "OOMKilled",
-            0 => "Completed",
-            _ => "Error",
-        };
-        let ended = Ended {
-            code: exit.code,
-            signal: exit.signal,
-            reason,
-            message: exit.message,
-            started: *started,
-            finished: now.wall,
-            id: id.clone(),
-        };
-        self.ended(container, ended, now, actions);
-    }
-
-    /// A run is over: again, or for good?
-    fn ended(&mut self, container: Index, ended: Ended, now: Now, actions: &mut Vec<Action>) {
-        let again = self.stage == Stage::Active && self.restarts_after(container, ended.code);
-        let failed = ended.code != 0;
-        if again && failed && self.is_backoff_limit_reached() {
-            self.set_ended(container, ended);
-            self.terminate(Cause::BackoffLimitExceeded, self.grace, now);
-            return;
-        }
-        if !again {
-            let (role, code) = (self.members[container].role, ended.code);
-            self.set_ended(container, ended);
-            if role == ContainerRole::Init && failed && self.stage == Stage::Active {
-                let name = &self.members[container].name;
-                let message = format!("init container `{name}` exited with code {code}");
-                self.fail_launch(FailureClass::Workload, container, "Error", message, actions);
-                self.terminate(Cause::InitFailed, self.grace, now);
-            }
-            return;
-        }
-        let member = &mut self.members[container];
-        let delay = member.back_off.delay(now.monotonic);
-        let (role, code) = (member.role, ended.code);
-        member.state = State::BackOff {
-            until: now.monotonic + delay,
-            delay,
-            finished: now.monotonic,
-            ended,
-        };
-        if delay.is_zero() {
-            return;
-        }
-        actions.push(Action::Report {
-            r#type: EventType::Warning,
-            reason: "BackOff",
-            message: format!(
-                "Back-off restarting failed container {} in pod {}",
-                self.members[container].name, self.display_name
-            ),
-            container: Some(container),
-        });
-        if role == ContainerRole::Init {
-            let name = &self.members[container].name;
-            let message = format!(
-                "init container `{name}` exited with code {code} and is restarted with back-off"
-            );
-            self.fail_launch(
-                FailureClass::Workload,
-                container,
-                "CrashLoopBackOff",
-                message,
-                actions,
-            );
-        }
-    }
-
-    fn set_ended(&mut self, container: Index, ended: Ended) {
-        self.members[container].state = State::Ended(ended);
-    }
-
-    /// `ShouldContainerBeRestarted`.
-    fn restarts_after(&self, container: Index, code: i32) -> bool {
-        match self.members[container].role {
-            ContainerRole::Sidecar => true,
-            ContainerRole::Init => code != 0 && self.policy != RestartPolicy::Never,
-            ContainerRole::Main => match self.policy {
-                RestartPolicy::Always => true,
-                RestartPolicy::OnFailure => code != 0,
-                RestartPolicy::Never => false,
-            },
-        }
-    }
-
-    /// Whether one more restart would fail the Job (`pastBackoffLimitOnFailure`).
-    fn is_backoff_limit_reached(&self) -> bool {
-        let restarts: u32 = self.members.iter().map(|member| member.restarts).sum();
-        self.policy == RestartPolicy::OnFailure
-            && self
-                .backoff_limit
-                .is_some_and(|limit| restarts + 1 >= limit.max(1))
+    /// Whether the run with this id goes on.
+    fn runs(&self, container: Index, id: &str) -> bool {
+        let member = self.members.get(container);
+        matches!(member.map(|member| &member.state), Some(State::Running { id: current, .. }) if current == id)
     }
 
     fn sandbox_gone(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -431,6 +324,7 @@ impl Pod {
             return;
         }
         self.stage = Stage::Active;
+        self.cursor = None;
         for member in &mut self.members {
             member.has_run = false;
             let state = std::mem::replace(&mut member.state, State::Waiting);
@@ -459,48 +353,11 @@ impl Pod {
             }
         }
         match self.stage {
-            Stage::Active => {
-                let next = self.next_starts().find(|(_, due)| *due <= now.monotonic);
-                if let Some((container, _)) = next {
-                    self.start(container, now, actions);
-                }
-            }
+            Stage::Active => self.start_next(now, actions),
             Stage::Terminating { .. } => self.press_on(now, actions),
             Stage::Resurrecting | Stage::Over(_) => {}
         }
-    }
-
-    /// The containers that may be started before any other event, in order, and when. None while one is being
-    /// started.
-    fn next_starts(&self) -> impl Iterator<Item = (Index, Duration)> {
-        let busy = self.members.iter().any(|m| m.state == State::Starting);
-        let mut blocked = busy;
-        let reachable = self
-            .members
-            .iter()
-            .enumerate()
-            .take_while(move |(_, member)| {
-                let reached = !blocked;
-                blocked |= !member.lets_the_next_start();
-                reached
-            });
-        reachable.filter_map(|(index, member)| Some((index, member.start_due()?)))
-    }
-
-    fn start(&mut self, container: Index, now: Now, actions: &mut Vec<Action>) {
-        let member = &mut self.members[container];
-        if let State::BackOff {
-            finished, ended, ..
-        } = std::mem::replace(&mut member.state, State::Starting)
-        {
-            member.back_off.restarted(finished, now.monotonic);
-            member.last = Some(ended);
-            member.restarts += 1;
-        }
-        actions.push(Action::Start {
-            container,
-            attempt: member.restarts,
-        });
+        self.advance(now, actions);
     }
 
     fn finish(&mut self, cause: Cause, actions: &mut Vec<Action>) {

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod command;
 mod container;
 mod context;
 mod control;
@@ -26,6 +27,7 @@ mod driver;
 mod error;
 mod etc;
 pub mod forward;
+mod hook;
 #[expect(dead_code, reason = "probes and hooks are about to use it")]
 mod http;
 mod lifecycle;

@@ -173,7 +173,7 @@ fn container_status(
     facts: &ContainerFacts,
     observed: Option<&Observation>,
 ) -> ContainerStatus {
-    let running = matches!(member.state, State::Running { .. });
+    let running = member.is_up();
     let (state, id) = container_state(pod, member);
     let id = id.or_else(|| member.last.as_ref().map(|ended| ended.id.as_str()));
     let waits = matches!(state, ContainerState::Waiting(_));
@@ -221,11 +221,27 @@ fn container_state<'a>(pod: &Pod, member: &'a Member) -> (ContainerState, Option
             (waiting("PodInitializing", None), None)
         }
         State::Waiting | State::Starting => (waiting("ContainerCreating", None), None),
+        // Not running to the outside before its postStart hook is done.
+        State::Running { id, .. } if !member.is_up() => {
+            let reason = match pod.has_inits() {
+                true => "PodInitializing",
+                false => "ContainerCreating",
+            };
+            (waiting(reason, None), Some(id))
+        }
         State::Running { id, started, .. } => (
             ContainerState::Running(Running {
                 started_at: *started,
             }),
             Some(id),
+        ),
+        State::BackOff {
+            failed_hook: Some(message),
+            ended,
+            ..
+        } if !matches!(pod.stage, Stage::Over(_)) => (
+            waiting("PostStartHookError", Some(message.clone())),
+            Some(&ended.id),
         ),
         State::BackOff { delay, ended, .. } if !matches!(pod.stage, Stage::Over(_)) => {
             let message = format!(

@@ -4,6 +4,8 @@
 //! why plans are kept on tmpfs with mode 0600. What only the running pod knows (its address, its uid) is named
 //! by [`FieldRef`] and filled in by the executor.
 
+mod hooks;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{ContainerName, Namespace, ObjectKey, PodKey, PodName, VolumeName};
 use super::reference::Reference;
+pub use hooks::{HookAction, Hooks};
 
 mod probe;
 
@@ -133,6 +136,9 @@ pub struct ContainerPlan {
     /// `terminationMessagePath`, absolute.
     pub termination_message_path: PathBuf,
     pub termination_message_policy: TerminationMessagePolicy,
+    pub hooks: Hooks,
+    /// `lifecycle.stopSignal`: a signal's name. The image's own if `None`.
+    pub stop_signal: Option<String>,
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,

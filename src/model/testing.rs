@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::names::{ContainerName, Namespace, ObjectKey, PodName};
 use super::plan::{
-    ContainerPlan, ContainerRole, ContainerSecurity, Dns, PodPlan, PodSecurity, Probes, PullPolicy,
-    Resources, RestartPolicy, TerminationMessagePolicy,
+    ContainerPlan, ContainerRole, ContainerSecurity, Dns, Hooks, PodPlan, PodSecurity, Probes,
+    PullPolicy, Resources, RestartPolicy, TerminationMessagePolicy,
 };
 use super::reference::Reference;
 
@@ -28,6 +28,8 @@ pub(crate) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
         probes: Probes::default(),
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
+        hooks: Hooks::default(),
+        stop_signal: None,
         stdin: false,
         stdin_once: false,
         tty: false,

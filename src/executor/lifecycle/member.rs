@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::termination::Halt;
 use crate::executor::restart::BackOff;
-use crate::model::plan::ContainerRole;
+use crate::model::plan::{ContainerRole, Hooks};
 
 /// A container's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +16,16 @@ pub(in crate::executor) enum State {
     Running {
         id: String,
         started: Timestamp,
-        told: Told,
+        post_start: PostStart,
+        halt: Halt,
     },
     BackOff {
         until: Duration,
         delay: Duration,
         finished: Duration,
         ended: Ended,
+        /// Why the postStart hook of the run that ended failed.
+        failed_hook: Option<String>,
     },
     Faulty {
         retry: Duration,
@@ -31,12 +35,14 @@ pub(in crate::executor) enum State {
     Ended(Ended),
 }
 
-/// Which signals a running container got from the executor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::executor) enum Told {
-    Nothing,
-    Stop,
-    Kill,
+/// Where the postStart hook of a run is. The container counts as started when it is done, and not before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::executor) enum PostStart {
+    Runs,
+    /// Also if there is none.
+    Done,
+    /// The run is being ended for it.
+    Failed(String),
 }
 
 /// A finished run.
@@ -60,11 +66,35 @@ pub(in crate::executor) struct Member {
     /// How the run before the present one ended.
     pub(in crate::executor) last: Option<Ended>,
     pub(in crate::executor) restarts: u32,
+    /// Whether a run of it got past its postStart hook in the present sandbox.
     pub(super) has_run: bool,
     pub(super) back_off: BackOff,
+    pub(super) hooks: Hooks,
 }
 
 impl Member {
+    /// Whether it runs and its postStart hook is done.
+    pub(in crate::executor) fn is_up(&self) -> bool {
+        matches!(
+            self.state,
+            State::Running {
+                post_start: PostStart::Done,
+                ..
+            }
+        )
+    }
+
+    /// Whether its start is under way, which lets nothing else be started.
+    pub(super) fn is_starting(&self) -> bool {
+        match &self.state {
+            State::Starting => true,
+            State::Running { post_start, .. } => *post_start != PostStart::Done,
+            State::Waiting | State::BackOff { .. } | State::Faulty { .. } | State::Ended(_) => {
+                false
+            }
+        }
+    }
+
     /// Whether the containers behind it may start.
     pub(super) fn lets_the_next_start(&self) -> bool {
         match self.role {

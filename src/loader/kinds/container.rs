@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1 as core;
 use super::super::node::At;
 use super::super::report::Report;
 use super::pod::{PodScope, choice};
-use super::{env, ports, resources, security};
+use super::{env, hooks, ports, resources, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
     ContainerPlan, ContainerRole, Probes, PullPolicy, TerminationMessagePolicy, VolumeMount,
@@ -42,6 +42,7 @@ pub(super) fn convert(
     );
     let resources = resources::convert(&requirements, at.field("resources"), report);
     let security = security::container(container, pod.spec, at.key("securityContext"), report);
+    let (hooks, stop_signal) = hooks::convert(container, at, pod);
     Some(ContainerPlan {
         name: name?,
         role,
@@ -62,6 +63,8 @@ pub(super) fn convert(
         probes: Probes::default(),
         termination_message_path: message_path.unwrap_or_default().into(),
         termination_message_policy: termination_message_policy?,
+        hooks,
+        stop_signal,
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),

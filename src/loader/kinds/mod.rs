@@ -5,6 +5,7 @@ mod container;
 mod defaults;
 mod env;
 mod field_ref;
+mod hooks;
 mod host;
 mod pod;
 mod ports;

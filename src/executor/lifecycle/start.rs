@@ -1,0 +1,203 @@
+//! Which container is started next, and what comes of it (`kuberuntime_manager.go:SyncPod`, `computePodActions`).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    Action, Ended, Fault, Halt, Index, Member, Now, Outcome, Pod, PostStart, Progress, Stage, State,
+};
+use crate::model::event::EventType;
+use crate::protocol::FailureClass;
+
+/// How soon a container that could not be created is tried again (the kubelet's sync period).
+const FAULT_RETRY: Duration = Duration::from_secs(10);
+
+impl Pod {
+    /// Starts one container, if one is due and no other is being started.
+    pub(super) fn start_next(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let mut due = self.next_starts().filter(|(_, due)| *due <= now.monotonic);
+        let first = due.next();
+        let behind = first
+            .into_iter()
+            .chain(due)
+            .find(|(index, _)| Some(*index) > self.cursor);
+        if let Some((container, _)) = behind.or(first) {
+            self.start(container, now, actions);
+        }
+    }
+
+    /// The containers that may be started before any other event, in order, and when. None while one is being
+    /// started.
+    pub(super) fn next_starts(&self) -> impl Iterator<Item = (Index, Duration)> {
+        let busy = self.members.iter().any(Member::is_starting);
+        let mut blocked = busy;
+        let reachable = self
+            .members
+            .iter()
+            .enumerate()
+            .take_while(move |(_, member)| {
+                let reached = !blocked;
+                blocked |= !member.lets_the_next_start();
+                reached
+            });
+        reachable.filter_map(|(index, member)| Some((index, member.start_due()?)))
+    }
+
+    fn start(&mut self, container: Index, now: Now, actions: &mut Vec<Action>) {
+        self.cursor = Some(container);
+        let member = &mut self.members[container];
+        if let State::BackOff {
+            finished, ended, ..
+        } = std::mem::replace(&mut member.state, State::Starting)
+        {
+            member.back_off.restarted(finished, now.monotonic);
+            member.last = Some(ended);
+            member.restarts += 1;
+        }
+        actions.push(Action::Start {
+            container,
+            attempt: member.restarts,
+        });
+    }
+
+    pub(super) fn started(
+        &mut self,
+        container: Index,
+        id: String,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(member) = self.members.get_mut(container) else {
+            return;
+        };
+        // Nobody begins anything with a container of a pod that ends.
+        let active = self.stage == Stage::Active;
+        let hooked = active && member.hooks.post_start.is_some();
+        let post_start = if hooked {
+            PostStart::Runs
+        } else {
+            PostStart::Done
+        };
+        member.state = State::Running {
+            id,
+            started: now.wall,
+            post_start,
+            halt: Halt::No,
+        };
+        actions.push(Action::Report {
+            r#type: EventType::Normal,
+            reason: "Started",
+            message: format!("Started container {}", member.name),
+            container: Some(container),
+        });
+        if hooked {
+            actions.push(Action::PostStart(container));
+        } else if active {
+            self.up(container, actions);
+        }
+    }
+
+    /// The postStart hook of the present run returned.
+    pub(super) fn post_start_over(
+        &mut self,
+        container: Index,
+        outcome: Outcome,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let State::Running {
+            post_start, halt, ..
+        } = &mut self.members[container].state
+        else {
+            return;
+        };
+        match outcome {
+            Ok(()) => {
+                *post_start = PostStart::Done;
+                self.up(container, actions);
+            }
+            // Who ends the container ends its hook.
+            Err(_) if *halt != Halt::No => {}
+            Err(message) => {
+                *post_start = PostStart::Failed(message.clone());
+                self.post_start_failed(container, message, actions);
+                let reason = "FailedPostStartHook".to_owned();
+                self.stop_container(container, self.grace, reason, now, actions);
+            }
+        }
+    }
+
+    /// The hook of a run that ends or has ended failed.
+    pub(super) fn post_start_failed(
+        &mut self,
+        container: Index,
+        message: String,
+        actions: &mut Vec<Action>,
+    ) {
+        actions.push(Action::Report {
+            r#type: EventType::Warning,
+            reason: "FailedPostStartHook",
+            // What the hook said may be secret.
+            message: "PostStartHook failed".into(),
+            container: Some(container),
+        });
+        let class = FailureClass::Workload;
+        self.fail_launch(class, container, "PostStartHookError", message, actions);
+    }
+
+    /// A container counts as started.
+    pub(super) fn up(&mut self, container: Index, actions: &mut Vec<Action>) {
+        self.members[container].has_run = true;
+        let all_run = self.mains().all(|main| main.has_run);
+        if all_run {
+            self.tell(Progress::Started, actions);
+        }
+    }
+
+    pub(super) fn not_started(
+        &mut self,
+        container: Index,
+        fault: Fault,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(member) = self.members.get_mut(container) else {
+            return;
+        };
+        let (class, reason, message) = match fault {
+            Fault::Create {
+                reason,
+                message,
+                class,
+            } => {
+                member.state = State::Faulty {
+                    retry: now.monotonic + FAULT_RETRY,
+                    reason,
+                    message: message.clone(),
+                };
+                (class, reason, message)
+            }
+            Fault::Start { id, message } => {
+                let ended = Ended {
+                    code: 128,
+                    signal: None,
+                    reason: "StartError",
+                    message: Some(message.clone()),
+                    started: Timestamp::UNIX_EPOCH,
+                    finished: now.wall,
+                    id,
+                };
+                self.ended(container, ended, None, now, actions);
+                (FailureClass::Start, "StartError", message)
+            }
+        };
+        actions.push(Action::Report {
+            r#type: EventType::Warning,
+            reason: "Failed",
+            message: format!("Error: {message}"),
+            container: Some(container),
+        });
+        self.fail_launch(class, container, reason, message, actions);
+    }
+}
