@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueE
 use crate::model::names::Namespace;
 
 use super::{
-    apply, check, completion, delete, describe, exec, explain, get, image, logs, man, up, version,
-    wait,
+    apply, check, completion, delete, describe, events, exec, explain, get, image, logs, man, up,
+    version, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -86,6 +86,9 @@ pub(crate) struct GlobalArgs {
     /// Use no network: images must be in the store
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) offline: bool,
+    /// Append what the command does, and what happens to its pods, to this file: one JSON object per line
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    pub(crate) events_file: Option<PathBuf>,
     /// Write the messages of `-vv` in this format
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, hide_default_value = true, help_heading = GLOBAL)]
     pub(crate) log_format: LogFormat,
@@ -128,6 +131,8 @@ pub(crate) enum Command {
     Ps(get::PsArgs),
     /// Show all about a pod
     Describe(describe::DescribeArgs),
+    /// Show what happened to pods
+    Events(events::EventsArgs),
     /// Print the logs of containers
     Logs(logs::LogsArgs),
     /// Run a command in a container

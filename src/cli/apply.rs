@@ -353,6 +353,7 @@ impl<'a> Teller<'a> {
     }
 
     fn take(&mut self, event: Event) {
+        self.session.note(&event);
         let ui = &self.session.ui;
         match event {
             Event::ImagePulling(image) => {
@@ -402,8 +403,8 @@ impl<'a> Teller<'a> {
             Event::PodStarted(key) => ui.detail(&format!("started {}", pod_object(&key))),
             Event::PodReached(key) => ui.detail(&format!("{} is as wanted", pod_object(&key))),
             Event::PodRestored(key) => ui.talk(&format!("{} runs again", pod_object(&key))),
-            // It is in the error at the end.
-            Event::PodFailed(..) => {}
+            // They are in the error at the end.
+            Event::PodFailed(..) | Event::ImageFailed(..) => {}
         }
     }
 

@@ -149,18 +149,21 @@ pub(crate) fn delete(
     };
     let asked_for = |key| targets.contains(&Target::Object(key));
     let mut printed = Ok(());
-    let deleted = delete::delete(manager, targets, options, &mut |event| match event {
-        Event::Deleted(key) if is_owned(key.clone()) && !asked_for(key.clone()) => {
-            session.ui.detail(&report::deed(&key, deed, Reality::Done));
-        }
-        Event::Deleted(key) => {
-            let line = session.ui.line(&report::deed(&key, deed, Reality::Done));
-            if printed.is_ok() {
-                printed = line;
+    let deleted = delete::delete(manager, targets, options, &mut |event| {
+        session.note(&event);
+        match event {
+            Event::Deleted(key) if is_owned(key.clone()) && !asked_for(key.clone()) => {
+                session.ui.detail(&report::deed(&key, deed, Reality::Done));
             }
+            Event::Deleted(key) => {
+                let line = session.ui.line(&report::deed(&key, deed, Reality::Done));
+                if printed.is_ok() {
+                    printed = line;
+                }
+            }
+            Event::Waiting(subject) => session.ui.detail(&format!("waiting for {subject:?}")),
+            other => session.ui.detail(&format!("{other:?}")),
         }
-        Event::Waiting(subject) => session.ui.detail(&format!("waiting for {subject:?}")),
-        other => session.ui.detail(&format!("{other:?}")),
     });
     deleted?;
     printed?;

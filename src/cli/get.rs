@@ -11,13 +11,11 @@ use super::resource;
 use super::session::Session;
 use crate::loader::Selector;
 use crate::manager::resolve::{KINDS, Kind};
-use crate::model::event::PodEvent;
-use crate::model::names::PodKey;
+use crate::output::events::{self, Columns, Wide};
 use crate::output::kinds::{self, Detail, Layout, Names, Namespaces};
 use crate::output::object::{self, Notation};
+use crate::output::report;
 use crate::output::table::Headers;
-use crate::output::{events, report};
-use crate::state::pod_dir::PodDir;
 
 /// Flags of `get`.
 #[derive(Debug, Args)]
@@ -367,27 +365,27 @@ impl HowArgs {
 }
 
 fn list_events(how: &HowArgs, session: &Session) -> Result<Done, Error> {
-    let inventory = Inventory::read(session, &how.scope(session))?;
-    let mut all: Vec<(PodKey, PodEvent)> = Vec::new();
-    for pod in &inventory.pods {
-        let events = PodDir::new(&session.layout, &pod.key).events()?;
-        all.extend(events.into_iter().map(|event| (pod.key.clone(), event)));
-    }
-    all.sort_by_key(|(_, event)| event.time);
-    let objects = || {
-        (1..)
-            .zip(&all)
-            .map(|(number, (pod, event))| events::object(pod, event, number))
+    let scope = how.scope(session);
+    let inventory = Inventory::read(session, &scope)?;
+    let all = super::events::of_pods(&inventory.pods, &session.layout)?;
+    let objects = || all.iter().map(events::object);
+    let list = |wide| {
+        let columns = Columns {
+            headers: how.headers(),
+            namespaces: how.all_namespaces,
+        };
+        events::list(&all, columns, wide, Timestamp::now())
     };
     let text = match how.output {
         Some(Format::Json) => object::text(&object::list(objects().collect()), Notation::Json)?,
         Some(Format::Yaml) => object::text(&object::list(objects().collect()), Notation::Yaml)?,
         Some(Format::Name) => objects().map(|event| object::name(&event) + "\n").collect(),
         None | Some(Format::Wide) if all.is_empty() => {
-            session.ui.talk(&nothing(&how.scope(session)));
+            session.ui.talk(&nothing(&scope));
             String::new()
         }
-        None | Some(Format::Wide) => events::table(&all, how.headers(), Timestamp::now()),
+        None => list(Wide::No),
+        Some(Format::Wide) => list(Wide::Yes),
     };
     session.ui.data(text.as_bytes())?;
     Ok(Done::Well)

@@ -12,6 +12,8 @@ mod completion;
 mod delete;
 mod describe;
 mod error;
+mod events;
+mod events_file;
 mod exec;
 mod explain;
 mod follow;
@@ -125,6 +127,7 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Get(_)
         | Command::Ps(_)
         | Command::Describe(_)
+        | Command::Events(_)
         | Command::Logs(_)
         | Command::Exec(_)
         | Command::Wait(_)
@@ -161,6 +164,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Get(arguments) => get::run(arguments, session),
         Command::Ps(arguments) => get::run_ps(arguments, session),
         Command::Describe(arguments) => describe::run(arguments, session),
+        Command::Events(arguments) => events::run(arguments, session),
         Command::Logs(arguments) => logs::run(arguments, session),
         Command::Exec(arguments) => exec::run(arguments, session),
         Command::Wait(arguments) => wait::run(arguments, session),

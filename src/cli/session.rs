@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::app::{ColorArg, GlobalArgs, LogFormat};
 use super::error::{Error, chain};
+use super::events_file::EventsFile;
 use crate::image::Store;
 use crate::manager::{Event, sweep};
 use crate::model::names::Namespace;
@@ -20,6 +21,7 @@ pub(crate) struct Session {
     pub(crate) network: Network,
     /// `-n`.
     pub(crate) namespace: Namespace,
+    events: Option<EventsFile>,
 }
 
 /// Whether registries may be asked.
@@ -60,13 +62,26 @@ impl Session {
                 Network::Allowed
             },
             namespace: global.namespace.clone(),
+            events: global
+                .events_file
+                .as_deref()
+                .map(EventsFile::open)
+                .transpose()?,
         })
+    }
+
+    /// Puts an event into the file that was asked for, if one was.
+    pub(crate) fn note(&self, event: &Event) {
+        if let Some(file) = &self.events {
+            file.add(event);
+        }
     }
 
     /// Cleans up after commands and executors that were killed. A failure stands in nobody's way here: the command
     /// that touches the pod meets it again, and tells.
     pub(crate) fn sweep(&self) {
         let report = &mut |event| {
+            self.note(&event);
             if let Event::Deleted(key) = event {
                 let text = report::deed(&key, Deed::Deleted, Reality::Done);
                 self.ui

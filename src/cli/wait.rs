@@ -180,6 +180,7 @@ pub(crate) fn run(arguments: &WaitArgs, session: &Session) -> Result<Done, Error
     let deadline = Instant::now().checked_add(timeout.min(Duration::from_secs(3_200_000_000)));
     let mut printed = Ok(());
     let mut reached = |event| {
+        session.note(&event);
         if let Event::PodReached(key) = event
             && let Some((_, object)) = awaited.iter().find(|(other, _)| *other == key)
         {

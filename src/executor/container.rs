@@ -17,6 +17,7 @@ use super::log::{LogWriter, Stream};
 use super::status::Observation;
 use super::{describe, process, profiles, termination};
 use crate::model::event::EventType;
+use crate::model::image::Pull;
 use crate::model::plan::ContainerPlan;
 use crate::runtime::{self, ExecRequest, Runtime, StartRequest, Stdio, rootfs};
 use crate::spec::{self, Spec};
@@ -161,11 +162,7 @@ impl<R: Runtime + 'static> Run<R> {
         let (context, plan) = (&self.context, self.plan());
         let image = context.image(plan);
         let image = image.ok_or_else(|| StartFailure::Config("the image is missing".into()))?;
-        let present = format!(
-            "Container image \"{}\" already present on machine",
-            plan.image
-        );
-        self.report("Pulled", present);
+        self.report_image(image.pull.as_ref().filter(|_| self.attempt == 0));
         self.mount(&image.layers)?;
         let spec = describe::container(context, plan, image, &self.places())?;
         let seccomp = profiles::seccomp(context, plan)?;
@@ -279,6 +276,35 @@ impl<R: Runtime + 'static> Run<R> {
         Ok((stdio, ends))
     }
 
+    /// Tells how the image came to the machine, in the words of the kubelet's `image_manager.go`.
+    fn report_image(&self, pull: Option<&Pull>) {
+        let image = &self.plan().image;
+        let Some(pull) = pull else {
+            let present = format!("Container image \"{image}\" already present on machine");
+            self.report("Pulled", present);
+            return;
+        };
+        let took = go_seconds(pull.milliseconds);
+        let size = match pull.size {
+            // All layers were there.
+            0 => String::new(),
+            bytes => format!(" Image size: {bytes} bytes."),
+        };
+        let pulling = format!("Pulling image \"{image}\"");
+        let pulled = format!(
+            "Successfully pulled image \"{image}\" in {took} ({took} including waiting).{size}"
+        );
+        let end = pull.began + Duration::from_millis(pull.milliseconds);
+        for (time, reason, message) in [(pull.began, "Pulling", pulling), (end, "Pulled", pulled)] {
+            let index = Some(self.index);
+            let mut event = self
+                .context
+                .event(EventType::Normal, reason, message, index);
+            event.time = time;
+            self.context.send(Message::Event(event));
+        }
+    }
+
     fn report(&self, reason: &str, message: String) {
         let event = self
             .context
@@ -324,6 +350,23 @@ fn remove_cgroup(cgroup: &Cgroup) {
 fn stop_signal(plan: &ContainerPlan, image: Option<&str>) -> Signal {
     let name = plan.stop_signal.as_deref().or(image);
     name.and_then(Signal::parse).unwrap_or(Signal::TERM)
+}
+
+/// Milliseconds as Go prints a duration: `450ms`, `1.234s`, `1m2.5s`.
+fn go_seconds(milliseconds: u64) -> String {
+    let (minutes, rest) = (milliseconds / 60_000, milliseconds % 60_000);
+    let fraction = format!("{:03}", rest % 1000);
+    let fraction = match fraction.trim_end_matches('0') {
+        "" => String::new(),
+        digits => format!(".{digits}"),
+    };
+    let seconds = format!("{}{fraction}s", rest / 1000);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) if milliseconds < 1000 => format!("{milliseconds}ms"),
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
 }
 
 /// Copies one stream of a container into its log until it is closed.

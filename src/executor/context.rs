@@ -20,6 +20,7 @@ use crate::model::plan::ContainerPlan;
 use crate::model::status::QosClass;
 use crate::protocol::Launch;
 use crate::spec::HostFacts;
+use crate::state::events::EventLog;
 use crate::state::layout::PodPaths;
 use crate::state::pod_dir::ExecutorDir;
 use crate::sys::cgroup::Hierarchies;
@@ -48,6 +49,7 @@ pub(super) struct Context<R> {
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
     /// The containers that run.
     pub(super) live: RefCell<BTreeMap<Index, Live>>,
+    pub(super) events: RefCell<EventLog>,
     /// What the containers turned out to be.
     pub(super) observed: RefCell<Observed>,
     /// What is bound into containers, by volume.
@@ -110,7 +112,7 @@ impl<R> Context<R> {
 
     /// Keeps an event.
     pub(super) fn record(&self, event: &PodEvent) {
-        if let Err(error) = self.dir.append_event(event) {
+        if let Err(error) = self.events.borrow_mut().add(event) {
             // An event that is not kept must not end a pod.
             tracing::error!(
                 error = chain(&error),

@@ -57,6 +57,7 @@ use self::pod::PodResources;
 use self::progress::Channel;
 use crate::protocol::{self, Launch, Progress};
 use crate::runtime::{Libcontainer, Program, Runtime, enter_private_mounts};
+use crate::state::events::EventLog;
 use crate::state::layout::PodPaths;
 use crate::state::pod_dir::ExecutorDir;
 use crate::sys::lockfile::PidLock;
@@ -107,6 +108,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     let hierarchies = enter_private_mounts()?;
     fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
     let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;
+    let events = EventLog::open(&dir.paths().events())?;
     let reaper = Reaper::new();
     let (sender, messages) = mpsc::unbounded_channel();
     let context = Context {
@@ -118,6 +120,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         hierarchies,
         sandbox: RefCell::default(),
         live: RefCell::default(),
+        events: RefCell::new(events),
         observed: RefCell::default(),
         volumes: RefCell::default(),
         buffer: RefCell::new(vec![0; BUFFER]),

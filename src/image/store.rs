@@ -378,6 +378,7 @@ impl Store {
                 .map(|layer| self.diff_path(&layer.chain_id))
                 .collect(),
             config: record.config,
+            pull: None,
         }
     }
 }

@@ -1,14 +1,16 @@
 //! Which image each container gets: everything is there, or nothing is changed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 
 use super::error::{Error, MissingImage};
 use super::report::{Event, Report};
 use crate::image::{self, Hold, PullOptions, PullProgress, Store};
-use crate::model::image::Image;
+use crate::model::image::{Image, Pull};
 use crate::model::names::{ContainerName, PodKey};
 use crate::model::plan::{ContainerPlan, PodPlan, PullPolicy};
 use crate::model::reference::Reference;
@@ -264,10 +266,24 @@ fn pull_all<'r>(
     runtime.block_on(async {
         let pulls = join_all(references.iter().map(|reference| async {
             tell(Event::ImagePulling((*reference).clone()));
-            let progress = |progress| tell(Event::ImageProgress((*reference).clone(), progress));
-            let result = source.pull(reference, &progress).await;
-            if let Ok(image) = &result {
-                tell(Event::ImagePulled((*reference).clone(), image.id.clone()));
+            let (began, start, size) = (Timestamp::now(), Instant::now(), Cell::new(0));
+            let progress = |progress| {
+                if let PullProgress::Resolved { bytes, .. } = progress {
+                    size.set(bytes);
+                }
+                tell(Event::ImageProgress((*reference).clone(), progress));
+            };
+            let mut result = source.pull(reference, &progress).await;
+            match &mut result {
+                Ok(image) => {
+                    image.pull = Some(Pull {
+                        began,
+                        milliseconds: start.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+                        size: size.get(),
+                    });
+                    tell(Event::ImagePulled((*reference).clone(), image.id.clone()));
+                }
+                Err(error) => tell(Event::ImageFailed((*reference).clone(), error.to_string())),
             }
             (*reference, result)
         }));
@@ -290,7 +306,12 @@ fn by_pod(
         for (pod, container) in &wanted.containers {
             if let Some(image) = images.get(reference) {
                 let of_pod = pods.entry(pod.clone()).or_default();
-                of_pod.insert(container.name.clone(), image.clone());
+                let mut image = image.clone();
+                // The pod's first container with the image tells of the pull; the others find it there.
+                if of_pod.values().any(|other| other.id == image.id) {
+                    image.pull = None;
+                }
+                of_pod.insert(container.name.clone(), image);
             }
         }
     }

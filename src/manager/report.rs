@@ -24,6 +24,8 @@ pub enum Event {
     ImageProgress(Reference, PullProgress),
     /// The image's ID.
     ImagePulled(Reference, String),
+    /// Why it could not be pulled.
+    ImageFailed(Reference, String),
     PodStopping(PodKey),
     PodStarting(PodKey),
     /// What the executor tells while it starts the pod.

@@ -201,6 +201,7 @@ pub(super) fn image(id: &str) -> Image {
         id: id.into(),
         layers: Vec::new(),
         config: ImageConfig::default(),
+        pull: None,
     }
 }
 

@@ -13,6 +13,18 @@ pub struct Image {
     /// Unpacked layers, lowest first, as overlayfs takes them (reversed).
     pub layers: Vec<PathBuf>,
     pub config: ImageConfig,
+    /// The pull that brought it, if the pod's start did: its events are the pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<Pull>,
+}
+
+/// How an image came to this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    pub began: jiff::Timestamp,
+    pub milliseconds: u64,
+    /// Bytes that were fetched.
+    pub size: u64,
 }
 
 /// The part of an OCI image configuration that a container is made from.

@@ -9,7 +9,7 @@ use super::events;
 use super::object::{array, created, metadata, string};
 use super::pods::{self, or_none};
 use super::style::tame;
-use crate::model::event::PodEvent;
+use crate::model::event::EventSeries;
 use crate::model::status::{
     ConditionStatus, ContainerState, ContainerStatus, PodStatus, Terminated,
 };
@@ -65,7 +65,7 @@ impl Page {
 }
 
 /// The page of a `v1.Pod`.
-pub(crate) fn pod(pod: &Value, events: &[PodEvent], now: Timestamp) -> String {
+pub(crate) fn pod(pod: &Value, events: &[EventSeries], now: Timestamp) -> String {
     let status = pods::status(pod);
     let mut page = Page::default();
     head(&mut page, pod, &status);

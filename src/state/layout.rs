@@ -5,6 +5,7 @@
 //!   images/                          the image store
 //!   pods/KEY/record.json             what was applied; the last to be removed
 //!   pods/KEY/status.json             the final v1.PodStatus, so that a reboot does not lose it
+//!   pods/KEY/events.jsonl            what happened
 //!   pods/KEY/volumes/NAME/           emptyDir and ConfigMap volumes on disk
 //!   pods/KEY/containers/NAME-N/      upper and work folder of a container's overlay
 //!   logs/NS_NAME_UID/CONTAINER/N.log
@@ -16,7 +17,6 @@
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
 //!   pods/KEY/status.json             v1.PodStatus, written by the executor
-//!   pods/KEY/events.jsonl
 //!   pods/KEY/executor.lock           locked as long as the executor lives; its pid
 //!   pods/KEY/executor.log            what the executor had to say before it died
 //!   pods/KEY/deleting                the pod is being deleted: since when
@@ -248,10 +248,10 @@ impl PodPaths {
         self.run.join("status.json")
     }
 
-    /// What happened, one JSON value per line.
+    /// What happened, one JSON value per line ([`super::events`]). As its logs, it outlives the machine's restart.
     #[must_use]
     pub fn events(&self) -> PathBuf {
-        self.run.join("events.jsonl")
+        self.data.join("events.jsonl")
     }
 
     /// What the executor was started with.

@@ -7,14 +7,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::events;
 use super::layout::{self, Layout, PodPaths};
 use super::record::{self, PodRecord, json};
-use crate::model::event::PodEvent;
+use crate::model::event::EventSeries;
 use crate::model::names::PodKey;
 use crate::model::status::{Phase, PodStatus};
 use crate::sys::fs::{self, Lock};
 use crate::sys::lockfile::{self, PidLock};
-use crate::sys::{append, unmount};
+use crate::sys::unmount;
 
 /// A pod on disk, as everybody may see it. It may not exist, or only in part.
 #[derive(Clone, Debug)]
@@ -89,16 +90,12 @@ impl PodDir {
         }
     }
 
-    /// What happened to it, oldest first. A line that is being written is left out.
+    /// What happened to it; what happened last is at the end.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn events(&self) -> Result<Vec<PodEvent>, Error> {
-        let bytes = fs::read_if_there(&self.paths.events())?.unwrap_or_default();
-        Ok(bytes
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect())
+    pub fn events(&self) -> Result<Vec<EventSeries>, Error> {
+        events::read(&self.paths.events())
     }
 
     /// Whether somebody takes care of it.
@@ -355,20 +352,11 @@ impl ExecutorDir {
         fs::replace_in_memory(&self.paths.status(), 0o600, &content)?;
         Ok(kept?)
     }
-
-    /// Adds an event.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn append_event(&self, event: &PodEvent) -> Result<(), Error> {
-        Ok(append::line(&self.paths.events(), &json(event))?)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::EventType;
     use crate::state::lock::Locks;
     use crate::state::testing::{Scratch, key, record};
 
@@ -388,18 +376,6 @@ mod tests {
 
         let executor = ExecutorDir::take(dir.paths().clone()).unwrap();
         assert_eq!(dir.liveness().unwrap(), Liveness::Alive);
-        let event = PodEvent {
-            time: Timestamp::UNIX_EPOCH,
-            r#type: EventType::Normal,
-            reason: "Started".into(),
-            message: "two\nlines".into(),
-            container: None,
-        };
-        for _ in 0..2 {
-            executor.append_event(&event).unwrap();
-        }
-        append::line(&dir.paths().events(), b"{\"time\":").unwrap();
-        assert_eq!(dir.events().unwrap(), [event.clone(), event]);
         let ended = PodStatus {
             phase: Phase::Succeeded,
             ..PodStatus::default()

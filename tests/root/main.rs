@@ -20,6 +20,7 @@ mod bad_input;
 mod concurrency;
 mod containers;
 mod death;
+mod events;
 mod exec_logs;
 mod hello;
 mod images;
@@ -28,6 +29,7 @@ mod pods;
 mod ports;
 mod profiles;
 mod security;
+mod status;
 mod terminal;
 mod volumes;
 
