@@ -18,8 +18,8 @@ use super::status::Observation;
 use super::{describe, process, profiles, termination};
 use crate::model::event::EventType;
 use crate::model::image::Pull;
-use crate::model::plan::ContainerPlan;
-use crate::runtime::{self, ExecRequest, Runtime, StartRequest, Stdio, rootfs};
+use crate::model::plan::{ContainerPlan, ContainerRole};
+use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, rootfs};
 use crate::spec::{self, Spec};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::pidfd::{self, PidFd};
@@ -84,6 +84,34 @@ impl Live {
             cgroup: self.cgroup.entry()?,
             stdio,
         })
+    }
+}
+
+/// Where a container's first run will start: its cgroup, and what waits there to start it.
+#[derive(Debug)]
+pub(super) struct Place {
+    cgroup: Cgroup,
+    prepared: Prepared,
+}
+
+/// Prepares a container's first start, to have it sooner.
+pub(super) fn prepare<R: Runtime + 'static>(context: &Rc<Context<R>>, index: Index) {
+    let place = Run::new(context, index, 0, String::new()).make_place();
+    match place {
+        Ok(place) => drop(context.places.borrow_mut().insert(index, place)),
+        // Tried again, and told, when it starts.
+        Err(error) => tracing::debug!(container = index, %error, "cannot prepare a start"),
+    }
+}
+
+/// Prepares the container after this one, if that starts as soon as this one runs.
+fn prepare_next<R: Runtime + 'static>(context: &Rc<Context<R>>, index: Index) {
+    let plan = &context.launch.plan;
+    let follows = context.container_plan(index).role != ContainerRole::Init
+        && index + 1 < plan.all_containers().count();
+    if follows {
+        let context = Rc::clone(context);
+        tokio::task::spawn_local(async move { prepare(&context, index + 1) });
     }
 }
 
@@ -166,7 +194,7 @@ impl<R: Runtime + 'static> Run<R> {
         self.mount(&image.layers)?;
         let spec = describe::container(context, plan, image, &self.places())?;
         let seccomp = profiles::seccomp(context, plan)?;
-        let cgroup = self.make_cgroup()?;
+        let Place { cgroup, prepared } = self.place()?;
         self.report("Created", format!("Created container: {}", plan.name));
         let (stdio, mut ends) = self.stdio()?;
         let request = StartRequest {
@@ -175,9 +203,15 @@ impl<R: Runtime + 'static> Run<R> {
             state: context.paths().oci_state(),
             spec: spec.clone(),
             seccomp: seccomp.clone(),
-            cgroup: cgroup.entry()?,
+            prepared,
             stdio,
         };
+        if let Some(sandbox) = context.sandbox.borrow().as_ref() {
+            sandbox.settle()?;
+        }
+        if self.attempt == 0 {
+            prepare_next(context, self.index);
+        }
         let started = context.runtime.start(request).await;
         let started = started.inspect_err(|_| remove_cgroup(&cgroup))?;
         if let Some(terminal) = started.terminal {
@@ -229,6 +263,22 @@ impl<R: Runtime + 'static> Run<R> {
             fs::create_dir_all(folder, 0o755)?;
         }
         Ok(rootfs::mount(layers, &upper, &work, &rootfs)?)
+    }
+
+    fn place(&self) -> Result<Place, StartFailure> {
+        let prepared = match self.attempt {
+            0 => self.context.places.borrow_mut().remove(&self.index),
+            _ => None,
+        };
+        prepared.map_or_else(|| self.make_place(), Ok)
+    }
+
+    fn make_place(&self) -> Result<Place, StartFailure> {
+        let cgroup = self.make_cgroup()?;
+        let entry = cgroup.entry().map_err(StartFailure::from);
+        let prepared = entry.and_then(|entry| Ok(self.context.runtime.prepare(&entry)?));
+        let prepared = prepared.inspect_err(|_| remove_cgroup(&cgroup))?;
+        Ok(Place { cgroup, prepared })
     }
 
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock;
-use super::container::Live;
+use super::container::{Live, Place};
 use super::error::chain;
 use super::lifecycle::{self, Index};
 use super::status::Observed;
@@ -47,6 +47,8 @@ pub(super) struct Context<R> {
     pub(super) facts: Facts,
     /// The pause process's number, while there is one: its namespaces are joined.
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
+    /// The containers that start next.
+    pub(super) places: RefCell<BTreeMap<Index, Place>>,
     /// The containers that run.
     pub(super) live: RefCell<BTreeMap<Index, Live>>,
     pub(super) events: RefCell<EventLog>,

@@ -119,6 +119,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         reaper,
         hierarchies,
         sandbox: RefCell::default(),
+        places: RefCell::default(),
         live: RefCell::default(),
         events: RefCell::new(events),
         observed: RefCell::default(),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::context::Context;
 use super::error::{Error, chain};
 use super::forward::{Bound, Forwarder, Publication};
-use super::{downward, etc, process};
+use super::{container, downward, etc, process};
 use crate::model::plan::VolumeMount;
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
@@ -33,13 +33,8 @@ pub(super) struct PodResources {
 impl PodResources {
     /// Acquires everything, in the order in which it can fail without having been in vain. On an error, what has been
     /// acquired goes with the process, except the cgroup, which is removed here.
-    pub(super) fn acquire<R: Runtime>(context: &Rc<Context<R>>) -> Result<Self, Error> {
+    pub(super) fn acquire<R: Runtime + 'static>(context: &Rc<Context<R>>) -> Result<Self, Error> {
         let ports = Bound::bind(&publications(context))?;
-        prepare_volumes(context)?;
-        etc::write(context)?;
-        if !context.launch.plan.host_ipc {
-            mount_shared_memory(&shared_memory(context))?;
-        }
         let amounts = resources::of_pod(&context.launch.plan);
         let limits = Limits {
             cpu_weight: Some(resources::pod_cpu_weight(amounts.cpu_shares)),
@@ -53,11 +48,24 @@ impl PodResources {
             forwarder: None,
             _kept: None,
         };
-        if let Err(error) = resources.start_sandbox(context, ports) {
+        // What takes longest comes first, and goes on while the rest is done.
+        container::prepare(context, 0);
+        if let Err(error) = resources.fill(context, ports) {
+            context.places.borrow_mut().clear();
             resources.remove_cgroup();
             return Err(error);
         }
         Ok(resources)
+    }
+
+    fn fill<R: Runtime>(&mut self, context: &Context<R>, ports: Bound) -> Result<(), Error> {
+        self.start_sandbox(context, ports)?;
+        prepare_volumes(context)?;
+        etc::write(context)?;
+        if !context.launch.plan.host_ipc {
+            mount_shared_memory(&shared_memory(context))?;
+        }
+        Ok(())
     }
 
     fn start_sandbox<R: Runtime>(
@@ -108,6 +116,7 @@ impl PodResources {
         if let Some(forwarder) = self.forwarder.take() {
             forwarder.shutdown().await;
         }
+        context.places.borrow_mut().clear();
         let sandbox = context.sandbox.borrow_mut().take();
         if let Some(sandbox) = sandbox {
             end(&sandbox).await;

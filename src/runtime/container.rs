@@ -9,14 +9,15 @@ use std::rc::Rc;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec};
 
-use super::helper::{Order, Terminal};
+use super::helper::{Helper, Order, Terminal};
 use super::seccomp::SeccompProfile;
 use super::wire::{Action, Request, SeccompLoad, StdioKind};
 use super::{
-    Error, ExecRequest, Program, Runtime, StartRequest, Started, Stdio, environment, helper,
-    seccomp,
+    Error, ExecRequest, Prepared, Program, Runtime, StartRequest, Started, Stdio, environment,
+    helper, seccomp,
 };
 use crate::sys::capability::Set;
+use crate::sys::cgroup::CgroupEntry;
 use crate::sys::process::Reaper;
 use crate::sys::{self, fd};
 
@@ -110,17 +111,26 @@ impl Libcontainer {
         Ok((load, kind, fds))
     }
 
-    /// Has a helper carry out the request.
-    async fn run(&self, request: &Request, mut order: Order<'_>) -> Result<Started, Error> {
+    /// Has the helper carry out the request.
+    async fn run(
+        &self,
+        helper: Helper,
+        request: &Request,
+        mut order: Order<'_>,
+    ) -> Result<Started, Error> {
         let text = serde_json::to_vec(request).map_err(unwritable)?;
         let request = fd::sealed_memory(c"request", &text, fd::MemoryUse::Data)
             .map_err(Error::system("write the request"))?;
         order.fds.insert(0, request);
-        helper::run(&self.program, &self.reaper, order).await
+        helper::run(helper, &self.reaper, order).await
     }
 }
 
 impl Runtime for Libcontainer {
+    fn prepare(&self, cgroup: &CgroupEntry) -> Result<Prepared, Error> {
+        Helper::start(&self.program, &self.reaper, cgroup).map(|helper| Prepared(Some(helper)))
+    }
+
     async fn start(&self, request: StartRequest) -> Result<Started, Error> {
         let StartRequest {
             id,
@@ -128,9 +138,12 @@ impl Runtime for Libcontainer {
             state,
             mut spec,
             seccomp,
-            cgroup,
+            prepared: Prepared(helper),
             stdio,
         } = request;
+        let helper = helper.ok_or_else(|| Error::Create {
+            detail: "it was prepared by another runtime".to_owned(),
+        })?;
         detach_from_host(&mut spec);
         let rootfs = spec.root().as_ref().map(|root| bundle.join(root.path()));
         let mut process = spec.process().clone().ok_or_else(|| Error::Create {
@@ -159,12 +172,11 @@ impl Runtime for Libcontainer {
             uid,
         };
         let order = Order {
-            cgroup: &cgroup,
             fds,
             directory: &directory,
             terminal,
         };
-        let started = self.run(&request, order).await;
+        let started = self.run(helper, &request, order).await;
         if started.is_err()
             && let Err(error) = self.forget(&request.state, &request.id)
         {
@@ -183,6 +195,7 @@ impl Runtime for Libcontainer {
             cgroup,
             stdio,
         } = request;
+        let helper = Helper::start(&self.program, &self.reaper, &cgroup)?;
         let terminal = stdio.terminal(process.user().uid());
         let seccomp_flags = seccomp::flags(&seccomp);
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
@@ -199,12 +212,11 @@ impl Runtime for Libcontainer {
             seccomp_flags,
         };
         let order = Order {
-            cgroup: &cgroup,
             fds,
             directory: &directory,
             terminal,
         };
-        self.run(&request, order).await
+        self.run(helper, &request, order).await
     }
 
     fn forget(&self, state: &Path, id: &str) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::entry::{Entry, Filter};
-use super::wire::{Action, Answer, GO, OPTIONAL, REQUEST, Request, SOCKET, StdioKind, cut};
+use super::wire::{Action, Answer, GO, Request, SOCKET, StdioKind, cut};
 use super::{environment, trace};
 use crate::sys::fd::MemoryUse;
 use crate::sys::{self, fd, process};
@@ -62,13 +62,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Sends an answer to the executor.
 pub(super) fn answer(answer: &Answer) {
-    send(answer, None);
+    send(answer, &[]);
 }
 
 /// Has the executor prepare this process's terminal, and waits until that is done.
 pub(super) fn hand_terminal_over() -> io::Result<()> {
     let socket = EXECUTOR.get().ok_or(io::ErrorKind::NotConnected)?;
-    send(&Answer::Terminal, Some(io::stdin().as_fd()));
+    send(&Answer::Terminal, &[io::stdin().as_fd()]);
     let mut buffer = [0; GO.len()];
     let (length, _) = fd::receive(socket, &mut buffer)?;
     if buffer[..length] == *GO {
@@ -81,7 +81,7 @@ pub(super) fn hand_terminal_over() -> io::Result<()> {
     }
 }
 
-fn send(answer: &Answer, passed: Option<BorrowedFd<'_>>) {
+fn send(answer: &Answer, passed: &[BorrowedFd<'_>]) {
     let Some(socket) = EXECUTOR.get() else {
         return;
     };
@@ -99,18 +99,14 @@ pub(super) fn is_executor_gone() -> io::Result<bool> {
 
 fn create() -> Result<(), Failure> {
     debug_assert_eq!(process::threads().ok(), Some(1), "libcontainer forks");
+    let mut passed = receive_request()?.into_iter();
+    let mut next = || passed.next().ok_or("the executor passed too little");
     let mut text = Vec::new();
-    std::fs::File::from(fd::inherited(REQUEST)?).read_to_end(&mut text)?;
+    std::fs::File::from(next()?).read_to_end(&mut text)?;
     let request: Request = serde_json::from_slice(&text)?;
     // libcontainer leaves both as they are where the specification says nothing, or an empty list.
     process::set_umask(0o022);
     process::clear_groups()?;
-    let mut numbers = OPTIONAL..;
-    let mut next = || {
-        numbers
-            .next()
-            .map_or(Err(io::ErrorKind::NotFound.into()), fd::inherited)
-    };
     let seccomp = match request.seccomp {
         Some(load) => Some(Filter {
             load,
@@ -147,8 +143,19 @@ fn create() -> Result<(), Failure> {
         Action::Exec { process } => exec(builder, &request, process)?,
     };
     let master = console.map(|console| console.accept()).transpose()?;
-    send(&Answer::Started { pid }, master.as_ref().map(AsFd::as_fd));
+    let master: Vec<_> = master.iter().map(AsFd::as_fd).collect();
+    send(&Answer::Started { pid }, &master);
     Ok(())
+}
+
+/// Waits for the request: a helper may be started before it is needed.
+fn receive_request() -> io::Result<Vec<OwnedFd>> {
+    let socket = EXECUTOR.get().ok_or(io::ErrorKind::NotConnected)?;
+    let (length, passed) = fd::receive(socket, &mut [0; GO.len()])?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(passed)
 }
 
 fn read_program(fd: OwnedFd) -> io::Result<Arc<Vec<u8>>> {
@@ -242,6 +249,7 @@ impl Console {
     fn accept(&self) -> Result<OwnedFd, Failure> {
         let (stream, _) = self.listener.accept()?;
         let (_, master) = fd::receive(&stream, &mut [0; 64])?;
+        let master = master.into_iter().next();
         Ok(master.ok_or("libcontainer sent no terminal")?)
     }
 }

@@ -7,7 +7,8 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use super::{Error, ExecRequest, Runtime, StartRequest, Started};
+use super::{Error, ExecRequest, Prepared, Runtime, StartRequest, Started};
+use crate::sys::cgroup::CgroupEntry;
 use crate::sys::pidfd::Exit;
 use crate::sys::process::{Puppet, Reaper};
 use crate::sys::signal::Signal;
@@ -108,6 +109,10 @@ fn args(process: Option<&oci_spec::runtime::Process>) -> Vec<String> {
 }
 
 impl Runtime for Fake {
+    fn prepare(&self, _: &CgroupEntry) -> Result<Prepared, Error> {
+        Ok(Prepared(None))
+    }
+
     async fn start(&self, request: StartRequest) -> Result<Started, Error> {
         self.record(Call::Start {
             id: request.id.clone(),

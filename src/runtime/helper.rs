@@ -12,7 +12,7 @@ use super::{Error, Started};
 use crate::sys::cgroup::CgroupEntry;
 use crate::sys::mount::{self, Access};
 use crate::sys::pidfd::{Exit, PidFd};
-use crate::sys::process::{self, ParentDeath, Reaper, Session, Spawn};
+use crate::sys::process::{self, ParentDeath, Reaper, Session, Spawn, Spawning};
 use crate::sys::signal::Signal;
 use crate::sys::{self, fd, terminal};
 
@@ -63,13 +63,62 @@ impl Program {
     }
 }
 
-/// A helper that is at work; killed if it is dropped before it has ended.
-struct Helper {
+/// A helper: born in its container's cgroup, it waits for its request and carries it out. Started ahead, it has its
+/// place and its memory when the request comes. Killed if it is dropped before it has ended.
+#[derive(Debug)]
+pub(super) struct Helper {
     process: AsyncFd<PidFd>,
+    /// What kept it from its program, if anything did.
+    failure: Option<process::Failure>,
+    socket: AsyncFd<OwnedFd>,
     ended: bool,
+    _kept: process::Kept,
 }
 
 impl Helper {
+    /// Starts a helper that runs `program`. Does not wait for it.
+    pub(super) fn start(
+        program: &Program,
+        reaper: &Rc<Reaper>,
+        cgroup: &CgroupEntry,
+    ) -> Result<Self, Error> {
+        // Its number is not known yet when it may end.
+        let _paused = reaper.pause();
+        let (socket, theirs) = fd::seqpacket_pair().map_err(Error::system("make a socket"))?;
+        fd::set_nonblocking(&socket).map_err(Error::system("make a socket"))?;
+        let Spawning { process, failure } = process::begin(&Spawn {
+            program: &program.0,
+            args: &["kplay".as_ref(), "internal".as_ref(), "create".as_ref()],
+            env: &[],
+            fds: &[theirs.as_fd()],
+            stderr: None,
+            session: Session::Own,
+            parent_death: ParentDeath::Kill,
+            cgroup: Some(cgroup),
+        })
+        .map_err(Error::system(START))?;
+        let kept = reaper.keep(process.pid());
+        Ok(Self {
+            process: fd::watch(process, Interest::READABLE)
+                .map_err(Error::system("watch the helper"))?,
+            failure: Some(failure),
+            socket: fd::watch(socket, Interest::READABLE)
+                .map_err(Error::system("watch the helper"))?,
+            ended: false,
+            _kept: kept,
+        })
+    }
+
+    /// Hands the request over.
+    fn request(&self, fds: &[OwnedFd]) -> Result<(), Error> {
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        match fd::send(self.socket.get_ref(), GO, &fds) {
+            // It has ended: why, is seen next.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(Error::system("give the helper its request")),
+        }
+    }
+
     /// Waits for its end.
     async fn end(&mut self) -> Result<Exit, Error> {
         loop {
@@ -91,6 +140,9 @@ impl Helper {
         }
     }
 }
+
+/// What fails if a helper does not come to be.
+const START: &str = "start the helper that creates containers";
 
 impl Drop for Helper {
     fn drop(&mut self) {
@@ -114,7 +166,6 @@ struct Heard {
 
 /// What a helper is given.
 pub(super) struct Order<'a> {
-    pub(super) cgroup: &'a CgroupEntry,
     /// The first is the request.
     pub(super) fds: Vec<OwnedFd>,
     /// The process's working directory, for the error.
@@ -139,61 +190,42 @@ impl Terminal {
     }
 }
 
-/// Runs a helper and waits until the process that it starts has executed its program, or until all involved have given
-/// up.
+/// Has a helper carry out its order, and waits until the process that it starts has executed its program, or until all
+/// involved have given up.
 pub(super) async fn run(
-    program: &Program,
+    mut helper: Helper,
     reaper: &Rc<Reaper>,
     order: Order<'_>,
 ) -> Result<Started, Error> {
     let Order {
-        cgroup,
         fds,
         directory,
         terminal,
     } = order;
     // Children of unknown numbers come into being from here on.
     let paused = reaper.pause();
-    let (socket, theirs) = fd::seqpacket_pair().map_err(Error::system("make a socket"))?;
-    fd::set_nonblocking(&socket).map_err(Error::system("make a socket"))?;
-    let passed: Vec<BorrowedFd<'_>> = std::iter::once(theirs.as_fd())
-        .chain(fds.iter().map(AsFd::as_fd))
-        .collect();
-    let process = process::spawn(&Spawn {
-        program: &program.0,
-        args: &["kplay".as_ref(), "internal".as_ref(), "create".as_ref()],
-        env: &[],
-        fds: &passed,
-        stderr: None,
-        session: Session::Own,
-        parent_death: ParentDeath::Kill,
-        cgroup: Some(cgroup),
-    })
-    .map_err(Error::system("start the helper that creates containers"))?;
-    // Only others hold these ends now, so the socket's end of file means that they are done.
-    drop(passed);
-    drop((theirs, fds));
-    let mut helper = Helper {
-        process: fd::watch(process, Interest::READABLE)
-            .map_err(Error::system("watch the helper"))?,
-        ended: false,
-    };
-    let heard = listen(socket, reaper, terminal).await?;
+    helper.request(&fds)?;
+    // Only others hold these now, so that their ends of file mean something.
+    drop(fds);
+    let heard = listen(&helper.socket, reaper, terminal).await?;
     let exit = helper.end().await?;
     drop(paused);
     reaper
         .reap()
         .map_err(Error::system("reap what the helper left"))?;
+    if let Some(failure) = helper.failure.take()
+        && let Some(source) = failure.wait().map_err(Error::system(START))?
+    {
+        return Err(Error::system(START)(source));
+    }
     heard.conclude(exit, directory)
 }
 
 async fn listen(
-    socket: OwnedFd,
+    socket: &AsyncFd<OwnedFd>,
     reaper: &Rc<Reaper>,
     terminal: Option<Terminal>,
 ) -> Result<Heard, Error> {
-    let socket =
-        fd::watch(socket, Interest::READABLE).map_err(Error::system("watch the helper"))?;
     let mut heard = Heard::default();
     let mut buffer = vec![0; LONGEST_ANSWER];
     loop {
@@ -211,13 +243,14 @@ async fn listen(
         if length == 0 {
             return Ok(heard);
         }
+        let passed = passed.into_iter().next();
         let answer = serde_json::from_slice(&buffer[..length]).map_err(|source| Error::System {
             what: "understand the helper",
             source: source.into(),
         })?;
         if let (Answer::Terminal, Some(plan), Some(slave)) = (&answer, terminal, &passed) {
             plan.prepare(slave)?;
-            fd::send(socket.get_ref(), GO, None).map_err(Error::system("answer the helper"))?;
+            fd::send(socket.get_ref(), GO, &[]).map_err(Error::system("answer the helper"))?;
         }
         heard.take(answer, passed, reaper)?;
     }

@@ -10,6 +10,9 @@
 //!     └────────────── one SEQPACKET socket ─────────────────┴─────────────────────────┘ closed by execve
 //! ```
 //!
+//! A helper may be prepared before its request is known: it enters its cgroup, which may take ten milliseconds below
+//! version 2, and loads while the executor does other things.
+//!
 //! Every process on the way holds the socket, close-on-exec, so its end of file says that nobody is on the way any
 //! more: a request that saw `started` and no error before it has executed its program, nothing less.
 //! The processes are children of the executor (`as_sibling`), which must be the subreaper and have one thread.
@@ -52,6 +55,12 @@ pub use seccomp::{ProfileFile, SeccompProfile};
 /// Futures are not `Send`: the executor has one thread. Dropping one that is not ready kills its helper, but not what
 /// the helper may have started: kill the cgroup then.
 pub trait Runtime {
+    /// Starts what will start a container in this cgroup. Does not wait for it; dropping it ends it.
+    ///
+    /// # Errors
+    /// There can be no more processes.
+    fn prepare(&self, cgroup: &CgroupEntry) -> Result<Prepared, Error>;
+
     /// Starts a container. Ready when its program runs (`execve` succeeded), or with the reason why it does not.
     fn start(&self, request: StartRequest) -> impl Future<Output = Result<Started, Error>>;
 
@@ -78,9 +87,14 @@ pub struct StartRequest {
     /// `root.path` must be mounted. PATH and HOME are added to the environment where they are missing.
     pub spec: Spec,
     pub seccomp: SeccompProfile,
-    pub cgroup: CgroupEntry,
+    /// In the container's cgroup.
+    pub prepared: Prepared,
     pub stdio: Stdio,
 }
+
+/// What waits to start a container.
+#[derive(Debug)]
+pub struct Prepared(Option<helper::Helper>);
 
 /// What runs a command in a running container.
 #[derive(Debug)]

@@ -23,6 +23,9 @@ pub fn enter_private_mounts() -> Result<Hierarchies, Error> {
     mount::make_slave()?;
     // Taken out of the namespace, not only covered: libcontainer looks at the list of mounts. The descriptors of the
     // hierarchies stay usable.
+    // All at once where they are mounted on one folder, as the hierarchies of version 1 are: each costs a grace period of
+    // the kernel's.
+    mount::detach(Path::new(CGROUPS))?;
     for point in cgroup::mount_points()? {
         mount::detach(&point)?;
     }

@@ -1,12 +1,13 @@
 //! The pod's shared namespaces, held by a pause process of a few KB. Not through libcontainer: it has no files, no
 //! program of the image, and nothing to configure.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Error;
 use crate::sys::cgroup::CgroupEntry;
-use crate::sys::holder::{self, Holder};
+use crate::sys::holder::{self, Holder, Holding};
 use crate::sys::namespace::Namespace;
 use crate::sys::pidfd::PidFd;
 
@@ -39,9 +40,10 @@ pub struct SandboxOptions<'a> {
 #[derive(Debug)]
 pub struct Sandbox {
     process: PidFd,
+    rest: RefCell<Option<holder::Rest>>,
 }
 
-/// Makes a pod's namespaces. Blocks for about a millisecond. The caller must have one thread, and be the one that
+/// Makes a pod's namespaces; [`Sandbox::settle`] waits for the rest. Blocks for about a millisecond. The caller must have one thread, and be the one that
 /// lives as long as the pod.
 ///
 /// # Errors
@@ -58,15 +60,22 @@ pub fn start(options: &SandboxOptions<'_>) -> Result<Sandbox, Error> {
         .filter(|(wanted, _)| *wanted)
         .map(|(_, namespace)| namespace)
         .collect();
-    let process = holder::start(&Holder {
+    let Holding { process, rest } = holder::start(&Holder {
         namespaces: &namespaces,
         hostname: options.hostname.as_deref(),
         sysctls: &sysctls(options),
         cgroup: &options.cgroup,
         oom_score_adj: OOM_SCORE_ADJ,
     })
-    .map_err(|holder::Error { step, source }| Error::Sandbox { step, source })?;
-    Ok(Sandbox { process })
+    .map_err(failed)?;
+    Ok(Sandbox {
+        process,
+        rest: RefCell::new(Some(rest)),
+    })
+}
+
+fn failed(holder::Error { step, source }: holder::Error) -> Error {
+    Error::Sandbox { step, source }
 }
 
 /// The files to write, the defaults first.
@@ -105,6 +114,16 @@ fn sysctl_path(name: &str) -> PathBuf {
 }
 
 impl Sandbox {
+    /// Waits until the pause process has all but its namespaces too, which nothing but its end needs. To be called
+    /// before a container joins.
+    ///
+    /// # Errors
+    /// A step failed, the first time.
+    pub fn settle(&self) -> Result<(), Error> {
+        let rest = self.rest.borrow_mut().take();
+        rest.map_or(Ok(()), holder::Rest::wait).map_err(failed)
+    }
+
     /// The pause process; a child of the caller.
     #[must_use]
     pub fn pid_fd(&self) -> &PidFd {

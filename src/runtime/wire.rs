@@ -1,9 +1,8 @@
-//! What the executor and its helper say to each other: one request, in a sealed memory file, and the answers, one JSON
-//! message each, on a SEQPACKET socket. Both ends are of the same build, so there is no version.
+//! What the executor and its helper say to each other: one request, and the answers, one JSON message each, on a
+//! SEQPACKET socket, the helper's descriptor 3. Both ends are of the same build, so there is no version.
 //!
-//! ```text
-//! descriptor of the helper      3 socket   4 request   then, if the request says so: seccomp program, stdin, stdout, stderr
-//! ```
+//! The request is the message [`GO`] with descriptors: a sealed memory file with the [`Request`], then, if that says so,
+//! the seccomp program, and stdin, stdout, stderr. The helper waits for it, because it may be started ahead.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -15,10 +14,6 @@ use crate::sys::process::FIRST_FD;
 
 /// Where the helper, and the processes it makes, find the socket.
 pub(super) const SOCKET: RawFd = FIRST_FD;
-/// Where the helper finds the request.
-pub(super) const REQUEST: RawFd = FIRST_FD + 1;
-/// Where the optional descriptors begin.
-pub(super) const OPTIONAL: RawFd = FIRST_FD + 2;
 
 /// The longest text in an answer, in bytes; what is longer is cut.
 const LONGEST_TEXT: usize = 4 * 1024;
@@ -38,7 +33,7 @@ pub(super) fn cut(mut text: String) -> String {
     text
 }
 
-/// What the executor says to a process whose terminal is ready.
+/// What the executor says to a helper that has its request, and to a process whose terminal is ready.
 pub(super) const GO: &[u8] = b"go";
 
 /// What the helper is to do.

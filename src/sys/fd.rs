@@ -121,15 +121,17 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::io::read(fd, buffer)?)
 }
 
-/// Sends one message, and a descriptor with it.
+/// The most descriptors that [`send`] passes at once.
+const MOST_PASSED: usize = 5;
+
+/// Sends one message, and at most five descriptors with it.
 ///
 /// # Errors
 /// The other end is closed, or the message is too long.
-pub fn send(socket: impl AsFd, message: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+pub fn send(socket: impl AsFd, message: &[u8], passed: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_PASSED))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = passed.into_iter().collect();
-    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+    if !passed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(passed)) {
         return Err(io::ErrorKind::OutOfMemory.into());
     }
     rustix::net::sendmsg(
@@ -141,12 +143,12 @@ pub fn send(socket: impl AsFd, message: &[u8], passed: Option<BorrowedFd<'_>>) -
     Ok(())
 }
 
-/// Receives one message into `buffer`, and the descriptor that came with it, close-on-exec. Length 0 is the end of file.
+/// Receives one message into `buffer`, and the descriptors that came with it, close-on-exec. Length 0 is the end of file.
 ///
 /// # Errors
 /// Nothing is there (of a non-blocking socket), or the message was longer than `buffer`.
-pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_PASSED))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::net::recvmsg(
         socket,
@@ -154,10 +156,10 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Optio
         &mut ancillary,
         RecvFlags::CMSG_CLOEXEC,
     )?;
-    let mut passed = None;
+    let mut passed = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
-            passed = fds.into_iter().next();
+            passed.extend(fds);
         }
     }
     if received.flags.contains(rustix::net::ReturnFlags::TRUNC) {

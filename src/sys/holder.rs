@@ -31,6 +31,68 @@ pub struct Holder<'a> {
     pub oom_score_adj: i32,
 }
 
+/// What holds the namespaces, on its way to its rest.
+#[derive(Debug)]
+pub struct Holding {
+    pub process: PidFd,
+    pub rest: Rest,
+}
+
+/// The part of the set-up that others need not wait for: entering cgroups of version 1 may take ten milliseconds.
+#[derive(Debug)]
+pub struct Rest(std::fs::File);
+
+impl Rest {
+    /// Waits until all is set up.
+    ///
+    /// # Errors
+    /// A step fails; the process has ended then.
+    pub fn wait(mut self) -> Result<(), Error> {
+        match Report::read(&mut self.0)? {
+            Report::Failed { step, source } => Err(Error {
+                step: name_of_step(step, &[]),
+                source,
+            }),
+            Report::Ready | Report::End => Ok(()),
+        }
+    }
+}
+
+/// What the child says: five bytes at a time.
+enum Report {
+    /// The namespaces are set up.
+    Ready,
+    Failed {
+        step: u8,
+        source: io::Error,
+    },
+    /// It has executed its program, or was killed.
+    End,
+}
+
+impl Report {
+    /// In the place of a step's number.
+    const READY: u8 = u8::MAX;
+
+    fn read(pipe: &mut std::fs::File) -> Result<Self, Error> {
+        let mut message = [0; 5];
+        match pipe.read_exact(&mut message) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Self::End),
+            other => other.map_err(|source| Error {
+                step: "reading the report".to_owned(),
+                source,
+            })?,
+        }
+        Ok(match message {
+            [Self::READY, ..] => Self::Ready,
+            [step, errno @ ..] => Self::Failed {
+                step,
+                source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
+            },
+        })
+    }
+}
+
 /// A step of the set-up that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step} failed")]
@@ -42,12 +104,12 @@ pub struct Error {
 
 /// The steps, as the child numbers them in its report.
 const STEPS: [&str; 11] = [
-    "entering the cgroup",
     "leading a session",
     "tying it to its parent",
     "setting the OOM score",
     "setting the hostname",
     "bringing the loopback device up",
+    "entering the cgroup",
     "making an empty root",
     "dropping capabilities",
     "closing the standard streams",
@@ -55,14 +117,17 @@ const STEPS: [&str; 11] = [
     "executing the pause program",
 ];
 
+/// The number of the last sysctls, if there are many.
+const LAST: u8 = Report::READY - 1;
+
 /// A step's number in [`STEPS`], and why it failed.
 type StepResult<T> = std::result::Result<T, (u8, io::Error)>;
 
-/// Makes the namespaces and their holder. Returns once all is set up.
+/// Makes the namespaces and their holder. Returns once the namespaces are set up.
 ///
 /// # Errors
 /// A step fails; then nothing is left.
-pub fn start(holder: &Holder<'_>) -> Result<PidFd, Error> {
+pub fn start(holder: &Holder<'_>) -> Result<Holding, Error> {
     let prepare = |step: &'static str| {
         move |source| Error {
             step: step.to_owned(),
@@ -92,32 +157,32 @@ pub fn start(holder: &Holder<'_>) -> Result<PidFd, Error> {
     }
     .map_err(prepare("making namespaces"))?;
     drop(report);
-    let mut message = [0; 5];
-    match std::fs::File::from(failure).read_exact(&mut message) {
-        // Closed by execve.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(child),
-        Err(source) => Err(Error {
-            step: "reading the report".to_owned(),
-            source,
-        }),
-        Ok(()) => {
-            child
-                .wait()
-                .map_err(prepare("waiting for the failed process"))?;
-            let [step, errno @ ..] = message;
-            Err(Error {
-                step: name_of_step(step.into(), holder),
-                source: io::Error::from_raw_os_error(i32::from_ne_bytes(errno)),
-            })
+    let mut reports = std::fs::File::from(failure);
+    let error = match Report::read(&mut reports)? {
+        Report::Ready => {
+            return Ok(Holding {
+                process: child,
+                rest: Rest(reports),
+            });
         }
-    }
+        Report::Failed { step, source } => Error {
+            step: name_of_step(step, holder.sysctls),
+            source,
+        },
+        Report::End => prepare("setting up the namespaces")(io::ErrorKind::BrokenPipe.into()),
+    };
+    child
+        .wait()
+        .map_err(prepare("waiting for the failed process"))?;
+    Err(error)
 }
 
-fn name_of_step(number: usize, holder: &Holder<'_>) -> String {
+fn name_of_step(number: u8, sysctls: &[(std::path::PathBuf, String)]) -> String {
+    let number = usize::from(number);
     if let Some(name) = STEPS.get(number) {
         return (*name).to_owned();
     }
-    match holder.sysctls.get(number - STEPS.len()) {
+    match sysctls.get(number - STEPS.len()) {
         Some((path, value)) => format!("writing {value:?} to {path:?}"),
         None => "an unknown step".to_owned(),
     }
@@ -164,24 +229,26 @@ impl<'a> Plan<'a> {
     }
 
     fn steps(&self, reader: i32, report: BorrowedFd<'_>) -> StepResult<std::convert::Infallible> {
-        step(0, self.cgroup.enter())?;
-        step(1, rustix::process::setsid().map_err(io::Error::from))?;
-        step(2, self.tie_to_parent(reader, report))?;
-        step(3, self.set_oom_score())?;
+        step(0, rustix::process::setsid().map_err(io::Error::from))?;
+        step(1, self.tie_to_parent(reader, report))?;
+        step(2, self.set_oom_score())?;
         if let Some(hostname) = self.hostname {
             step(
-                4,
+                3,
                 rustix::system::sethostname(hostname.as_bytes()).map_err(io::Error::from),
             )?;
         }
         if self.loopback {
-            step(5, namespace::loopback_up())?;
+            step(4, namespace::loopback_up())?;
         }
-        let numbers = (STEPS.len() as u8..u8::MAX).chain(std::iter::repeat(u8::MAX));
+        let numbers = (STEPS.len() as u8..LAST).chain(std::iter::repeat(LAST));
         for (number, (path, value)) in numbers.zip(&self.sysctls) {
             // Those that fail come behind the steps, each with its own number.
             step(number, write_file(path, value))?;
         }
+        // Nobody is there any more to be told if this fails.
+        rustix::io::write(report, &[Report::READY, 0, 0, 0, 0]).ok();
+        step(5, self.cgroup.enter())?;
         step(6, empty_root())?;
         step(7, drop_capabilities())?;
         step(8, self.close_streams())?;

@@ -58,11 +58,55 @@ pub struct Spawn<'a> {
     pub cgroup: Option<&'a CgroupEntry>,
 }
 
+/// A process on its way to its program.
+#[derive(Debug)]
+pub struct Spawning {
+    pub process: PidFd,
+    pub failure: Failure,
+}
+
+/// What keeps a process from its program, if anything does.
+#[derive(Debug)]
+pub struct Failure(OwnedFd);
+
+impl Failure {
+    /// Waits until the program is executed, which is `None`, or the process has given up.
+    ///
+    /// # Errors
+    /// The process's report cannot be read.
+    pub fn wait(self) -> io::Result<Option<io::Error>> {
+        let mut number = [0; 4];
+        match std::fs::File::from(self.0).read_exact(&mut number) {
+            // Closed by execve.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Err(e),
+            Ok(()) => Ok(Some(io::Error::from_raw_os_error(i32::from_ne_bytes(
+                number,
+            )))),
+        }
+    }
+}
+
 /// Starts a program. Returns once it has been executed.
 ///
 /// # Errors
 /// It cannot be executed, or its cgroup cannot be entered.
 pub fn spawn(spawn: &Spawn<'_>) -> io::Result<PidFd> {
+    let Spawning { process, failure } = begin(spawn)?;
+    match failure.wait()? {
+        None => Ok(process),
+        Some(error) => {
+            process.wait()?;
+            Err(error)
+        }
+    }
+}
+
+/// Starts a program, and does not wait for it: entering cgroups of version 1 may take ten milliseconds.
+///
+/// # Errors
+/// There can be no more processes.
+pub fn begin(spawn: &Spawn<'_>) -> io::Result<Spawning> {
     let program = c_string(spawn.program.as_os_str())?;
     let args = spawn
         .args
@@ -83,7 +127,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<PidFd> {
     let (failure, report) = fd::pipe()?;
     let parent = std::process::id();
     // SAFETY: the child only makes system calls on what was prepared above, and never returns.
-    let child = unsafe {
+    let process = unsafe {
         clone::fork(0, spawn.cgroup, || {
             let (report, error) =
                 match enter(spawn, parent, &sources, &mut moved, report.as_raw_fd()) {
@@ -97,17 +141,10 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<PidFd> {
             libc::write(report, number.as_ptr().cast(), number.len());
         })?
     };
-    drop(report);
-    let mut number = [0; 4];
-    match std::fs::File::from(failure).read_exact(&mut number) {
-        // Closed by execve.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(child),
-        Err(e) => Err(e),
-        Ok(()) => {
-            child.wait()?;
-            Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number)))
-        }
-    }
+    Ok(Spawning {
+        process,
+        failure: Failure(failure),
+    })
 }
 
 /// Makes the forked child what `spawn` asks for. Returns where `report` is now. Only system calls: the child is a copy

@@ -165,7 +165,7 @@ impl Pod {
             state: self.state(),
             spec: serde_json::from_value::<Spec>(spec).unwrap(),
             seccomp,
-            cgroup: cgroup.entry().unwrap(),
+            prepared: self.runtime.prepare(&cgroup.entry().unwrap()).unwrap(),
             stdio,
         };
         self.runtime.start(request).await
