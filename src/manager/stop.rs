@@ -15,6 +15,7 @@ use crate::sys::cgroup::Hierarchies;
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Connection;
+use crate::sys::watch::Watch;
 use crate::sys::{fs, lockfile, poll};
 
 /// How long a pod has to end.
@@ -219,21 +220,41 @@ fn executor(dir: &PodDir) -> Result<Option<PidFd>, Error> {
         pod: dir.key().clone(),
         source,
     };
-    let path = dir.paths().executor_lock();
-    // A full disk or a stray hand may have left the file without the pid; the kernel knows whose socket it is.
-    let pid = match lockfile::pid(&path)? {
-        Some(pid) => Some(pid),
-        None => Connection::connect(&dir.paths().control_socket())
-            .ok()
-            .and_then(|connection| connection.peer_pid().ok()),
+    let pid = named_executor(dir)?.and_then(|pid| i32::try_from(pid).ok());
+    let opened = match pid {
+        Some(pid) => PidFd::open(pid),
+        None => Err(std::io::ErrorKind::InvalidData.into()),
     };
-    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
-    let opened = PidFd::open(pid.ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?);
     if !dir.has_executor()? {
         // It has died since the lock was seen.
         return Ok(None);
     }
     opened.map(Some).map_err(failed)
+}
+
+/// The pid of the executor that holds the pod's lock. One that was just born, by a command that has been killed since,
+/// has yet to write it.
+fn named_executor(dir: &PodDir) -> Result<Option<u32>, Error> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let failed = || Error::io("watch a pod's folder");
+    let watch = Watch::new().map_err(failed())?;
+    watch.add(dir.paths().run())?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(pid) = lockfile::pid(&dir.paths().executor_lock())? {
+            return Ok(Some(pid));
+        }
+        // A full disk or a stray hand may have left the file without the pid; the kernel knows whose socket it is.
+        let peer = Connection::connect(&dir.paths().control_socket());
+        if let Some(pid) = peer.ok().and_then(|peer| peer.peer_pid().ok()) {
+            return Ok(Some(pid));
+        }
+        let changed = poll::readable(&[watch.as_fd()], Some(deadline)).map_err(failed())?;
+        if changed.is_empty() || !dir.has_executor()? {
+            return Ok(None);
+        }
+        watch.drain().map_err(failed())?;
+    }
 }
 
 /// Kills what is left of a pod whose executor has ended, and removes its cgroup and mounts.
