@@ -20,8 +20,9 @@ use crate::wait::{self, PATIENCE};
 /// Longest that one command may take: a command that hangs is a failure, not a stuck suite.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the kernel may take to forget what was killed.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long the kernel may take to forget what was killed, and other tests' pods to end: where the machine's mounts are
+/// private, one that was there when they started stays in their namespaces.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// Whether this machine must be able to run every test.
 pub(crate) fn in_ci() -> bool {
@@ -61,7 +62,7 @@ impl Kplay {
             return None;
         }
         let dir = parent.join(format!(
-            "{}{}-{}",
+            "{}{}-{:03}",
             leftovers::prefix(),
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
