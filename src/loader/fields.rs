@@ -9,6 +9,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::sync::OnceLock;
 
 use super::decode::closest;
@@ -51,7 +52,7 @@ fn standing(text: &'static str) -> Option<Standing> {
 /// All lines, sorted by type and name.
 pub(crate) fn all() -> &'static [Field] {
     static FIELDS: OnceLock<Vec<Field>> = OnceLock::new();
-    FIELDS.get_or_init(|| TABLE.lines().filter_map(parse).collect())
+    FIELDS.get_or_init(|| rows().lines().filter_map(parse).collect())
 }
 
 /// The lines of one type; none for scalars and unknown types.
@@ -63,11 +64,34 @@ pub(crate) fn of(kind: &str) -> &'static [Field] {
     rest.get(..count).unwrap_or_default()
 }
 
-/// The line of one field.
-pub(crate) fn find(of: &str, name: &str) -> Option<&'static Field> {
-    let fields = self::of(of);
-    let found = fields.binary_search_by(|field| field.name.cmp(name)).ok()?;
-    fields.get(found)
+/// The line of one field. Looks for it in the text: most commands ask for a few, and reading all takes longer than all
+/// else that the loader does.
+pub(crate) fn find(of: &str, name: &str) -> Option<Field> {
+    let mut rest = rows();
+    while !rest.is_empty() {
+        let half = rest.as_bytes().get(..rest.len() / 2)?;
+        let end = half.iter().rposition(|byte| *byte == b'\n');
+        let start = end.map_or(0, |end| end + 1);
+        let (before, after) = rest.split_at(start);
+        let (line, after) = after.split_once('\n').unwrap_or((after, ""));
+        let key = line
+            .strip_prefix("| ")?
+            .split(' ')
+            .next()?
+            .split_once('.')?;
+        match key.cmp(&(of, name)) {
+            Ordering::Less => rest = after,
+            Ordering::Equal => return parse(line),
+            Ordering::Greater => rest = before,
+        }
+    }
+    None
+}
+
+/// The table's lines without its head.
+fn rows() -> &'static str {
+    const HEAD: &str = "\n| --- | --- | --- | --- | --- | --- |\n";
+    TABLE.split_once(HEAD).map_or("", |(_, rows)| rows)
 }
 
 /// A field and all those that it is in, from the outermost one.

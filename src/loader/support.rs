@@ -15,7 +15,7 @@ pub(super) fn fields(kind: &str, at: At<'_>, report: &Report) {
         .entries()
         .filter_map(|(name, at)| Some((fields::find(kind, name)?, at)));
     for (field, at) in known {
-        if !tell(field, at, report) {
+        if !tell(&field, at, report) {
             let inner = field.inner();
             match field.kind.starts_with("[]") {
                 true => at.items().for_each(|item| fields(inner, item, report)),

@@ -39,6 +39,16 @@ fn kubernetes() -> Schema {
 }
 
 #[test]
+fn every_line_is_found() {
+    for field in all() {
+        assert_eq!(find(field.of, field.name), Some(*field));
+    }
+    for (of, name) in [("", ""), ("A", "a"), ("PodSpec", "container"), ("Z", "z")] {
+        assert_eq!(find(of, name), None);
+    }
+}
+
+#[test]
 fn the_walk_knows_types_lists_and_scalars() {
     let schema = kubernetes();
     let check = |of, name, kind: &str| {
