@@ -15,7 +15,7 @@ use crate::model::plan::VolumeMount;
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
-use crate::sys::cgroup::{Cgroup, Limits};
+use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits};
 use crate::sys::namespace::Namespace;
 use crate::sys::netns::NetNs;
 use crate::sys::process::Kept;
@@ -48,9 +48,12 @@ impl PodResources {
             forwarder: None,
             _kept: None,
         };
-        // What takes longest comes first, and goes on while the rest is done.
-        container::prepare(context, 0);
-        if let Err(error) = resources.fill(context, ports) {
+        let filled = sandbox_cgroup(context).and_then(|cgroup| {
+            // What takes longest comes first, and goes on while the rest is done. No cgroup can be made meanwhile.
+            container::prepare(context, 0);
+            resources.fill(context, ports, cgroup)
+        });
+        if let Err(error) = filled {
             context.places.borrow_mut().clear();
             resources.remove_cgroup();
             return Err(error);
@@ -58,8 +61,13 @@ impl PodResources {
         Ok(resources)
     }
 
-    fn fill<R: Runtime>(&mut self, context: &Context<R>, ports: Bound) -> Result<(), Error> {
-        self.start_sandbox(context, ports)?;
+    fn fill<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+        ports: Bound,
+        cgroup: CgroupEntry,
+    ) -> Result<(), Error> {
+        self.start_sandbox(context, ports, cgroup)?;
         prepare_volumes(context)?;
         etc::write(context)?;
         if !context.launch.plan.host_ipc {
@@ -72,15 +80,9 @@ impl PodResources {
         &mut self,
         context: &Context<R>,
         ports: Bound,
+        cgroup: CgroupEntry,
     ) -> Result<(), Error> {
         let plan = &context.launch.plan;
-        let cgroup = format!("{}/{SANDBOX}", context.launch.cgroup);
-        // Next to the containers it must not count as one that requests a processor.
-        let limits = Limits {
-            cpu_shares: Some(resources::MIN_SHARES),
-            ..Limits::default()
-        };
-        let cgroup = context.hierarchies.create(&cgroup, &limits)?;
         let sandbox = sandbox::start(&SandboxOptions {
             hostname: (!plan.host_network).then(|| plan.kernel_hostname()),
             net: !plan.host_network,
@@ -88,7 +90,7 @@ impl PodResources {
             uts: !plan.host_network,
             pid: plan.share_process_namespace && !plan.host_pid,
             sysctls: &plan.security.sysctls,
-            cgroup: cgroup.entry()?,
+            cgroup,
         })?;
         self._kept = Some(context.reaper.keep(sandbox.pid()));
         if !plan.host_network {
@@ -108,7 +110,7 @@ impl PodResources {
             forwarder.shutdown().await;
         }
         let ports = Bound::bind(&publications(context))?;
-        self.start_sandbox(context, ports)
+        self.start_sandbox(context, ports, sandbox_cgroup(context)?)
     }
 
     /// Gives everything back. No container runs any more.
@@ -135,6 +137,17 @@ impl PodResources {
 
 /// The name of the pause process's cgroup; no container is called so.
 const SANDBOX: &str = "_sandbox";
+
+fn sandbox_cgroup<R>(context: &Context<R>) -> Result<CgroupEntry, Error> {
+    let path = format!("{}/{SANDBOX}", context.launch.cgroup);
+    // Next to the containers it must not count as one that requests a processor.
+    let limits = Limits {
+        cpu_shares: Some(resources::MIN_SHARES),
+        ..Limits::default()
+    };
+    let cgroup = context.hierarchies.create(&path, &limits)?;
+    Ok(cgroup.entry()?)
+}
 
 async fn end(sandbox: &Sandbox) {
     let ended = match sandbox.pid_fd().signal(Signal::KILL) {

@@ -237,9 +237,9 @@ fn executor(dir: &PodDir) -> Result<Option<PidFd>, Error> {
 fn named_executor(dir: &PodDir) -> Result<Option<u32>, Error> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let failed = || Error::io("watch a pod's folder");
-    let watch = Watch::new().map_err(failed())?;
-    watch.add(dir.paths().run())?;
     let deadline = Instant::now() + PATIENCE;
+    // Not watched before the first look, which is nearly always enough.
+    let mut watch: Option<Watch> = None;
     loop {
         if let Some(pid) = lockfile::pid(&dir.paths().executor_lock())? {
             return Ok(Some(pid));
@@ -249,6 +249,11 @@ fn named_executor(dir: &PodDir) -> Result<Option<u32>, Error> {
         if let Some(pid) = peer.ok().and_then(|peer| peer.peer_pid().ok()) {
             return Ok(Some(pid));
         }
+        let Some(watch) = &watch else {
+            let new = watch.insert(Watch::new().map_err(failed())?);
+            new.add(dir.paths().run())?;
+            continue;
+        };
         let changed = poll::readable(&[watch.as_fd()], Some(deadline)).map_err(failed())?;
         if changed.is_empty() || !dir.has_executor()? {
             return Ok(None);

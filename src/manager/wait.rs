@@ -193,7 +193,8 @@ pub fn until(
 ) -> Result<(), Error> {
     let dirs = pods.iter().map(|key| PodDir::new(&manager.layout, key));
     let dirs: Vec<PodDir> = dirs.collect();
-    let changes = Changes::of(&manager.layout, dirs.clone())?;
+    // Not watched before the first look: most often that is enough, and to end a watch takes the kernel ten milliseconds.
+    let mut changes = None;
     let mut left: BTreeSet<&PodKey> = pods.iter().collect();
     loop {
         for dir in &dirs {
@@ -218,6 +219,11 @@ pub fn until(
         if left.is_empty() {
             return Ok(());
         }
+        let Some(changes) = &changes else {
+            // What happened since the look is seen by the next.
+            changes = Some(Changes::of(&manager.layout, dirs.clone())?);
+            continue;
+        };
         match changes.wait(deadline, &manager.interrupt)? {
             Wake::Changed => {}
             Wake::Signal(signal) => return Err(Error::Interrupted { signal }),

@@ -26,7 +26,7 @@ struct Arguments {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Forks with these `CLONE_*` flags; the child is born in the cgroup v2 part of `cgroup` (it still has to call
+/// Forks with these `CLONE_*` flags; the child is born in `cgroup` where that can be (it still has to call
 /// [`CgroupEntry::enter`] for the rest), runs `child`, and exits with code 1 if that returns.
 ///
 /// # Errors

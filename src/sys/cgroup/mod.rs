@@ -180,8 +180,11 @@ impl Cgroup {
     /// The cgroup is not there.
     pub fn entry(&self) -> Result<CgroupEntry> {
         let mut entry = CgroupEntry::default();
+        // Beside hierarchies of version 1 nothing is won by being born in that of version 2, and a birth has to wait for all
+        // entries that are under way.
+        let born = self.hierarchies.version() == Version::V2;
         for hierarchy in self.all() {
-            let opened = if hierarchy.is_v2() {
+            let opened = if born {
                 hierarchy
                     .directory(&self.path)
                     .map(|fd| entry.directory = Some(fd))
@@ -391,9 +394,9 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 /// What a new process needs to be born in a cgroup: descriptors, so it works where the cgroups are hidden.
 #[derive(Debug, Default)]
 pub struct CgroupEntry {
-    /// Of version 2, for `CLONE_INTO_CGROUP`.
+    /// Of version 2 alone, for `CLONE_INTO_CGROUP`.
     directory: Option<OwnedFd>,
-    /// Of version 1: each hierarchy's `cgroup.procs`.
+    /// Of version 1 and hybrid mode: each hierarchy's `cgroup.procs`.
     procs: Vec<OwnedFd>,
 }
 
@@ -402,7 +405,7 @@ impl CgroupEntry {
         self.directory.as_ref().map(|fd| fd.as_raw_fd())
     }
 
-    /// Moves the calling process into the version 1 cgroups. Only system calls: runs in a forked child.
+    /// Moves the calling process into the cgroups that it was not born in. Only system calls: runs in a forked child.
     pub(super) fn enter(&self) -> io::Result<()> {
         for fd in &self.procs {
             // "0" is the writer itself, whatever its pid namespace.
