@@ -10,9 +10,9 @@ use super::manifests::{self, ManifestArgs, Publishing};
 use super::session::{Network, Session};
 use super::values::GoDuration;
 use crate::image::{Platform, PullOptions, RETRY_WAITS, TlsVerify};
-use crate::loader::{Loaded, Publish, PublishDeclared};
+use crate::loader::{Loaded, Origin, Publish, PublishDeclared};
 use crate::manager::apply::{
-    self, Applied, AppliedObject, ApplyInput, ApplyOptions, Mode, Prune, Rollback, WaitFor,
+    self, Applied, AppliedObject, ApplyInput, ApplyOptions, Kept, Mode, Prune, Rollback, WaitFor,
 };
 use crate::manager::diff::Replace;
 use crate::manager::images::{PullOverride, Registries, StoreImages};
@@ -197,6 +197,10 @@ impl Job {
                     .map(|object| AppliedObject {
                         key: object.key.clone(),
                         manifest: object.json.clone(),
+                        kept: match object.origin {
+                            Origin::Files => Kept::WithFiles,
+                            Origin::Template => Kept::Always,
+                        },
                     })
                     .collect(),
                 sources,
@@ -414,7 +418,7 @@ impl<'a> Teller<'a> {
             return;
         }
         let reality = self.reality();
-        for (key, change) in outcome(&self.job.input.plans, &self.changes) {
+        for (key, change) in outcome(&self.job.input, &self.changes) {
             let deed = match change {
                 Change::Created => Deed::Created,
                 Change::Configured => Deed::Configured,
@@ -444,17 +448,23 @@ impl<'a> Teller<'a> {
 
 /// What is told of each object of the files: a workload's pod is told as the workload, which is configured if its pod
 /// had to be made again.
-fn outcome(plans: &[PodPlan], changes: &[(ObjectKey, Change)]) -> Changes {
+/// Claims of templates are their StatefulSet's affair.
+fn outcome(input: &ApplyInput, changes: &[(ObjectKey, Change)]) -> Changes {
     let owner = |key: &ObjectKey| {
-        plans
+        input
+            .plans
             .iter()
             .find(|plan| pod_object(&plan.key()) == *key)
             .map(|plan| &plan.owner)
             .filter(|owner| owner.kind != "Pod")
     };
+    let is_made = |key: &ObjectKey| {
+        let mut objects = input.objects.iter();
+        objects.any(|object| object.kept == Kept::Always && object.key == *key)
+    };
     let mut told: Changes = changes
         .iter()
-        .filter(|(key, _)| owner(key).is_none())
+        .filter(|(key, _)| owner(key).is_none() && !is_made(key))
         .cloned()
         .collect();
     for (key, change) in changes {

@@ -11,6 +11,7 @@ use super::manifests::{self, Publishing, ReadingArgs};
 use super::resource;
 use super::session::Session;
 use super::values::GoDuration;
+use crate::loader::Origin;
 use crate::manager::delete::{self, DeleteOptions, Missing, Target, Volumes, Wait};
 use crate::manager::report::pod_object;
 use crate::manager::resolve::Kind;
@@ -105,7 +106,8 @@ pub(crate) fn run(arguments: &DeleteArgs, session: &Session) -> Result<Done, Err
 /// A manifest is wrong, or something cannot be removed.
 pub(crate) fn run_down(arguments: &DownArgs, session: &Session) -> Result<Done, Error> {
     let names = arguments.manifests.names()?;
-    let targets = of_files(&names, &arguments.manifests.reading, session)?;
+    let volumes = volumes(arguments.volumes);
+    let targets = of_files(&names, &arguments.manifests.reading, volumes, session)?;
     let options = DeleteOptions {
         grace: match arguments.timeout {
             None => Grace::Own,
@@ -115,7 +117,7 @@ pub(crate) fn run_down(arguments: &DownArgs, session: &Session) -> Result<Done, 
                 Grace::from_flags(Some(seconds), Force::No)
             }
         },
-        volumes: volumes(arguments.volumes),
+        volumes,
         missing: Missing::Ignore,
         wait: Wait::ForEnd,
     };
@@ -228,7 +230,8 @@ impl DeleteArgs {
             ));
         }
         if !files.is_empty() {
-            targets.extend(of_files(&files, &self.reading, session)?);
+            let volumes = volumes(self.volumes);
+            targets.extend(of_files(&files, &self.reading, volumes, session)?);
         }
         Ok(targets)
     }
@@ -270,10 +273,12 @@ fn kinds(text: &str) -> Option<Vec<&'static Kind>> {
     text.split(',').map(Kind::parse).collect()
 }
 
-/// What files name. What else is to say about them is of no interest here, unless nothing can be read.
+/// What files name, and with `--volumes` the claims that their templates have made. What else is to say about them is of
+/// no interest here, unless nothing can be read.
 fn of_files(
     names: &[String],
     reading: &ReadingArgs,
+    volumes: Volumes,
     session: &Session,
 ) -> Result<Vec<Target>, Error> {
     let loaded = manifests::load(names, reading, Publishing::as_declared(), session)?;
@@ -289,6 +294,18 @@ fn of_files(
             .hint("delete by name instead: `kplay get all` shows what there is");
         return Err(Error::Manifest);
     }
-    let played = loaded.objects.into_iter().filter(|object| object.played);
-    Ok(played.map(|object| Target::Object(object.key)).collect())
+    let mut targets = Vec::new();
+    for object in loaded.objects.into_iter().filter(|object| object.played) {
+        let goes = match object.origin {
+            Origin::Files => true,
+            Origin::Template => {
+                volumes == Volumes::Delete
+                    && crate::state::object::read(&session.layout, &object.key)?.is_some()
+            }
+        };
+        if goes {
+            targets.push(Target::Object(object.key));
+        }
+    }
+    Ok(targets)
 }

@@ -224,6 +224,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         E::Images(_)
         | E::State(_)
         | E::Io { .. }
+        | E::InUse { .. }
         | E::NotRoot
         | E::Spawn { .. }
         | E::ExecutorDied { .. }
@@ -245,6 +246,7 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
             }
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
+        E::InUse { pod, .. } => Some(format!("`kplay delete pod {}` first", pod.name)),
         E::NotRoot => {
             Some("run it as root: `sudo kplay …`; rootless pods are not supported yet".to_owned())
         }

@@ -1,5 +1,7 @@
 //! From a container's plan to what the runtime is told: user, environment, command, mounts.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::container::termination_log;
@@ -8,7 +10,9 @@ use super::error::StartFailure;
 use super::pod::shared_memory;
 use super::{downward, etc};
 use crate::model::image::{Image, ImageConfig};
-use crate::model::plan::{ContainerPlan, SupplementalGroupsPolicy, VolumeMount, VolumeSource};
+use crate::model::plan::{
+    ContainerPlan, SubPath, SupplementalGroupsPolicy, VolumeMount, VolumeSource,
+};
 use crate::model::status::{ContainerUser, LinuxContainerUser};
 use crate::runtime::user::{self, User};
 use crate::spec::{
@@ -62,7 +66,7 @@ pub(super) fn container<R>(
             "no command specified: neither the image nor the manifest names one".into(),
         ));
     }
-    let mounts = mounts(context, plan, places)?;
+    let mounts = mounts(context, plan, places, &declared)?;
     let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
     additional_gids.extend(pod.security.fs_group);
     match pod.security.supplemental_groups_policy {
@@ -188,11 +192,12 @@ fn mounts<R>(
     context: &Context<R>,
     plan: &ContainerPlan,
     places: &Places,
+    variables: &[(String, String)],
 ) -> Result<Vec<BindMount>, StartFailure> {
     let mut mounts = Vec::new();
     for (number, mount) in plan.mounts.iter().enumerate() {
         let own_place = places.sub_paths.join(number.to_string());
-        mounts.push(volume_mount(context, mount, own_place)?);
+        mounts.push(volume_mount(context, mount, own_place, variables)?);
     }
     let log = termination_log(&places.dir);
     fs::replace_in_memory(&log, 0o666, b"")?;
@@ -217,6 +222,7 @@ fn volume_mount<R>(
     context: &Context<R>,
     mount: &VolumeMount,
     own_place: PathBuf,
+    variables: &[(String, String)],
 ) -> Result<BindMount, StartFailure> {
     let missing = || StartFailure::Config(format!("volume \"{}\" is missing", mount.volume));
     let volumes = context.volumes.borrow();
@@ -226,10 +232,12 @@ fn volume_mount<R>(
         .volumes
         .iter()
         .find(|volume| volume.name == mount.volume);
-    let is_files = matches!(
-        volume.map(|volume| &volume.source),
-        Some(VolumeSource::Files { .. })
-    );
+    let source = volume.map(|volume| &volume.source);
+    let is_files = matches!(source, Some(VolumeSource::Files { .. }));
+    let is_read_only = match source {
+        Some(VolumeSource::Claim { read_only, .. }) => *read_only,
+        _ => is_files,
+    };
     let source = match &mount.sub_path {
         None => root.clone(),
         Some(sub_path) => {
@@ -238,7 +246,8 @@ fn volume_mount<R>(
             } else {
                 Missing::Create
             };
-            volume::mount_sub_path(root, sub_path, missing, &own_place).map_err(|source| {
+            let sub_path = sub_path_of(sub_path, variables)?;
+            volume::mount_sub_path(root, &sub_path, missing, &own_place).map_err(|source| {
                 StartFailure::SubPath {
                     volume: mount.volume.to_string(),
                     source,
@@ -250,6 +259,69 @@ fn volume_mount<R>(
     Ok(BindMount {
         source,
         destination: mount.mount_path.clone(),
-        read_only: mount.read_only || is_files,
+        read_only: mount.read_only || is_read_only,
     })
+}
+
+/// The path that a mount asks for, with a kubelet's objections (`kubelet_pods.go:makeMounts`).
+fn sub_path_of(
+    sub_path: &SubPath,
+    variables: &[(String, String)],
+) -> Result<PathBuf, StartFailure> {
+    let template = match sub_path {
+        SubPath::Path(path) => return Ok(path.clone()),
+        SubPath::Template(template) => template,
+    };
+    let missing = RefCell::new(BTreeSet::new());
+    let expanded = environment::expand(template, &|name| {
+        let value = environment::lookup(variables, name).filter(|value| !value.is_empty());
+        if value.is_none() {
+            missing.borrow_mut().insert(name.to_owned());
+        }
+        value.map(str::to_owned)
+    });
+    let missing = missing.into_inner();
+    let fault = if !missing.is_empty() {
+        let names: Vec<String> = missing.into_iter().collect();
+        format!("missing value for {}", names.join(", "))
+    } else if expanded.starts_with('/') {
+        format!("error SubPath `{expanded}` must not be an absolute path")
+    } else if expanded.split('/').any(|part| part == "..") {
+        format!("unable to provision SubPath `{expanded}`: must not contain '..'")
+    } else {
+        return Ok(expanded.into());
+    };
+    Err(StartFailure::Config(fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_needs_all_of_its_variables() {
+        let variables = [("A", "a"), ("EMPTY", ""), ("UP", ".."), ("ROOT", "/")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let check = |template: &str, expected: Result<&str, &str>| {
+            let path = sub_path_of(&SubPath::Template(template.into()), &variables);
+            let path = path.map_err(|failure| failure.to_string());
+            let path = path.as_ref().map(|path| path.to_str().unwrap());
+            assert_eq!(path.map_err(String::as_str), expected, "{template}");
+        };
+        check("plain", Ok("plain"));
+        check("$(A)/b", Ok("a/b"));
+        check("$$(A)", Ok("$(A)"));
+        check(
+            "$(NONE)/$(EMPTY)/$(A)",
+            Err("missing value for EMPTY, NONE"),
+        );
+        check(
+            "$(ROOT)etc",
+            Err("error SubPath `/etc` must not be an absolute path"),
+        );
+        check(
+            "x/$(UP)",
+            Err("unable to provision SubPath `x/..`: must not contain '..'"),
+        );
+    }
 }

@@ -239,6 +239,8 @@ fn prepare_volumes<R>(context: &Context<R>) -> Result<(), Error> {
             limit.min(context.facts.memory)
         }),
         fs_group: plan.security.fs_group,
+        change_policy: plan.security.fs_group_change_policy,
+        claims: &context.launch.claims,
         mounts: &mounts,
         resolve: &|content| downward::file(context, content),
     };

@@ -5,6 +5,7 @@
 //! yaml     bytes → documents: trees whose nodes know their places (node)
 //! object   document → one typed Kubernetes object (decode), known by its key
 //! resolve  what the objects of a run may refer to: ConfigMaps and Secrets
+//! binding  claims and PersistentVolumes → which claim gets which storage
 //! kinds    object → plan: defaults, the API server's validation, conversion; support says what is ignored or refused
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod binding;
 mod decode;
 pub(crate) mod fields;
 mod kinds;
@@ -56,7 +58,8 @@ pub struct Options {
     pub config_maps: Vec<Source>,
     /// `${NAME}` in values is replaced if this is there.
     pub substitution: Option<Substitution>,
-    /// Recorded ConfigMaps and Secrets, as JSON objects: what manifests may refer to without having it.
+    /// Recorded ConfigMaps, Secrets, claims and PersistentVolumes, as JSON objects: what manifests may refer to without
+    /// having it.
     pub existing: Vec<serde_json::Value>,
     /// Which sysctls pods may set beside those that are safe.
     pub allowed_sysctls: AllowedSysctls,
@@ -104,6 +107,16 @@ pub struct Object {
     pub plan: Option<PodPlan>,
     /// Whether kplay does anything with it; `false` for kinds that are only for clusters.
     pub played: bool,
+    pub origin: Origin,
+}
+
+/// Why an object is among those of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The files name it.
+    Files,
+    /// A StatefulSet's template makes it: it stays when that is deleted.
+    Template,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
+use super::binding::Bindings;
 use super::node::At;
 use super::report::Report;
 use crate::model::names::Namespace;
@@ -78,12 +79,21 @@ pub(super) struct Index {
     /// Bytes that plans have copied from here.
     copied: Cell<usize>,
     objects: BTreeMap<(Kind, Namespace, String), Option<Data>>,
+    /// What each claim is bound to.
+    pub(super) claims: Bindings,
 }
 
 impl Index {
     /// Takes the recorded objects. What cannot be read is left out: a reference to it says that it is missing.
-    pub(super) fn new(existing: &[serde_json::Value], default: &Namespace) -> Self {
-        let mut index = Self::default();
+    pub(super) fn new(
+        existing: &[serde_json::Value],
+        claims: Bindings,
+        default: &Namespace,
+    ) -> Self {
+        let mut index = Self {
+            claims,
+            ..Self::default()
+        };
         for json in existing {
             let text = |pointer: &str| json.pointer(pointer).and_then(serde_json::Value::as_str);
             let data = match text("/kind") {

@@ -1,5 +1,7 @@
 //! All sources of a run to its objects, plans and diagnostics.
 
+mod storage;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -9,7 +11,7 @@ use super::object::{self, Kind, Metadata, Raw};
 use super::report::Report;
 use super::resolve::Index;
 use super::source::Source;
-use super::{Loaded, Object, Options, PublishDeclared, support, yaml};
+use super::{Loaded, Object, Options, Origin, PublishDeclared, support, yaml};
 use crate::model::diagnostic::{Diagnostic, Place};
 use crate::model::names::{ContainerName, ObjectKey, PodKey};
 use crate::model::plan::{ContainerPort, PodPlan, Protocol};
@@ -215,7 +217,8 @@ struct Planned<'a> {
 }
 
 fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Object> {
-    let mut index = Index::new(&options.existing, &options.namespace);
+    let (claims, mut made) = storage::bind(&read, options, report);
+    let mut index = Index::new(&options.existing, claims, &options.namespace);
     for object in &read {
         let key = &object.metadata.key;
         let (kind, data) = match (object.kind, &object.content) {
@@ -231,6 +234,8 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
     for object in read {
         note_effect(&object, report);
         let (raw, metadata) = (object.raw, object.metadata);
+        let mut json = object.json;
+        index.claims.note_volume(&metadata.key, &mut json);
         let plan = match object.content {
             Some(Content::Workload(workload)) => {
                 let scope = Scope {
@@ -248,13 +253,20 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
             None if object.kind.is_some() => continue,
             _ => None,
         };
+        let claims = made.remove(&metadata.key).unwrap_or_default();
         planned.push(plan);
         objects.push(Object {
             key: metadata.key,
-            json: object.json,
+            json,
             plan: None,
             played: object.kind.is_some(),
+            origin: Origin::Files,
         });
+        for mut claim in claims {
+            index.claims.note_volume(&claim.key, &mut claim.json);
+            planned.push(None);
+            objects.push(claim);
+        }
     }
     check_run(&mut planned, options, report);
     for (object, planned) in objects.iter_mut().zip(planned) {

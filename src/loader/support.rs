@@ -29,9 +29,6 @@ pub(super) fn fields(kind: &str, at: At<'_>, report: &Report) {
 pub(super) fn object(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Service => Some("is recorded, but Services are not reachable yet"),
-        Kind::PersistentVolumeClaim | Kind::PersistentVolume => {
-            Some("is recorded, but claims are not supported yet")
-        }
         Kind::ServiceAccount => Some("is recorded only: there is no API server"),
         Kind::Namespace => Some("is recorded only: namespaces need not be made"),
         _ => None,

@@ -19,6 +19,8 @@ pub enum Error {
     State(state::Error),
     #[error("the pod `{pod}` belongs to {owner} of other files")]
     Conflict { pod: PodKey, owner: ObjectKey },
+    #[error("the claim `{claim}` is in use by the pod `{pod}`")]
+    InUse { claim: String, pod: PodKey },
     #[error("cannot {verb}")]
     Io {
         verb: &'static str,

@@ -84,6 +84,10 @@ pub(super) fn new_pod(
         version: protocol::VERSION,
         plan: plan.clone(),
         images,
+        claims: plan
+            .claim_folders()
+            .map(|(volume, claim)| (volume.clone(), layout.volume(&plan.namespace, claim)))
+            .collect(),
         data_dir: layout.pod(&key).data().to_owned(),
         log_dir: layout.pod_logs(&key, &uid),
         cgroup: cgroup(&uid),

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::apply::{
-    AppliedObject, ApplyInput, ApplyOptions, Mode, Prune, Rollback, WaitFor, apply,
+    AppliedObject, ApplyInput, ApplyOptions, Kept, Mode, Prune, Rollback, WaitFor, apply,
 };
 use super::diff::Replace;
 use super::images::{ImageSource, Registries, SourceError};
@@ -241,6 +241,7 @@ pub(super) fn object(kind: &str, group: &str, name: &str, content: &str) -> Appl
     AppliedObject {
         key: object_key(kind, group, name),
         manifest: json!({"kind": kind, "data": content}),
+        kept: Kept::WithFiles,
     }
 }
 
@@ -251,6 +252,7 @@ pub(super) fn input(pods: &[(&str, &str)]) -> ApplyInput {
     let objects = owners.into_iter().map(|key| AppliedObject {
         manifest: json!({"kind": key.kind}),
         key,
+        kept: Kept::WithFiles,
     });
     ApplyInput {
         objects: objects.collect(),

@@ -18,6 +18,7 @@ use crate::state::lock::{Locks, Subject};
 use crate::state::object;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{ObjectRecord, PodRecord};
+use crate::state::volumes;
 
 /// How long a pod that is started again has for it: it started once, and its images are there.
 const RESTORE: Duration = Duration::from_secs(60);
@@ -45,10 +46,12 @@ struct PodStep {
     previous: Option<Previous>,
 }
 
-/// The notes. Pods are always newer than objects.
+/// The notes. Pods are always newer than claims' folders, which are newer than objects.
 #[derive(Debug, Default)]
 pub(super) struct Undo {
     objects: Vec<(ObjectKey, Option<ObjectRecord>)>,
+    /// The claims whose folder was not there.
+    folders: Vec<ObjectKey>,
     pods: Vec<PodStep>,
 }
 
@@ -56,6 +59,11 @@ impl Undo {
     /// An object is about to be written.
     pub(super) fn object(&mut self, key: ObjectKey, previous: Option<ObjectRecord>) {
         self.objects.push((key, previous));
+    }
+
+    /// The folder of a claim is about to be made.
+    pub(super) fn folder(&mut self, claim: ObjectKey) {
+        self.folders.push(claim);
     }
 
     /// A pod is about to be created, in the place of a previous one or not.
@@ -70,10 +78,10 @@ impl Undo {
     /// The locks that undoing needs.
     pub(super) fn subjects(&self) -> Vec<Subject> {
         let pods = self.pods.iter().map(|step| Subject::Pod(step.key.clone()));
-        let objects = self
-            .objects
-            .iter()
-            .map(|(key, _)| Subject::Object(key.clone()));
+        let objects = self.objects.iter().map(|(key, _)| key);
+        let objects = objects
+            .chain(&self.folders)
+            .map(|key| Subject::Object(key.clone()));
         pods.chain(objects).collect()
     }
 
@@ -104,6 +112,12 @@ impl Undo {
             }
         }
         errors.extend(restored(manager, launching, report));
+        for claim in &self.folders {
+            // What has been written there is worth more than an undo.
+            if let Err(error) = volumes::remove_empty(locks, claim) {
+                errors.push(error.into());
+            }
+        }
         for (key, previous) in self.objects.into_iter().rev() {
             let restored = match previous {
                 Some(record) => object::write(locks, &record),

@@ -89,6 +89,20 @@ impl PodPlan {
     pub fn all_containers(&self) -> impl Iterator<Item = &ContainerPlan> {
         self.init_containers.iter().chain(&self.containers)
     }
+
+    /// The volumes that are claims with a folder of kplay's own, and the claims' names.
+    pub fn claim_folders(&self) -> impl Iterator<Item = (&VolumeName, &str)> {
+        self.volumes
+            .iter()
+            .filter_map(|volume| match &volume.source {
+                VolumeSource::Claim {
+                    name,
+                    storage: ClaimStorage::Folder,
+                    ..
+                } => Some((&volume.name, name.as_str())),
+                _ => None,
+            })
+    }
 }
 
 /// `restartPolicy`: after which exits a container is started again.
@@ -258,8 +272,17 @@ pub struct VolumeMount {
     /// Absolute, as the manifest has it.
     pub mount_path: PathBuf,
     pub read_only: bool,
+    /// Which part of the volume is mounted; all of it if `None`.
+    pub sub_path: Option<SubPath>,
+}
+
+/// A part of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SubPath {
     /// `subPath`, relative and without `..`.
-    pub sub_path: Option<PathBuf>,
+    Path(PathBuf),
+    /// `subPathExpr`: `$(NAME)` in it is a variable of the container.
+    Template(String),
 }
 
 /// A pod's volume.
@@ -283,12 +306,31 @@ pub enum VolumeSource {
         path: PathBuf,
         kind: HostPathType,
     },
+    /// A claim, which outlives the pod.
+    Claim {
+        /// Its name in the pod's namespace.
+        name: String,
+        storage: ClaimStorage,
+        /// For all mounts.
+        read_only: bool,
+    },
     /// ConfigMap, Secret, downward API or several of them: files that are written atomically, mounted read-only.
     Files {
         files: Vec<VolumeFile>,
         /// Secrets and the downward API live in memory.
         medium: Medium,
     },
+}
+
+/// What a claim is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClaimStorage {
+    /// A folder of kplay's own.
+    Folder,
+    /// A PersistentVolume's `hostPath`: `fsGroup` does not reach it, as in a kubelet.
+    HostPath { path: PathBuf, kind: HostPathType },
+    /// A PersistentVolume's `local`: a folder that must be there.
+    LocalPath { path: PathBuf },
 }
 
 /// Where a volume's bytes live.
@@ -340,6 +382,7 @@ pub enum FileContent {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodSecurity {
     pub fs_group: Option<u32>,
+    pub fs_group_change_policy: FsGroupChangePolicy,
     pub supplemental_groups: Vec<u32>,
     pub supplemental_groups_policy: SupplementalGroupsPolicy,
     /// Names with dots; only namespaced ones get through the loader.
@@ -352,6 +395,15 @@ pub enum SupplementalGroupsPolicy {
     #[default]
     Merge,
     Strict,
+}
+
+/// `fsGroupChangePolicy`: when the content of a claim is given to the group. Other volumes are the pod's own, and new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FsGroupChangePolicy {
+    #[default]
+    Always,
+    /// Only if the root of the volume does not have it yet.
+    OnRootMismatch,
 }
 
 /// A container's `securityContext`, completed from its pod's.

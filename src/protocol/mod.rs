@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::event::PodEvent;
 use crate::model::image::Image;
-use crate::model::names::ContainerName;
+use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::PodPlan;
 
 /// The version of everything here; both ends are the same binary unless kplay was upgraded under a running pod.
@@ -37,6 +37,8 @@ pub struct Launch {
     pub plan: PodPlan,
     /// For every container of the plan.
     pub images: BTreeMap<ContainerName, Image>,
+    /// The folders of kplay's own that the pod's claims are bound to.
+    pub claims: BTreeMap<VolumeName, PathBuf>,
     /// The pod's folder under ROOT.
     pub data_dir: PathBuf,
     /// Where the container's log folders go.

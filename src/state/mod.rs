@@ -16,6 +16,7 @@ pub mod record;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod view;
+pub mod volumes;
 pub mod watch;
 
 pub use error::Error;

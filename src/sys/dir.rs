@@ -318,6 +318,17 @@ impl Dir {
             & 0o7777)
     }
 
+    /// The group of the folder itself.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn own_group(&self) -> Result<u32> {
+        let stat = rustix::fs::fstat(&self.fd);
+        Ok(stat
+            .map_err(|e| Error::new("look at", &self.path, e))?
+            .st_gid)
+    }
+
     /// Sets the permissions of the folder itself.
     ///
     /// # Errors

@@ -10,16 +10,19 @@
 //! The tmpfs are mounted in the caller's private mount namespace and go with that; the folders go with the pod's.
 #![forbid(unsafe_code)]
 
+mod claim;
 mod empty_dir;
 mod files;
 mod host_path;
 mod nested;
 mod ownership;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::model::plan::{FileContent, Volume, VolumeMount, VolumeSource};
+use crate::model::names::VolumeName;
+use crate::model::plan::{FileContent, FsGroupChangePolicy, Volume, VolumeMount, VolumeSource};
 use crate::sys::{self, fs, mount};
 
 /// Why a volume cannot be used.
@@ -35,6 +38,11 @@ pub enum Error {
     },
     #[error("the hostPath `{path}` has a `..`", path = path.display())]
     HostPathParent { path: PathBuf },
+    /// The kubelet's words (`local.go`).
+    #[error("path \"{path}\" does not exist", path = path.display())]
+    Missing { path: PathBuf },
+    #[error("the claim's folder is not known")]
+    NoFolder,
     #[error("the volume's file `{path}` {problem}", path = path.display())]
     FilePath {
         path: PathBuf,
@@ -58,6 +66,10 @@ pub struct Context<'a> {
     /// smaller `sizeLimit` counts.
     pub memory_size: u64,
     pub fs_group: Option<u32>,
+    /// When the content of claims is given to the group.
+    pub change_policy: FsGroupChangePolicy,
+    /// The folders of kplay's own that claims are bound to.
+    pub claims: &'a BTreeMap<VolumeName, PathBuf>,
     /// `volumeMounts` of each container: where a volume is mounted inside of one of files, which is read-only, that one
     /// gets a folder for it first.
     pub mounts: &'a [&'a [VolumeMount]],
@@ -91,6 +103,7 @@ pub fn prepare(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error>
             host_path::check(path, *kind)?;
             Ok(path.clone())
         }
+        VolumeSource::Claim { storage, .. } => claim::prepare(&volume.name, storage, context),
         VolumeSource::Files { files, medium } => {
             let payload = files::Payload::collect(files, context.resolve)?;
             let root = empty_dir::make(&volume.name, *medium, None, context)?;

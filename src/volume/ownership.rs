@@ -28,14 +28,21 @@ impl Access {
     }
 }
 
-/// Gives all that is in a volume, and the volume itself, to a group. Links are not followed.
+/// Whether the root of a volume says that all of it was given to a group before (`volume_linux.go:
+/// requiresPermissionChange`).
+pub(super) fn is_given(root: &Path, group: u32, access: Access) -> Result<bool, Error> {
+    let folder = Dir::open(root)?;
+    let wanted = access.folder();
+    Ok(folder.own_group()? == group && folder.own_mode()? & wanted == wanted)
+}
+
+/// Gives all that is in a volume, and last the volume itself, to a group: who is interrupted begins anew. Links are not
+/// followed.
 pub(super) fn give(root: &Path, group: u32, access: Access) -> Result<(), Error> {
     give_folder(&Dir::open(root)?, group, access)
 }
 
 fn give_folder(folder: &Dir, group: u32, access: Access) -> Result<(), Error> {
-    folder.set_own_group(group)?;
-    folder.set_own_mode(folder.own_mode()? | access.folder())?;
     for (name, kind) in folder.entries()? {
         match kind {
             Kind::Folder => give_folder(&folder.folder(&name)?, group, access)?,
@@ -46,5 +53,6 @@ fn give_folder(folder: &Dir, group: u32, access: Access) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
+    folder.set_own_group(group)?;
+    Ok(folder.set_own_mode(folder.own_mode()? | access.folder())?)
 }

@@ -70,6 +70,7 @@ fn empty_dir() -> Volume {
 struct Setup {
     disk: PathBuf,
     memory: PathBuf,
+    claims: BTreeMap<VolumeName, PathBuf>,
 }
 
 impl Setup {
@@ -77,6 +78,7 @@ impl Setup {
         Self {
             disk: scratch.path("pod/volumes"),
             memory: scratch.path("pod/memory"),
+            claims: BTreeMap::new(),
         }
     }
 
@@ -90,6 +92,8 @@ impl Setup {
             memory: &self.memory,
             memory_size: 1 << 20,
             fs_group,
+            change_policy: FsGroupChangePolicy::Always,
+            claims: &self.claims,
             mounts,
             resolve: &resolve,
         }

@@ -17,6 +17,7 @@ mod wait;
 
 mod apply;
 mod bad_input;
+mod claims;
 mod concurrency;
 mod containers;
 mod death;

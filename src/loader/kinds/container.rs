@@ -1,7 +1,6 @@
 //! One container to its plan.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1 as core;
 
@@ -11,7 +10,8 @@ use super::pod::{PodScope, choice};
 use super::{env, hooks, ports, resources, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
-    ContainerPlan, ContainerRole, Probes, PullPolicy, TerminationMessagePolicy, VolumeMount,
+    ContainerPlan, ContainerRole, Probes, PullPolicy, SubPath, TerminationMessagePolicy,
+    VolumeMount,
 };
 use crate::model::reference::Reference;
 
@@ -212,22 +212,6 @@ fn mounts(mounts: &[core::VolumeMount], at: At<'_>, pod: &PodScope<'_>) -> Vec<V
             );
         }
         check_volume_name(&mount.name, place, pod);
-        let sub_path = mount.sub_path.as_deref().filter(|path| !path.is_empty());
-        if let Some(sub_path) = sub_path {
-            if let Some(reason) = relative_path_fault(sub_path) {
-                report.error(place.field("subPath"), format!("`subPath` {reason}"));
-            }
-            if mount
-                .sub_path_expr
-                .as_deref()
-                .is_some_and(|path| !path.is_empty())
-            {
-                report.error(
-                    place.key("subPathExpr"),
-                    "`subPath` and `subPathExpr` exclude each other",
-                );
-            }
-        }
         let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
         if recursive != "Disabled" && mount.read_only != Some(true) {
             report.error(
@@ -240,11 +224,29 @@ fn mounts(mounts: &[core::VolumeMount], at: At<'_>, pod: &PodScope<'_>) -> Vec<V
                 volume,
                 mount_path: path.into(),
                 read_only: mount.read_only == Some(true),
-                sub_path: sub_path.map(PathBuf::from),
+                sub_path: sub_path(mount, place, report),
             });
         }
     }
     converted
+}
+
+fn sub_path(mount: &core::VolumeMount, at: At<'_>, report: &Report) -> Option<SubPath> {
+    let set = |path: &Option<String>| path.clone().filter(|path| !path.is_empty());
+    let (path, template) = (set(&mount.sub_path), set(&mount.sub_path_expr));
+    if path.is_some() && template.is_some() {
+        let message = "`subPath` and `subPathExpr` exclude each other";
+        report.error(at.key("subPathExpr"), message);
+    }
+    for (field, text) in [("subPath", &path), ("subPathExpr", &template)] {
+        if let Some(reason) = text.as_deref().and_then(relative_path_fault) {
+            report.error(at.field(field), format!("`{field}` {reason}"));
+        }
+    }
+    match (path, template) {
+        (Some(path), _) => Some(SubPath::Path(path.into())),
+        (None, template) => template.map(SubPath::Template),
+    }
 }
 
 fn check_mount_path(path: &str, at: At<'_>, report: &Report) {

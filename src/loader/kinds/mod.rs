@@ -1,5 +1,6 @@
 //! Objects to what kplay makes of them: one file per thing that a pod is made of.
 
+mod claim;
 mod config;
 mod container;
 mod defaults;
@@ -21,13 +22,16 @@ use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(super) use self::claim::{Made, made, recorded_claim, recorded_volume};
 pub(super) use self::pod::{Scope, plan, write_ports};
 pub use self::sysctl::AllowedSysctls;
 pub(super) use self::workload::Workload;
+use super::binding;
 use super::decode::decode;
 use super::object::{Kind, Raw};
 use super::report::Report;
 use super::resolve::{self, Data};
+use super::support;
 
 /// What an object is for kplay.
 #[derive(Debug)]
@@ -36,6 +40,10 @@ pub(super) enum Content {
     Workload(Box<Workload>),
     /// Others refer to it.
     Data(resolve::Kind, Data),
+    /// Asks for storage.
+    Claim(binding::Claim),
+    /// Offers storage.
+    Volume(binding::PersistentVolume),
     /// Is recorded and shown, and has no effect yet.
     Recorded,
 }
@@ -88,8 +96,19 @@ pub(super) fn read(kind: Kind, raw: Raw<'_>, report: &Report) -> Option<Read> {
             resolve::merge_string_data(&mut json);
             Some((json, content))
         }
-        Kind::PersistentVolumeClaim => recorded::<core::PersistentVolumeClaim>(raw, report),
-        Kind::PersistentVolume => recorded::<core::PersistentVolume>(raw, report),
+        Kind::PersistentVolumeClaim => typed(raw, report, |object: core::PersistentVolumeClaim| {
+            support::fields(raw.kind, raw.at, report);
+            let spec = object.spec.unwrap_or_default();
+            let claim = claim::claim(&spec, raw.at.key("spec"), report);
+            Some(claim.map_or(Content::Recorded, Content::Claim))
+        }),
+        Kind::PersistentVolume => {
+            let mut volume: core::PersistentVolume = decode(raw.at, report)?;
+            claim::resolve_path(&mut volume, &raw.at.file.base_dir);
+            let offer = claim::persistent_volume(&volume, raw.at, report)?;
+            let json = to_json(&volume, raw, report)?;
+            Some((json, Content::Volume(offer)))
+        }
         Kind::Service => recorded::<core::Service>(raw, report),
         Kind::Namespace => recorded::<core::Namespace>(raw, report),
         Kind::ServiceAccount => recorded::<core::ServiceAccount>(raw, report),
@@ -110,16 +129,7 @@ fn typed<T: DeserializeOwned + Serialize>(
     content: impl FnOnce(T) -> Option<Content>,
 ) -> Option<Read> {
     let object: T = decode(raw.at, report)?;
-    let json = match serde_json::to_value(&object) {
-        Ok(json) => json,
-        Err(error) => {
-            report.error(
-                raw.at,
-                format!("the object cannot be kept as JSON: {error}"),
-            );
-            return None;
-        }
-    };
+    let json = to_json(&object, raw, report)?;
     match content(object) {
         Some(content) => Some((json, content)),
         None => {
@@ -130,4 +140,13 @@ fn typed<T: DeserializeOwned + Serialize>(
             None
         }
     }
+}
+
+fn to_json(object: &impl Serialize, raw: Raw<'_>, report: &Report) -> Option<serde_json::Value> {
+    let json = serde_json::to_value(object);
+    json.map_err(|error| {
+        let message = format!("the object cannot be kept as JSON: {error}");
+        report.error(raw.at, message);
+    })
+    .ok()
 }

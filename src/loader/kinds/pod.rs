@@ -12,7 +12,7 @@ use super::super::report::Report;
 use super::super::resolve::Index;
 use super::super::{Options, support};
 use super::workload::{self, Workload};
-use super::{container, defaults, host, security, volume};
+use super::{claim, container, defaults, host, security, volume};
 use crate::model::names::{ObjectKey, PodName};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
 
@@ -29,7 +29,7 @@ pub(in super::super) struct Scope<'a> {
 pub(super) struct PodScope<'a> {
     pub(super) scope: &'a Scope<'a>,
     pub(super) spec: &'a PodSpec,
-    /// Names that mounts may use; those of claims are refused elsewhere.
+    /// Names that mounts may use.
     pub(super) volumes: HashSet<&'a str>,
     /// All containers that `resourceFieldRef` may name.
     pub(super) containers: HashSet<&'a str>,
@@ -55,6 +55,7 @@ pub(in super::super) fn plan(workload: Workload, at: At<'_>, scope: &Scope<'_>) 
     set_images(&mut spec, scope);
     let added = workload.added_labels(&scope.key.name, &spec);
     workload.complete(&scope.key.name, &mut spec);
+    claim::add_volumes(&mut spec, &workload, &scope.key.name);
     defaults::apply(&mut spec);
     volume::resolve_paths(&mut spec, &spec_at.file.base_dir);
     let added = added
@@ -86,14 +87,10 @@ fn convert(
     let report = scope.report;
     let (init_names, names) = check_names(&spec, at, report);
     let volumes = spec.volumes.iter().flatten();
-    let claims = workload.claims.iter().map(String::as_str);
     let pod = PodScope {
         scope,
         spec: &spec,
-        volumes: volumes
-            .map(|volume| volume.name.as_str())
-            .chain(claims)
-            .collect(),
+        volumes: volumes.map(|volume| volume.name.as_str()).collect(),
         containers: init_names.into_iter().chain(names).collect(),
     };
     let restart_policy = restart_policy(workload, &spec, at, report);

@@ -9,7 +9,9 @@ use super::pod::choice;
 use super::profiles;
 use super::sysctl::{self, AllowedSysctls};
 use crate::model::diagnostic::Diagnostic;
-use crate::model::plan::{ContainerSecurity, PodSecurity, SupplementalGroupsPolicy};
+use crate::model::plan::{
+    ContainerSecurity, FsGroupChangePolicy, PodSecurity, SupplementalGroupsPolicy,
+};
 
 const CAPABILITIES: [&str; 42] = [
     "ALL",
@@ -78,6 +80,7 @@ pub(super) fn pod(
     });
     PodSecurity {
         fs_group: id(context.fs_group, "fsGroup", at, report),
+        fs_group_change_policy: change_policy(context, at, report),
         supplemental_groups: groups.collect(),
         supplemental_groups_policy: groups_policy(context, at, report),
         sysctls: sysctl::convert(
@@ -103,6 +106,21 @@ fn groups_policy(
         context.supplemental_groups_policy.as_deref(),
         "supplementalGroupsPolicy",
     );
+    text.and_then(|text| choice(text, &policies, field, at.field(field), report))
+        .unwrap_or_default()
+}
+
+fn change_policy(
+    context: &core::PodSecurityContext,
+    at: At<'_>,
+    report: &Report,
+) -> FsGroupChangePolicy {
+    let field = "fsGroupChangePolicy";
+    let policies = [
+        ("Always", FsGroupChangePolicy::Always),
+        ("OnRootMismatch", FsGroupChangePolicy::OnRootMismatch),
+    ];
+    let text = context.fs_group_change_policy.as_deref();
     text.and_then(|text| choice(text, &policies, field, at.field(field), report))
         .unwrap_or_default()
 }

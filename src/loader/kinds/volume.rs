@@ -5,9 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
 
+use super::super::binding::Binding;
+use super::super::decode::closest;
 use super::super::node::{At, Value};
 use super::super::report::Report;
-use super::pod::{PodScope, choice};
+use super::pod::{PodScope, choice, one_of};
 use super::volume_files;
 use crate::model::names::VolumeName;
 use crate::model::plan::{HostPathType, Medium, Volume, VolumeSource};
@@ -16,23 +18,24 @@ use crate::model::quantity::Quantity;
 /// Makes relative hostPaths absolute: `./data` is beside the manifest.
 pub(super) fn resolve_paths(spec: &mut core::PodSpec, base: &Path) {
     for volume in spec.volumes.iter_mut().flatten() {
-        let Some(host_path) = volume
-            .host_path
-            .as_mut()
-            .filter(|source| !source.path.is_empty())
-        else {
-            continue;
-        };
-        let path = Path::new(&host_path.path);
-        let kept = path
-            .components()
-            .filter(|component| *component != Component::CurDir);
-        // What has `..` is refused when it is read.
-        if path.is_relative()
-            && let Some(path) = base.join(kept.collect::<PathBuf>()).to_str()
-        {
-            path.trim_end_matches('/').clone_into(&mut host_path.path);
+        if let Some(source) = &mut volume.host_path {
+            beside(&mut source.path, base);
         }
+    }
+}
+
+/// Makes a relative path absolute; an empty one stays.
+pub(super) fn beside(path: &mut String, base: &Path) {
+    let relative = Path::new(path.as_str());
+    let kept = relative
+        .components()
+        .filter(|component| *component != Component::CurDir);
+    // What has `..` is refused when it is read.
+    if !path.is_empty()
+        && relative.is_relative()
+        && let Some(absolute) = base.join(kept.collect::<PathBuf>()).to_str()
+    {
+        *path = absolute.trim_end_matches('/').to_owned();
     }
 }
 
@@ -97,7 +100,11 @@ fn source(volume: &core::Volume, at: At<'_>, pod: &PodScope<'_>) -> Option<Volum
         return empty_dir(source, at.key("emptyDir"), pod.scope.report);
     }
     if let Some(source) = &volume.host_path {
-        return host_path(source, at.key("hostPath"), pod.scope.report);
+        let (path, kind) = host_path(source, at.key("hostPath"), pod.scope.report)?;
+        return Some(VolumeSource::HostPath { path, kind });
+    }
+    if let Some(source) = &volume.persistent_volume_claim {
+        return claim(source, at.key("persistentVolumeClaim"), pod);
     }
     // Sources that are left over are refused by the table of unsupported fields.
     volume_files::convert(volume, at, pod)
@@ -134,11 +141,50 @@ fn empty_dir(
     })
 }
 
-fn host_path(
+fn claim(
+    source: &core::PersistentVolumeClaimVolumeSource,
+    at: At<'_>,
+    pod: &PodScope<'_>,
+) -> Option<VolumeSource> {
+    let (scope, name) = (pod.scope, source.claim_name.as_str());
+    if name.is_empty() {
+        let message = "a `persistentVolumeClaim` must have a `claimName`";
+        scope.report.error(at, message);
+        return None;
+    }
+    let namespace = &scope.key.namespace;
+    let place = at.field("claimName");
+    match scope.index.claims.get(namespace, name) {
+        Some(Binding::Bound(_, storage)) => Some(VolumeSource::Claim {
+            name: name.to_owned(),
+            storage: storage.clone(),
+            read_only: source.read_only == Some(true),
+        }),
+        Some(Binding::Faulty) => None,
+        Some(Binding::Lost(fault)) => {
+            scope.report.error(place, fault);
+            None
+        }
+        None => {
+            let message = format!(
+                "the PersistentVolumeClaim `{name}` does not exist in namespace `{namespace}`"
+            );
+            let hint = match closest(name, &scope.index.claims.names(namespace)) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => "add the PersistentVolumeClaim to the files".to_owned(),
+            };
+            scope.report.error_hint(place, message, hint);
+            None
+        }
+    }
+}
+
+/// Checks a hostPath.
+pub(super) fn host_path(
     source: &core::HostPathVolumeSource,
     at: At<'_>,
     report: &Report,
-) -> Option<VolumeSource> {
+) -> Option<(PathBuf, HostPathType)> {
     let place = at.field("path");
     if source.path.is_empty() {
         report.error(at, "a `hostPath` must have a `path`");
@@ -150,20 +196,26 @@ fn host_path(
     if source.path.split('/').any(|part| part == "..") {
         report.error(place, "`path` of a `hostPath` must not have `..`");
     }
-    let kinds = [
-        ("", HostPathType::Unset),
-        ("DirectoryOrCreate", HostPathType::DirectoryOrCreate),
-        ("Directory", HostPathType::Directory),
-        ("FileOrCreate", HostPathType::FileOrCreate),
-        ("File", HostPathType::File),
-        ("Socket", HostPathType::Socket),
-        ("CharDevice", HostPathType::CharDevice),
-        ("BlockDevice", HostPathType::BlockDevice),
-    ];
     let kind = source.type_.as_deref().unwrap_or_default();
-    let kind = choice(kind, &kinds, "type", at.field("type"), report)?;
-    Some(VolumeSource::HostPath {
-        path: source.path.clone().into(),
-        kind,
-    })
+    let kind = choice(kind, &HOST_PATH_TYPES, "type", at.field("type"), report)?;
+    Some((source.path.clone().into(), kind))
 }
+
+/// The type of a hostPath that was checked.
+pub(super) fn host_path_type(source: &core::HostPathVolumeSource) -> Option<HostPathType> {
+    one_of(
+        source.type_.as_deref().unwrap_or_default(),
+        &HOST_PATH_TYPES,
+    )
+}
+
+const HOST_PATH_TYPES: [(&str, HostPathType); 8] = [
+    ("", HostPathType::Unset),
+    ("DirectoryOrCreate", HostPathType::DirectoryOrCreate),
+    ("Directory", HostPathType::Directory),
+    ("FileOrCreate", HostPathType::FileOrCreate),
+    ("File", HostPathType::File),
+    ("Socket", HostPathType::Socket),
+    ("CharDevice", HostPathType::CharDevice),
+    ("BlockDevice", HostPathType::BlockDevice),
+];

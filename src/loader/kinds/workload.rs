@@ -24,8 +24,8 @@ pub(in super::super) struct Workload {
     pub(super) selector: Option<LabelSelector>,
     /// A StatefulSet's `serviceName`.
     pub(super) service_name: Option<String>,
-    /// A StatefulSet's claims: mounts may name them.
-    pub(super) claims: Vec<String>,
+    /// A StatefulSet's `volumeClaimTemplates`.
+    pub(super) claims: Vec<core::PersistentVolumeClaim>,
     /// A Job's `activeDeadlineSeconds` and `backoffLimit`.
     pub(super) deadline: Option<i64>,
     pub(super) backoff_limit: Option<i32>,
@@ -212,14 +212,10 @@ pub(super) fn daemon_set(object: apps::DaemonSet) -> Option<Workload> {
 
 pub(super) fn stateful_set(object: apps::StatefulSet) -> Option<Workload> {
     let spec = object.spec;
-    let claims = spec.volume_claim_templates.unwrap_or_default();
     Some(Workload {
         selector: Some(spec.selector),
         service_name: spec.service_name.filter(|name| !name.is_empty()),
-        claims: claims
-            .into_iter()
-            .filter_map(|claim| claim.metadata.name)
-            .collect(),
+        claims: spec.volume_claim_templates.unwrap_or_default(),
         ..Workload::new(Kind::StatefulSet, spec.template)?
     })
 }
@@ -309,40 +305,16 @@ fn check_selector(
     report: &Report,
 ) {
     let selector = workload.selector.clone().unwrap_or_default();
-    let pairs = selector.match_labels.unwrap_or_default();
-    let expressions = selector.match_expressions.unwrap_or_default();
-    if pairs.is_empty() && expressions.is_empty() {
+    let has = |count: Option<usize>| count.is_some_and(|count| count > 0);
+    if !has(selector.match_labels.as_ref().map(BTreeMap::len))
+        && !has(selector.match_expressions.as_ref().map(Vec::len))
+    {
         let hint = "add `matchLabels` with the labels of the template";
         report.error_hint(at.key("selector"), "`selector` is missing or empty", hint);
         return;
     }
     let before = report.errors();
-    let mut requirements: Vec<Requirement> = pairs
-        .into_iter()
-        .map(|(key, value)| Requirement {
-            key,
-            operator: Operator::In(vec![value]),
-        })
-        .collect();
-    let expressions_at = at.path("selector.matchExpressions");
-    for (index, expression) in expressions.into_iter().enumerate() {
-        let values = expression.values.unwrap_or_default();
-        let operator = match (expression.operator.as_str(), values.is_empty()) {
-            ("In", false) => Operator::In(values),
-            ("NotIn", false) => Operator::NotIn(values),
-            ("Exists", true) => Operator::Exists,
-            ("DoesNotExist", true) => Operator::Missing,
-            _ => {
-                let message = "`operator` must be `In` or `NotIn` with `values`, or `Exists` or `DoesNotExist` without";
-                report.error(expressions_at.index(index).field("operator"), message);
-                continue;
-            }
-        };
-        requirements.push(Requirement {
-            key: expression.key,
-            operator,
-        });
-    }
+    let requirements = requirements(selector, at.field("selector"), report);
     if report.errors() == before && !Selector::new(requirements).matches(labels) {
         let message = "`selector` does not match the labels of the pod template";
         let labels: Vec<String> = labels
@@ -355,6 +327,43 @@ fn check_selector(
         };
         report.error_hint(at.key("selector"), message, hint);
     }
+}
+
+/// What a selector requires, where it is sound.
+pub(super) fn requirements(
+    selector: LabelSelector,
+    at: At<'_>,
+    report: &Report,
+) -> Vec<Requirement> {
+    let pairs = selector.match_labels.unwrap_or_default();
+    let mut requirements: Vec<Requirement> = pairs
+        .into_iter()
+        .map(|(key, value)| Requirement {
+            key,
+            operator: Operator::In(vec![value]),
+        })
+        .collect();
+    let expressions = selector.match_expressions.unwrap_or_default();
+    for (index, expression) in expressions.into_iter().enumerate() {
+        let values = expression.values.unwrap_or_default();
+        let operator = match (expression.operator.as_str(), values.is_empty()) {
+            ("In", false) => Operator::In(values),
+            ("NotIn", false) => Operator::NotIn(values),
+            ("Exists", true) => Operator::Exists,
+            ("DoesNotExist", true) => Operator::Missing,
+            _ => {
+                let message = "`operator` must be `In` or `NotIn` with `values`, or `Exists` or `DoesNotExist` without";
+                let place = at.field("matchExpressions").index(index);
+                report.error(place.field("operator"), message);
+                continue;
+            }
+        };
+        requirements.push(Requirement {
+            key: expression.key,
+            operator,
+        });
+    }
+    requirements
 }
 
 fn check_schedule(at: At<'_>, report: &Report) {

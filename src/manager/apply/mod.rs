@@ -27,7 +27,7 @@ use crate::model::plan::PodPlan;
 use crate::state::lock::{Locks, Subject};
 use crate::state::object;
 use crate::state::record::SourceSet;
-use crate::state::view;
+use crate::state::{view, volumes};
 use crate::sys::capability::{self, Set};
 
 /// What is to be.
@@ -47,6 +47,26 @@ pub struct ApplyInput {
 pub struct AppliedObject {
     pub key: ObjectKey,
     pub manifest: Value,
+    pub kept: Kept,
+}
+
+/// Whether an object goes with the files that it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// `--prune` takes it away when they do not name it any more.
+    WithFiles,
+    /// It stays until it is deleted by name: the claim of a StatefulSet's template.
+    Always,
+}
+
+impl AppliedObject {
+    /// The files that it belongs to.
+    fn sources<'a>(&self, input: &'a ApplyInput) -> Option<&'a SourceSet> {
+        match self.kept {
+            Kept::WithFiles => input.sources.as_ref(),
+            Kept::Always => None,
+        }
+    }
 }
 
 /// How to apply.
@@ -178,6 +198,23 @@ fn subjects(input: &ApplyInput) -> impl Iterator<Item = Subject> {
         .iter()
         .map(|object| Subject::Object(object.key.clone()));
     pods.chain(objects)
+        .chain(claims(input).into_iter().map(Subject::Object))
+}
+
+/// The claims that have a folder of kplay's own: those of the files, and those that the pods use.
+fn claims(input: &ApplyInput) -> BTreeSet<ObjectKey> {
+    let objects = input.objects.iter().filter(|object| {
+        object.key.kind == "PersistentVolumeClaim"
+            && object.manifest.pointer("/spec/volumeName").is_none()
+    });
+    let used = input.plans.iter().flat_map(|plan| {
+        let claims = plan.claim_folders();
+        claims.map(|(_, name)| volumes::claim_key(&plan.namespace, name))
+    });
+    objects
+        .map(|object| object.key.clone())
+        .chain(used)
+        .collect()
 }
 
 fn tell(applied: &Applied, report: Report<'_>) {

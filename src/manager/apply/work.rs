@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::{Applied, AppliedObject, ApplyInput, Rollback, tell};
+use super::{Applied, AppliedObject, ApplyInput, Rollback, claims, tell};
 use crate::manager::Manager;
 use crate::manager::diff::{self, Life, PodStep, Recorded};
 use crate::manager::error::Error;
@@ -22,6 +22,7 @@ use crate::state::lock::Locks;
 use crate::state::object;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{ObjectRecord, PodRecord};
+use crate::state::volumes;
 use crate::sys::identity;
 
 /// One pod's part of the work.
@@ -116,6 +117,7 @@ impl<'a> Work<'a> {
         report: Report<'_>,
     ) -> Result<Vec<Error>, Error> {
         self.write_objects(locks, input, undo)?;
+        make_folders(locks, input, undo)?;
         self.stop_replaced(manager, undo, report)?;
         let signal = manager.interrupt.take();
         if let Some(signal) = signal.map_err(Error::io("take a signal"))? {
@@ -179,7 +181,7 @@ impl<'a> Work<'a> {
             let record = match recorded {
                 Some(recorded) => ObjectRecord {
                     manifest: object.manifest.clone(),
-                    sources: input.sources.clone(),
+                    sources: object.sources(input).cloned(),
                     ..recorded.clone()
                 },
                 None => ObjectRecord {
@@ -187,7 +189,7 @@ impl<'a> Work<'a> {
                     uid: identity::random_uuid().map_err(Error::io("make an identity"))?,
                     created: Timestamp::now(),
                     manifest: object.manifest.clone(),
-                    sources: input.sources.clone(),
+                    sources: object.sources(input).cloned(),
                     unknown: serde_json::Map::new(),
                 },
             };
@@ -309,6 +311,17 @@ impl OldPod {
             was,
         })
     }
+}
+
+/// Makes the folders of the claims.
+fn make_folders(locks: &Locks, input: &ApplyInput, undo: &mut Undo) -> Result<(), Error> {
+    for claim in claims(input) {
+        if !volumes::exists(locks.layout(), &claim)? {
+            undo.folder(claim.clone());
+            volumes::make(locks, &claim)?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the executors and sorts out who failed: errors of the machine and of the manifests end the wait if they

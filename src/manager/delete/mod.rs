@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::error::Error;
 use super::report::{Event, Report, pod_object};
@@ -15,8 +16,9 @@ use super::{Manager, client};
 use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
 use crate::protocol::Request;
 use crate::state::lock::{Locks, Subject};
-use crate::state::object;
 use crate::state::pod_dir::{self, Found, LockedPodDir, PodDir};
+use crate::state::record::PodRecord;
+use crate::state::{object, volumes};
 use crate::sys::fs;
 
 /// What is to go.
@@ -80,6 +82,9 @@ pub fn delete(
     for target in targets {
         doomed.add(manager, target)?;
     }
+    if options.volumes == Volumes::Delete {
+        doomed.add_made_claims(manager)?;
+    }
     let mut errors = match options.missing {
         Missing::Ignore => Vec::new(),
         Missing::Error => std::mem::take(&mut doomed.missing),
@@ -94,7 +99,10 @@ pub fn delete(
     )?;
     errors.extend(delete_pods(manager, &locks, &doomed.pods, options, report)?);
     for key in &doomed.objects {
-        match delete_object(manager, &locks, key, options.volumes) {
+        let deleted = doomed
+            .check_unused(manager, key)
+            .and_then(|()| delete_object(&locks, key, options.volumes));
+        match deleted {
             Ok(()) => report(Event::Deleted(key.clone())),
             Err(error) => errors.push(error),
         }
@@ -143,6 +151,52 @@ impl Doomed {
         Ok(())
     }
 
+    /// The claims of StatefulSets' templates: they are nobody's without the pod that they are named after.
+    fn add_made_claims(&mut self, manager: &Manager) -> Result<(), Error> {
+        for key in &self.pods {
+            // A corrupt record names no claims; its pod is deleted all the same.
+            let Ok(Some(record)) = PodDir::new(&manager.layout, key).record() else {
+                continue;
+            };
+            if record.owner.kind != "StatefulSet" {
+                continue;
+            }
+            let own = format!("-{}", key.name);
+            for claim in claims(&record).filter(|claim| claim.ends_with(&own)) {
+                let claim = volumes::claim_key(&key.namespace, claim);
+                if fs::read_if_there(&manager.layout.object(&claim))?.is_some() {
+                    self.objects.insert(claim);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A claim stays as long as a pod uses it, as in Kubernetes.
+    fn check_unused(&self, manager: &Manager, key: &ObjectKey) -> Result<(), Error> {
+        if key.kind != CLAIM {
+            return Ok(());
+        }
+        for found in pod_dir::list(&manager.layout)? {
+            let Found::Pod(dir) = found else {
+                continue;
+            };
+            let pod = dir.key();
+            if pod.namespace != key.namespace || self.pods.contains(pod) {
+                continue;
+            }
+            if let Some(record) = dir.record()?
+                && claims(&record).any(|claim| claim == key.name)
+            {
+                return Err(Error::InUse {
+                    claim: key.name.clone(),
+                    pod: pod.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn add_all(
         &mut self,
         manager: &Manager,
@@ -172,6 +226,15 @@ impl Doomed {
         }
         Ok(())
     }
+}
+
+const CLAIM: &str = "PersistentVolumeClaim";
+
+/// The claims that a pod names.
+fn claims(record: &PodRecord) -> impl Iterator<Item = &str> {
+    let volumes = record.manifest.pointer("/spec/volumes");
+    let volumes = volumes.and_then(Value::as_array).into_iter().flatten();
+    volumes.filter_map(|volume| volume.pointer("/persistentVolumeClaim/claimName")?.as_str())
 }
 
 fn not_found(key: &ObjectKey) -> Error {
@@ -238,16 +301,9 @@ fn asked_to_end(dir: &PodDir, grace: Grace) -> bool {
     matches!(dir.has_executor(), Ok(true)) && client::send(dir, &request).is_ok()
 }
 
-fn delete_object(
-    manager: &Manager,
-    locks: &Locks,
-    key: &ObjectKey,
-    volumes: Volumes,
-) -> Result<(), Error> {
-    if volumes == Volumes::Delete && key.kind == "PersistentVolumeClaim" {
-        let folder = manager.layout.volume(&key.namespace, &key.name);
-        crate::sys::unmount::beneath(&folder)?;
-        fs::remove_dir_all(&folder)?;
+fn delete_object(locks: &Locks, key: &ObjectKey, content: Volumes) -> Result<(), Error> {
+    if content == Volumes::Delete && key.kind == CLAIM {
+        volumes::remove(locks, key)?;
     }
     object::remove(locks, key)?;
     Ok(())

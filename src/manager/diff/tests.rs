@@ -13,6 +13,7 @@ fn launch(behaviour: &str, id: &str) -> Launch {
         plan: plan("web-0", behaviour),
         images: images(id),
         data_dir: "/d".into(),
+        claims: BTreeMap::new(),
         log_dir: "/l".into(),
         cgroup: "kplay/u".into(),
         seccomp_folders: Vec::new(),

@@ -1,0 +1,169 @@
+//! The claims and PersistentVolumes of a run, and those that are recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1 as core;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::super::binding::{Bindings, Candidate, Claim, ClaimKey, PersistentVolume};
+use super::super::kinds::{self, Content, Made};
+use super::super::report::Report;
+use super::super::{Object, Options, Origin};
+use super::{Kind, Read};
+use crate::model::names::{Namespace, ObjectKey};
+
+/// The claims that StatefulSets' templates make, by the StatefulSet.
+pub(super) type MadeClaims = BTreeMap<ObjectKey, Vec<Object>>;
+
+/// Binds all claims.
+pub(super) fn bind(
+    read: &[Read<'_>],
+    options: &Options,
+    report: &Report,
+) -> (Bindings, MadeClaims) {
+    let recorded = Recorded::new(options);
+    let mut volumes = recorded.volumes;
+    let mut candidates = Vec::new();
+    let mut made = MadeClaims::new();
+    for object in read {
+        let key = &object.metadata.key;
+        match (object.kind, &object.content) {
+            (Some(Kind::PersistentVolume), Some(Content::Volume(volume))) => {
+                volumes.insert(key.name.clone(), volume.clone());
+            }
+            (Some(Kind::PersistentVolumeClaim), content) => {
+                let claim = match content {
+                    Some(Content::Claim(claim)) => Some(claim.clone()),
+                    _ => None,
+                };
+                candidates.push(Candidate {
+                    key: (key.namespace.clone(), key.name.clone()),
+                    claim,
+                    at: Some(object.raw.at),
+                    recorded: false,
+                });
+            }
+            (_, Some(Content::Workload(workload))) => {
+                let claims = kinds::made(workload, key, object.raw.at, report);
+                let objects = claims.into_iter().filter_map(|claim| {
+                    let at = claim.at;
+                    let (claim_key, claim, json) = of_template(claim, key, &recorded.claims)?;
+                    candidates.push(Candidate {
+                        key: (key.namespace.clone(), claim_key.name.clone()),
+                        claim,
+                        at: Some(at),
+                        recorded: false,
+                    });
+                    Some(Object {
+                        key: claim_key,
+                        json,
+                        plan: None,
+                        played: true,
+                        origin: Origin::Template,
+                    })
+                });
+                made.insert(key.clone(), objects.collect());
+            }
+            _ => {}
+        }
+    }
+    settle(&mut candidates, recorded.claims);
+    (Bindings::new(&candidates, &volumes, report), made)
+}
+
+/// Adds what is only recorded, and gives the others the volume that they have been bound to.
+fn settle(candidates: &mut Vec<Candidate<'_>>, recorded: BTreeMap<ClaimKey, RecordedClaim>) {
+    let mut here = BTreeSet::new();
+    for candidate in candidates.iter_mut() {
+        here.insert(candidate.key.clone());
+        let Some(before) = recorded.get(&candidate.key) else {
+            continue;
+        };
+        candidate.recorded = true;
+        if let Some(claim) = &mut candidate.claim {
+            let volume = claim.volume_name.take();
+            claim.volume_name = volume.or_else(|| before.claim.volume_name.clone());
+        }
+    }
+    let rest = recorded.into_iter().filter(|(key, _)| !here.contains(key));
+    candidates.extend(rest.map(|(key, recorded)| Candidate {
+        key,
+        claim: Some(recorded.claim),
+        at: None,
+        recorded: true,
+    }));
+}
+
+/// A template's claim; one that is there already stays as it is, as with the controller.
+fn of_template(
+    made: Made<'_>,
+    set: &ObjectKey,
+    recorded: &BTreeMap<ClaimKey, RecordedClaim>,
+) -> Option<(ObjectKey, Option<Claim>, Json)> {
+    let name = made.object.metadata.name.clone()?;
+    let key = ObjectKey {
+        kind: "PersistentVolumeClaim".to_owned(),
+        group: String::new(),
+        namespace: set.namespace.clone(),
+        name: name.clone(),
+    };
+    match recorded.get(&(set.namespace.clone(), name)) {
+        Some(there) => Some((key, Some(there.claim.clone()), there.json.clone())),
+        None => Some((key, made.claim, serde_json::to_value(&made.object).ok()?)),
+    }
+}
+
+struct RecordedClaim {
+    claim: Claim,
+    json: Json,
+}
+
+struct Recorded {
+    claims: BTreeMap<ClaimKey, RecordedClaim>,
+    volumes: BTreeMap<String, PersistentVolume>,
+}
+
+impl Recorded {
+    fn new(options: &Options) -> Self {
+        let mut recorded = Self {
+            claims: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+        };
+        for json in &options.existing {
+            let text = |pointer: &str| json.pointer(pointer).and_then(Json::as_str);
+            let Some(name) = text("/metadata/name") else {
+                continue;
+            };
+            match text("/kind") {
+                Some("PersistentVolumeClaim") => {
+                    let namespace = text("/metadata/namespace");
+                    let namespace = namespace.and_then(|text| Namespace::parse(text).ok());
+                    let namespace = namespace.unwrap_or_else(|| options.namespace.clone());
+                    let object = typed::<core::PersistentVolumeClaim>(json, name);
+                    let spec = object.and_then(|object| object.spec);
+                    let claim = kinds::recorded_claim(&spec.unwrap_or_default());
+                    let json = json.clone();
+                    let key = (namespace, name.to_owned());
+                    recorded.claims.insert(key, RecordedClaim { claim, json });
+                }
+                Some("PersistentVolume") => {
+                    let Some(object) = typed(json, name) else {
+                        continue;
+                    };
+                    let volume = kinds::recorded_volume(&object);
+                    recorded.volumes.insert(name.to_owned(), volume);
+                }
+                _ => {}
+            }
+        }
+        recorded
+    }
+}
+
+fn typed<T: DeserializeOwned>(json: &Json, name: &str) -> Option<T> {
+    let object = serde_json::from_value(json.clone());
+    object
+        .inspect_err(|error| tracing::warn!(name, %error, "a recorded object cannot be read"))
+        .ok()
+}

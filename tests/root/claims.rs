@@ -1,0 +1,281 @@
+//! PersistentVolumeClaims: named folders that outlive their pods, and paths that PersistentVolumes offer.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use serde_json::Value;
+
+use crate::Kplay;
+use crate::harness::{script_pod, text};
+
+fn claim(name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: {name}}}\nspec: {{accessModes: [ReadWriteOnce], \
+         resources: {{requests: {{storage: 1Gi}}}}, {more}}}\n---\n"
+    )
+}
+
+/// A pod called `user` that has the claim `data` at /data.
+fn user(pod: &str, mount: &str, script: &str) -> String {
+    script_pod(
+        "user",
+        &format!("volumes: [{{name: v, persistentVolumeClaim: {{claimName: data}}}}], {pod}"),
+        &format!("volumeMounts: [{{name: v, mountPath: /data, {mount}}}],"),
+        script,
+    )
+}
+
+/// Runs a pod to its end and takes it away again.
+#[track_caller]
+fn log(kplay: &Kplay, manifest: &str) -> String {
+    kplay.apply_with(manifest, ["--wait=complete"]).succeeds();
+    let log = kplay.run(["logs", "user"]).succeeds();
+    kplay.run(["delete", "pod", "user"]).succeeds();
+    log
+}
+
+#[test]
+fn a_claims_folder_outlives_its_pods_until_it_is_deleted() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let folder = kplay.root().join("volumes/default/data");
+    let claim = claim("data", "");
+    let write = user(
+        "securityContext: {runAsUser: 1000},",
+        "",
+        "stat -c '%a %u %g' /data; echo kept > /data/file",
+    );
+    let read = user("", "", "cat /data/file 2>/dev/null || echo nothing");
+    assert_eq!(log(&kplay, &format!("{claim}{write}")), "777 0 0\n");
+    // The claim is recorded: a pod may name it without having it in its file.
+    assert_eq!(log(&kplay, &read), "kept\n");
+    let table = kplay.run(["get", "pvc"]).succeeds();
+    assert!(table.contains("data"), "{table}");
+    assert!(table.contains("Bound"), "{table}");
+
+    kplay.run(["delete", "pvc", "data"]).succeeds();
+    assert!(folder.join("file").exists());
+    kplay
+        .apply(&read)
+        .fails(3, &["the PersistentVolumeClaim `data` does not exist"]);
+    assert_eq!(log(&kplay, &format!("{claim}{read}")), "kept\n");
+
+    kplay.run(["delete", "pvc", "data", "--volumes"]).succeeds();
+    assert!(!folder.exists());
+    assert_eq!(log(&kplay, &format!("{claim}{read}")), "nothing\n");
+    // Others of the machine do not get in.
+    let parent = folder.parent().expect("a folder");
+    let mode = fs::metadata(parent).expect("it is there").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_claim_in_use_is_not_deleted() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = user("terminationGracePeriodSeconds: 0,", "", "sleep 1000");
+    kplay
+        .apply(&format!("{}{pod}", claim("data", "")))
+        .succeeds();
+    kplay
+        .run(["delete", "pvc", "data", "--volumes"])
+        .fails(4, &["in use by the pod", "kplay delete pod user"]);
+    assert!(kplay.root().join("volumes/default/data").exists());
+    // With its user it goes.
+    kplay
+        .run(["delete", "pvc/data", "pod/user", "--volumes"])
+        .succeeds();
+    assert!(!kplay.root().join("volumes/default/data").exists());
+}
+
+#[test]
+fn what_a_failed_apply_made_is_undone() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod(
+        "user",
+        "volumes: [{name: v, persistentVolumeClaim: {claimName: data}}, {name: h, hostPath: {path: /no/such, type: Directory}}],",
+        "volumeMounts: [{name: v, mountPath: /data}],",
+        "true",
+    );
+    kplay
+        .apply(&format!("{}{pod}", claim("data", "")))
+        .fails(4, &["/no/such is not a directory"]);
+    assert!(!kplay.root().join("volumes/default/data").exists());
+    assert_eq!(
+        kplay.run(["get", "pvc", "-o", "name"]).succeeds(),
+        "",
+        "the claim is not recorded"
+    );
+}
+
+#[test]
+fn a_read_only_claim_and_parts_named_by_variables() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let manifest = format!(
+        "{}{}",
+        claim("data", ""),
+        script_pod(
+            "user",
+            "volumes: [{name: v, persistentVolumeClaim: {claimName: data}}, \
+             {name: ro, persistentVolumeClaim: {claimName: data, readOnly: true}}],",
+            "env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}, {name: SUB, value: of-$(POD)}], \
+             volumeMounts: [{name: v, mountPath: /data, subPathExpr: logs/$(SUB)}, {name: ro, mountPath: /all}],",
+            "echo x > /data/file; ls /all/logs; touch /all/y 2>/dev/null || echo read-only",
+        )
+    );
+    assert_eq!(log(&kplay, &manifest), "of-user\nread-only\n");
+    let file = kplay.root().join("volumes/default/data/logs/of-user/file");
+    assert!(file.exists());
+
+    let unset = user("", "subPathExpr: $(NONE)", "true");
+    let said = kplay.apply(&unset).fails(1, &["missing value for NONE"]);
+    assert!(said.contains("CreateContainerConfigError"), "{said}");
+}
+
+#[test]
+fn a_group_gets_a_claims_content_once_if_that_is_the_policy() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let folder = kplay.root().join("volumes/default/data");
+    let pod = |policy: &str| {
+        let context = format!("fsGroup: 4000, fsGroupChangePolicy: {policy}");
+        user(
+            &format!("securityContext: {{{context}}},"),
+            "",
+            "stat -c '%a %g' /data /data/* 2>/dev/null; true",
+        )
+    };
+    let first = format!("{}{}", claim("data", ""), pod("OnRootMismatch"));
+    assert_eq!(log(&kplay, &first), "2777 4000\n");
+    // Somebody else's file in a volume whose root is right.
+    fs::write(folder.join("file"), "").expect("a file");
+    std::os::unix::fs::chown(folder.join("file"), None, Some(7)).expect("root may");
+    fs::set_permissions(folder.join("file"), fs::Permissions::from_mode(0o600)).expect("a mode");
+    assert_eq!(log(&kplay, &pod("OnRootMismatch")), "2777 4000\n600 7\n");
+    assert_eq!(log(&kplay, &pod("Always")), "2777 4000\n660 4000\n");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("a mode");
+    std::os::unix::fs::chown(folder.join("file"), None, Some(7)).expect("root may");
+    assert_eq!(
+        log(&kplay, &pod("OnRootMismatch")),
+        "2777 4000\n660 4000\n",
+        "the root is not right"
+    );
+}
+
+#[test]
+fn persistent_volumes_are_paths_of_the_machine() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.file("pv/file", "of the machine");
+    let volume = |source: &str| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: disk}}\nspec: {{storageClassName: manual, \
+             capacity: {{storage: 5Gi}}, accessModes: [ReadWriteOnce], {source}}}\n---\n"
+        )
+    };
+    let group = "securityContext: {fsGroup: 4000},";
+    let script = "cat /data/file; stat -c ' %g' /data";
+    let classed = claim("data", "storageClassName: manual");
+    let pod = user(group, "", script);
+    // A group is not for the machine's own files.
+    let manifest = format!("{}{classed}{pod}", volume("hostPath: {path: ./pv}"));
+    assert_eq!(log(&kplay, &manifest), "of the machine 0\n");
+    let json = kplay.run(["get", "pvc", "data", "-o", "json"]).succeeds();
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(text(&json["spec"]["volumeName"]), "disk");
+    // What is bound stays, and applying again changes nothing.
+    let again = kplay.apply_with(&manifest, ["--wait=complete"]).succeeds();
+    assert!(
+        again.contains("persistentvolumeclaim/data unchanged"),
+        "{again}"
+    );
+    kplay.run(["delete", "--all", "--force"]).succeeds();
+
+    let path = kplay.dir().join("pv");
+    let affinity = "nodeAffinity: {required: {nodeSelectorTerms: [{matchExpressions: \
+                    [{key: kubernetes.io/hostname, operator: In, values: [node]}]}]}}";
+    let local = |path: &std::path::Path| {
+        volume(&format!("local: {{path: {}}}, {affinity}", path.display()))
+    };
+    let manifest = format!("{}{classed}{pod}", local(&path));
+    assert_eq!(log(&kplay, &manifest), "of the machine 4000\n");
+    assert_eq!(fs::metadata(&path).expect("it is there").gid(), 4000);
+    kplay
+        .run(["delete", "--all", "--force", "--volumes"])
+        .succeeds();
+    assert!(path.join("file").exists(), "it is the machine's");
+
+    let missing = format!("{}{classed}{pod}", local(&kplay.dir().join("none")));
+    kplay
+        .apply(&missing)
+        .fails(4, &["MountVolume.SetUp failed", "none\" does not exist"]);
+}
+
+#[test]
+fn a_stateful_set_keeps_its_claims() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let set = "apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: localhost/busybox:1
+        command: [sh, -c, 'echo $HOSTNAME >> /data/starts; wc -l < /data/starts; sleep 1000']
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data, labels: {tier: db}}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+";
+    let file = kplay.dir().join("manifest.yaml");
+    let delete = |flags: &[&str]| {
+        let file = file.to_str().expect("a readable path");
+        let args: Vec<&str> = [&["delete", file], flags].concat();
+        kplay.run(args).succeeds()
+    };
+    let starts = |expected: &str| {
+        crate::wait::holds_within(crate::wait::PATIENCE, || {
+            kplay.run(["logs", "db-0"]).stdout.trim() == expected
+        })
+    };
+    assert_eq!(kplay.apply(set).succeeds(), "statefulset.apps/db created\n");
+    assert!(starts("1"));
+    let claim = kplay
+        .run(["get", "pvc", "data-db-0", "-o", "json"])
+        .succeeds();
+    let claim: Value = serde_json::from_str(&claim).expect("JSON");
+    assert_eq!(claim["metadata"]["labels"]["tier"], "db");
+    assert_eq!(claim["metadata"]["labels"]["app"], "db");
+    delete(&[]);
+    let claims = || kplay.run(["get", "pvc", "-o", "name"]).succeeds();
+    assert_eq!(claims(), "persistentvolumeclaim/data-db-0\n");
+    kplay.apply_with(set, ["--prune"]).succeeds();
+    assert!(starts("2"), "the data is there again");
+    delete(&["--volumes"]);
+    assert_eq!(claims(), "");
+    assert!(!kplay.root().join("volumes/default/data-db-0").exists());
+
+    // The claims of a set that is gone already go by its file, too.
+    kplay.apply(set).succeeds();
+    assert!(starts("1"));
+    delete(&[]);
+    let down = ["down", file.to_str().expect("a readable path"), "-v"];
+    kplay.run(down).succeeds();
+    assert_eq!(claims(), "");
+}
