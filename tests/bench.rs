@@ -298,7 +298,7 @@ impl Bench {
         let cost = |tool: &Tool, folder: &str| {
             tool.apply(&manifest);
             wait_for_workloads(PODS);
-            let cost = overhead(&self.dir.join(folder));
+            let cost = overhead_at_rest(&self.dir.join(folder));
             tool.delete(&manifest);
             cost
         };
@@ -427,6 +427,21 @@ fn wait_for_workloads(count: usize) {
             "{ready} of {count} workloads run"
         );
         std::thread::yield_now();
+    }
+}
+
+/// The [`overhead`] when it has stopped to fall: what is idle is not what has just started.
+fn overhead_at_rest(folder: &Path) -> Vec<(String, u64)> {
+    let total = |cost: &[(String, u64)]| cost.iter().map(|(_, pss)| pss).sum::<u64>();
+    let mut cost = overhead(folder);
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = overhead(folder);
+        let falls = total(&now) < total(&cost) - total(&cost) / 50;
+        cost = now;
+        if !falls {
+            return cost;
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::state::object;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{ObjectRecord, PodRecord};
 use crate::state::volumes;
-use crate::sys::identity;
+use crate::sys::{cgroup, identity};
 
 /// One pod's part of the work.
 #[derive(Debug)]
@@ -116,6 +116,9 @@ impl<'a> Work<'a> {
         deadline: Option<Instant>,
         report: Report<'_>,
     ) -> Result<Vec<Error>, Error> {
+        if self.changed().next().is_some() {
+            cgroup::warm_up();
+        }
         self.write_objects(locks, input, undo)?;
         make_folders(locks, input, undo)?;
         self.stop_replaced(manager, undo, report)?;

@@ -17,6 +17,7 @@
 mod device;
 mod hierarchy;
 mod limits;
+mod warm;
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use hierarchy::Hierarchy;
 
 pub use limits::{DevicePolicy, Limits};
+pub use warm::warm_up;
 
 /// A cgroup operation that failed.
 #[derive(Debug, thiserror::Error)]
