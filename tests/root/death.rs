@@ -171,13 +171,11 @@ fn a_pause_that_is_killed() {
     };
     kplay.apply(&pod("web")).succeeds();
     let uid = uid(&kplay, "web");
-    let containers: Vec<u32> = ["main", "other", "side"]
+    let sandbox = format!("kplay/{uid}/_sandbox");
+    let pause: Vec<u32> = leftovers::processes()
         .iter()
-        .flat_map(|name| kplay.pids("web", name))
-        .collect();
-    let pause: Vec<u32> = members(&uid)
-        .into_iter()
-        .filter(|pid| !containers.contains(pid))
+        .filter(|process| process.cgroups.contains(&sandbox))
+        .map(|process| process.pid)
         .collect();
     assert_eq!(pause.len(), 1, "{pause:?}");
     kill(pause[0]);
