@@ -1,7 +1,7 @@
 //! kplay beside Debian's podman: the same manifests, the same image, in the same run, one after the other.
 //!
 //! `cargo bench` prints medians with minima and their ratios. `cargo bench -- --quick` does fewer rounds;
-//! `KPLAY_BENCH=apply,exec,memory` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
+//! `KPLAY_BENCH=apply,exec,memory,logs` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
 //!
 //! Both tools keep their state on tmpfs, so that neither waits for a disk. podman gets a configuration of its own
 //! (`testdata/root/containers.conf`); its first pod, which makes its network and its pause image, is not counted.
@@ -20,6 +20,12 @@ use std::time::{Duration, Instant};
 
 /// Stays until SIGTERM.
 const WORKLOAD: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
+
+/// Files of lines in the image, and how long the lines are, ends included.
+const LINES: &[(&str, usize)] = &[("two", 2), ("eighty", 80), ("long", 4096)];
+
+/// How large each is, about.
+const LINES_FILE: usize = 4 << 20;
 
 /// Set in the process that measures.
 const MEASURES: &str = "KPLAY_BENCH_MEASURES";
@@ -57,7 +63,7 @@ fn reap_for_measurements() -> ExitCode {
 
 fn measure() {
     let quick = std::env::args().any(|arg| arg == "--quick");
-    let sections = std::env::var("KPLAY_BENCH").unwrap_or_else(|_| "apply,exec,memory".into());
+    let sections = std::env::var("KPLAY_BENCH").unwrap_or_else(|_| "apply,exec,memory,logs".into());
     let wanted = |name: &str| sections.split(',').any(|section| section == name);
     let bench = Bench::new();
     println!(
@@ -75,6 +81,9 @@ fn measure() {
     }
     if wanted("memory") {
         bench.memory();
+    }
+    if wanted("logs") {
+        bench.logs(quick);
     }
 }
 
@@ -200,8 +209,12 @@ impl Bench {
         let rootfs = self.dir.join("rootfs/bin");
         fs::create_dir_all(&rootfs).expect("a folder");
         fs::copy("/bin/busybox", rootfs.join("busybox")).expect("busybox-static; run .ci/deps");
-        for applet in ["sh", "sleep", "true"] {
+        for applet in ["sh", "sleep", "true", "cat"] {
             std::os::unix::fs::symlink("busybox", rootfs.join(applet)).expect("a link");
+        }
+        for (name, line) in LINES {
+            let text = format!("{}\n", "y".repeat(*line - 1)).repeat(LINES_FILE / line);
+            fs::write(self.dir.join("rootfs").join(name), text).expect("writable");
         }
         let file = |name: &str| self.dir.join(name).display().to_string();
         let (tar, archive) = (file("rootfs.tar"), file("image.tar"));
@@ -279,6 +292,51 @@ impl Bench {
         }
         let [ours, theirs] = times;
         report("exec true", ours, theirs, None);
+    }
+
+    /// How fast what a container prints is taken: from its start to its end, with the log on tmpfs and rotated at
+    /// 10 MiB. podman's conmon truncates its file instead of keeping the last ones.
+    fn logs(&self, quick: bool) {
+        println!("\nMB/s of a container's output, until it has ended");
+        for (name, line) in LINES {
+            // About as long for each.
+            let megabytes = match (line, quick) {
+                (..8, true) => 16,
+                (..8, false) => 64,
+                (_, true) => 128,
+                (_, false) => 512,
+            };
+            let times = (megabytes << 20) / LINES_FILE;
+            let script = format!("i=0; while [ $i -lt {times} ]; do cat /{name}; i=$((i+1)); done");
+            let quoted = serde_json::to_string(&script).expect("a string");
+            let manifest = self.dir.join(format!("{name}.yaml"));
+            fs::write(
+                &manifest,
+                format!(
+                    "apiVersion: v1\nkind: Pod\nmetadata: {{name: logs}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: c0, image: 'localhost/bench:1', imagePullPolicy: IfNotPresent, command: [sh, -c, {quoted}]}}\n"
+                ),
+            )
+            .expect("writable");
+            let manifest = manifest.display().to_string();
+            let ours = self.kplay.time(&["apply", "--wait=complete", &manifest]);
+            self.kplay.delete(&manifest);
+            let start = Instant::now();
+            let run = ["run", "-d", "--name=logs", "--network=none"];
+            let log = ["--log-driver=k8s-file", "--log-opt=max-size=10mb"];
+            let command = ["localhost/bench:1", "sh", "-c", &script];
+            self.podman.time(&[&run[..], &log, &command].concat());
+            self.podman.time(&["wait", "logs"]);
+            let theirs = start.elapsed();
+            self.podman.time(&["rm", "-f", "logs"]);
+            let rate = |took: Duration| (megabytes << 20) as f64 / took.as_secs_f64() / 1e6;
+            println!(
+                "{:<30}{:>16.0}{:>18.0}{:>8.1}x",
+                format!("lines of {line} bytes"),
+                rate(ours),
+                rate(theirs),
+                rate(ours) / rate(theirs)
+            );
+        }
     }
 
     /// On a machine with both cgroup versions podman leaves empty cgroups of the second.

@@ -60,7 +60,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["executor"]),
     ("url", &["executor"]),
     ("tar", &["image"]),
-    ("flate2", &["image"]),
+    // Layers, and rotated logs.
+    ("flate2", &["image", "state"]),
     ("zstd", &["image"]),
     ("sha2", &["image"]),
     ("libcontainer", &["runtime"]),

@@ -58,6 +58,14 @@ pub(crate) struct LogsArgs {
     /// Show the time of each line
     #[arg(long)]
     timestamps: bool,
+    /// Follow at most so many containers at once
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 5,
+        hide_default_value = true
+    )]
+    max_log_requests: usize,
     /// Show the logs of all pods with such labels
     #[arg(short = 'l', long, value_parser = Selector::parse)]
     selector: Option<Selector>,
@@ -91,6 +99,13 @@ pub(crate) fn run(arguments: &LogsArgs, session: &Session) -> Result<Done, Error
         source(&session.layout, pod, container, prefix)
     });
     let sources: Vec<Source> = sources.collect();
+    if arguments.follow && sources.len() > arguments.max_log_requests {
+        return Err(Error::usage(format!(
+            "you are attempting to follow {} log streams, but maximum allowed concurrency is {}, use --max-log-requests to increase the limit",
+            sources.len(),
+            arguments.max_log_requests
+        )));
+    }
     if arguments.follow {
         arguments.follow(sources, &interrupt, session)
     } else {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -15,7 +15,7 @@ use super::error::{StartFailure, chain};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
-use super::{describe, process, profiles, termination};
+use super::{describe, output, process, profiles, termination};
 use crate::model::event::EventType;
 use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
@@ -240,10 +240,11 @@ impl<R: Runtime + 'static> Run<R> {
         context.live.borrow_mut().insert(self.index, live);
         let log_dir = context.launch.log_dir.join(plan.name.as_str());
         let log = Rc::new(RefCell::new(LogWriter::open(&log_dir, self.attempt)?));
+        self.tried(output::forget_old_runs(&log_dir, self.attempt));
         let pumps = ends
             .outputs
             .into_iter()
-            .map(|(stream, fd)| pump(Rc::clone(context), Rc::clone(&log), stream, fd))
+            .map(|(stream, fd)| output::pump(Rc::clone(context), Rc::clone(&log), stream, fd))
             .collect();
         let watch = Watch {
             run: Self::new(context, self.index, self.attempt, self.id.clone()),
@@ -417,34 +418,6 @@ fn go_seconds(milliseconds: u64) -> String {
         (0, minutes) => format!("{minutes}m{seconds}"),
         (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
     }
-}
-
-/// Copies one stream of a container into its log until it is closed.
-fn pump<R: 'static>(
-    context: Rc<Context<R>>,
-    log: Rc<RefCell<LogWriter>>,
-    stream: Stream,
-    fd: OwnedFd,
-) -> JoinHandle<()> {
-    let noted = |result: Result<(), crate::sys::fs::Error>| {
-        if let Err(error) = result {
-            // A full disk must not stop the container: its output is lost, as with a kubelet.
-            tracing::error!(error = chain(&error), "cannot write a log");
-        }
-    };
-    tokio::task::spawn_local(async move {
-        let read = process::read_all(fd, &context.buffer, |bytes| {
-            noted(
-                log.borrow_mut()
-                    .write_chunk(stream, bytes, SystemTime::now()),
-            );
-        })
-        .await;
-        noted(log.borrow_mut().finish(stream, SystemTime::now()));
-        if let Err(error) = read {
-            tracing::error!(%error, "cannot read a container's output");
-        }
-    })
 }
 
 /// Waits for the end of a run.

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::state::logs::{self, MAX_TEXT, Tag, Timestamp};
+use crate::state::logs::{self, Compression, MAX_TEXT, Tag, Timestamp};
 use crate::sys::append::AppendFile;
 use crate::sys::fs;
 
@@ -29,6 +29,7 @@ const MAX_WRITE: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct LogWriter {
     file: LogFile,
+    compressing: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -41,6 +42,7 @@ impl LogWriter {
     pub fn open(dir: &Path, restart: u32) -> fs::Result<Self> {
         Ok(Self {
             file: LogFile::open(dir, restart)?,
+            compressing: false,
             stdout: Vec::new(),
             stderr: Vec::new(),
         })
@@ -90,6 +92,42 @@ impl LogWriter {
         batch.finish()
     }
 
+    /// Whether somebody should begin to compress: nobody does yet.
+    pub fn begin_compressing(&mut self) -> bool {
+        !std::mem::replace(&mut self.compressing, true)
+    }
+
+    /// Whoever compressed has done so.
+    pub fn end_compressing(&mut self) {
+        self.compressing = false;
+    }
+
+    /// The oldest file that is to be compressed: a rotated one that is not the newest.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn next_to_compress(&self) -> fs::Result<Option<u64>> {
+        let LogFile { dir, restart, .. } = &self.file;
+        let mut numbers = logs::rotations(dir, *restart)?;
+        numbers.pop();
+        let is_plain = |number: &u64| logs::rotated_file(dir, *restart, *number).exists();
+        Ok(numbers.into_iter().find(is_plain))
+    }
+
+    /// Begins to compress a file; `None` if it is gone.
+    ///
+    /// # Errors
+    /// A file cannot be opened or made.
+    pub fn compress(&self, number: u64) -> fs::Result<Option<Compression>> {
+        Compression::begin(&self.file.dir, self.file.restart, number, MODE)
+    }
+
+    /// How many files have been rotated.
+    #[must_use]
+    pub fn rotations(&self) -> u64 {
+        self.file.next - 1
+    }
+
     fn parts(&mut self, stream: Stream) -> (&mut LogFile, &mut Vec<u8>) {
         match stream {
             Stream::Stdout => (&mut self.file, &mut self.stdout),
@@ -98,13 +136,29 @@ impl LogWriter {
     }
 }
 
-/// Finds a line's end. The standard library's fast search is only to be had through `BufRead`.
+/// Finds a line's end. The standard library's fast search is only to be had through `BufRead`, and is not worth its
+/// call for the shortest lines.
 fn find_newline(bytes: &[u8]) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<{ size_of::<u64>() }>();
+    for (index, word) in words.iter().take(NEAR).enumerate() {
+        // Zero where the newlines are; the lowest bit that is set belongs to the first zero.
+        let word = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
+        let found = word.wrapping_sub(ONES) & !word & (ONES << 7);
+        if found != 0 {
+            return Some(index * size_of::<u64>() + found.trailing_zeros() as usize / 8);
+        }
+    }
     let mut rest = bytes;
     let skipped = std::io::BufRead::skip_until(&mut rest, b'\n').unwrap_or_default();
     let last = skipped.checked_sub(1)?;
     (bytes[last] == b'\n').then_some(last)
 }
+
+/// How many words are looked at first.
+const NEAR: usize = 4;
+
+/// A one in every byte.
+const ONES: u64 = u64::MAX / 255;
 
 /// Empties a buffer, and gives back what a very long line took.
 fn clear(pending: &mut Vec<u8>) {
@@ -115,7 +169,7 @@ fn clear(pending: &mut Vec<u8>) {
 /// The records of one chunk.
 struct Batch<'a> {
     file: &'a mut LogFile,
-    /// `TIME STREAM F `: the tag is put in for each record.
+    /// `TIME STREAM F `
     header: [u8; HEADER],
     out: Vec<u8>,
     failure: Option<fs::Error>,
@@ -129,6 +183,7 @@ impl<'a> Batch<'a> {
         let mut header = [b' '; HEADER];
         header[..Timestamp::LEN].copy_from_slice(Timestamp::new(now).as_bytes());
         header[Timestamp::LEN + 1..HEADER - 3].copy_from_slice(stream.name().as_bytes());
+        header[HEADER - 2] = b'F';
         Self {
             file,
             header,
@@ -139,7 +194,14 @@ impl<'a> Batch<'a> {
 
     /// A line that has ended, without its `\n`.
     fn line(&mut self, line: &[u8]) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = match line {
+            [start @ .., b'\r'] => start,
+            whole => whole,
+        };
+        if line.len() <= MAX_TEXT {
+            self.record(Tag::Full, line);
+            return;
+        }
         let written = self.pieces(line, |line| line.len() > MAX_TEXT);
         self.record(Tag::Full, &line[written..]);
     }
@@ -155,14 +217,16 @@ impl<'a> Batch<'a> {
     }
 
     fn record(&mut self, tag: Tag, text: &[u8]) {
-        if self.out.len() + HEADER + text.len() + 1 > MAX_WRITE {
+        let len = HEADER + text.len() + 1;
+        if self.out.len() + len > MAX_WRITE {
             self.flush();
         }
-        self.header[HEADER - 2] = match tag {
-            Tag::Full => b'F',
-            Tag::Partial => b'P',
-        };
+        let begin = self.out.len();
+        self.out.reserve(len);
         self.out.extend_from_slice(&self.header);
+        if tag == Tag::Partial {
+            self.out[begin + HEADER - 2] = b'P';
+        }
         self.out.extend_from_slice(text);
         self.out.push(b'\n');
     }
@@ -234,7 +298,7 @@ impl LogFile {
         self.file.rotate(&old, MODE)?;
         self.next += 1;
         match self.next.checked_sub(MAX_FILES) {
-            Some(oldest) => fs::remove_file(&logs::rotated_file(&self.dir, self.restart, oldest)),
+            Some(oldest) => logs::remove_rotated(&self.dir, self.restart, oldest),
             None => Ok(()),
         }
     }

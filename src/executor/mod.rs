@@ -33,6 +33,7 @@ mod http;
 mod lifecycle;
 pub mod log;
 mod machine;
+mod output;
 mod pod;
 mod process;
 mod profiles;

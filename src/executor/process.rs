@@ -38,15 +38,19 @@ pub(super) async fn read_all(
     let fd = crate::sys::fd::watch(fd, Interest::READABLE)?;
     loop {
         let mut ready = fd.readable().await?;
-        let mut buffer = buffer.borrow_mut();
-        match crate::sys::fd::read(fd.get_ref(), &mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => take(&buffer[..length]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.raw_os_error() == Some(EIO) => return Ok(()),
-            Err(e) => return Err(e),
+        {
+            let mut buffer = buffer.borrow_mut();
+            match crate::sys::fd::read(fd.get_ref(), &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => take(&buffer[..length]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.raw_os_error() == Some(EIO) => return Ok(()),
+                Err(e) => return Err(e),
+            }
         }
+        // As long as there is more to read nothing here would wait: the pod's other tasks have their turn.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::Kplay;
 use crate::harness::{script_pod, text};
+use crate::wait;
 
 #[test]
 fn exec_has_the_commands_streams_and_exit_code() {
@@ -165,6 +166,94 @@ fn logs_and_their_flags() {
         .run(["logs", "talk", "-c", "absent"])
         .fails(5, &["absent", "main"]);
     kplay.run(["logs", "absent"]).fails(5, &["absent"]);
+}
+
+#[test]
+fn a_container_that_never_stops_printing_stops_nobody_else() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let grace = "terminationGracePeriodSeconds: 1,";
+    let pod = script_pod("noisy", grace, "", "exec yes").replace(
+        "containers: [",
+        "containers: [{name: quiet, image: 'localhost/busybox:1', command: [sh, -c, 'echo one; sleep 1000']}, ",
+    );
+    kplay.apply(&pod).succeeds();
+    let uid = text(&kplay.pod("noisy")["metadata"]["uid"]);
+    let logs = kplay.root().join(format!("logs/default_noisy_{uid}/main"));
+    let count = || fs::read_dir(&logs).map_or(0, Iterator::count);
+    wait::until_in(&logs, "five files of logs", || count() >= 5);
+    let answered = std::time::Instant::now();
+    kplay
+        .run(["exec", "noisy", "-c", "quiet", "--", "true"])
+        .succeeds();
+    assert!(answered.elapsed() < wait::PATIENCE / 3);
+    let log = kplay.run(["logs", "noisy", "-c", "quiet"]).succeeds();
+    assert_eq!(log, "one\n");
+    let tail = kplay.run(["logs", "noisy", "-c", "main", "--tail=3"]);
+    assert_eq!(tail.succeeds(), "y\ny\ny\n");
+    for file in fs::read_dir(&logs).expect("the logs").flatten() {
+        // One may have been removed in between.
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        assert!(size <= 10 * 1024 * 1024, "{file:?} has {size} bytes");
+    }
+    assert!(count() <= 6, "{}", count());
+    kplay.run(["delete", "pod", "noisy"]).succeeds();
+    kplay.assert_nothing_left();
+}
+
+#[test]
+fn only_the_last_two_runs_keep_their_logs() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let data = kplay.file("data/runs", "");
+    let pod = script_pod(
+        "runs",
+        &format!(
+            "terminationGracePeriodSeconds: 0, volumes: [{{name: v, hostPath: {{path: {}}}}}],",
+            data.parent().expect("a folder").display()
+        ),
+        "volumeMounts: [{name: v, mountPath: /v}],",
+        "echo x >> /v/runs; echo run $(wc -l < /v/runs); [ $(wc -l < /v/runs) -ge 3 ] && sleep 1000; exit 1",
+    )
+    .replace("Never", "Always");
+    // The second restart waits for 10 s.
+    let code = kplay.apply(&pod).code;
+    assert!(matches!(code, Some(0 | 1)), "{code:?}");
+    let status = kplay.until("runs", "runs for the third time", |status| {
+        let main = &status["containerStatuses"][0];
+        main["restartCount"] == 2 && main["ready"] == true
+    });
+    let uid = text(&status["metadata"]["uid"]);
+    let logs = kplay.root().join(format!("logs/default_runs_{uid}/main"));
+    let mut names: Vec<_> = fs::read_dir(&logs)
+        .expect("the logs")
+        .flatten()
+        .map(|file| file.file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["1.log", "2.log"]);
+    kplay.until("runs", "is there", |status| status["phase"] == "Running");
+    let previous = kplay.run(["logs", "runs", "--previous"]).succeeds();
+    assert_eq!(previous, "run 2\n");
+}
+
+#[test]
+fn following_too_many_logs_is_refused() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod("two", "", "", "echo main").replace(
+        "containers: [",
+        "containers: [{name: other, image: 'localhost/busybox:1', command: [echo, other]}, ",
+    );
+    kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
+    let follow = ["logs", "two", "-f", "--all-containers"];
+    let refused = kplay.run(follow.into_iter().chain(["--max-log-requests=1"]));
+    refused.fails(2, &["follow 2 log streams", "--max-log-requests"]);
+    let followed = kplay.run(follow).succeeds();
+    assert_eq!(followed.lines().count(), 2, "{followed}");
 }
 
 #[test]

@@ -156,8 +156,27 @@ fn files_are_rotated_and_the_oldest_goes() {
         assert!(size <= MAX_FILE && size > MAX_FILE - 300_000, "{size}");
     }
     assert_eq!(logs::restarts(&folder.0).unwrap(), [3]);
+    // The newest rotated file is left for those who are reading it.
+    let compressed = |log: &LogWriter| {
+        let number = log.next_to_compress().unwrap()?;
+        let mut compression = log.compress(number).unwrap().expect("it is there");
+        while !compression.step().unwrap() {}
+        Some(number)
+    };
+    let newest = log.rotations();
+    for number in [newest - 3, newest - 2, newest - 1] {
+        assert_eq!(compressed(&log), Some(number));
+    }
+    assert_eq!(compressed(&log), None);
     drop(log);
-    let log = LogWriter::open(&folder.0, 3).unwrap();
+    let mut log = LogWriter::open(&folder.0, 3).unwrap();
+    for _ in 0..10 {
+        log.write_chunk(Stream::Stdout, &chunk, now()).unwrap();
+    }
+    assert_eq!(
+        logs::rotations(&folder.0, 3).unwrap(),
+        [newest - 2, newest - 1, newest, newest + 1]
+    );
     assert_eq!(
         Some(log.file.next - 1),
         logs::rotations(&folder.0, 3).unwrap().pop()

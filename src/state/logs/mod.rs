@@ -3,8 +3,10 @@
 //! ```text
 //! LOGS/NS_NAME_UID/CONTAINER/     one folder per container
 //!   0.log                         its first run
-//!   1.log.1  1.log.2  1.log       its second run, rotated twice: the higher, the newer
+//!   1.log.1.gz  1.log.2  1.log    its second run, rotated twice: the higher, the newer
 //! ```
+//!
+//! Rotated files are compressed when there is time, the newest one last: somebody may still be reading it.
 //!
 //! A record is one line: `2016-10-06T00:17:09.669794202Z stdout F text`. Times are UTC with nine digits, so that they
 //! sort as text. The tag says whether the container's line ends here (`F`) or goes on in the next record of its
@@ -18,11 +20,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::sys::fs;
 
+mod compression;
+mod files;
 mod read;
 mod tail;
 #[cfg(test)]
 mod tests;
 
+pub use compression::Compression;
 pub use read::{Error, Follower, Line, Options, Reader, Streams, Timestamps, read};
 
 /// The longest text of a record, in bytes.
@@ -65,6 +70,12 @@ pub fn rotated_file(dir: &Path, restart: u32, number: u64) -> PathBuf {
     dir.join(format!("{restart}.log.{number}"))
 }
 
+/// The same after it has been compressed.
+#[must_use]
+pub fn compressed_file(dir: &Path, restart: u32, number: u64) -> PathBuf {
+    dir.join(format!("{restart}.log.{number}.gz"))
+}
+
 /// The runs that have a log, oldest first: the last is the current one, the one before it the previous.
 ///
 /// # Errors
@@ -80,7 +91,7 @@ pub fn restarts(dir: &Path) -> fs::Result<Vec<u32>> {
     Ok(restarts)
 }
 
-/// The numbers of a run's rotated files, oldest first.
+/// The numbers of a run's rotated files, compressed or not, oldest first.
 ///
 /// # Errors
 /// The folder is there and cannot be read.
@@ -92,7 +103,18 @@ pub fn rotations(dir: &Path, restart: u32) -> fs::Result<Vec<u64>> {
         .filter_map(|(_, number)| number)
         .collect();
     numbers.sort_unstable();
+    // A file that has just been compressed is there twice for a moment.
+    numbers.dedup();
     Ok(numbers)
+}
+
+/// Removes a rotated file, compressed or not.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove_rotated(dir: &Path, restart: u32, number: u64) -> fs::Result<()> {
+    fs::remove_file(&rotated_file(dir, restart, number))?;
+    fs::remove_file(&compressed_file(dir, restart, number))
 }
 
 /// Removes all files of a run.
@@ -112,7 +134,7 @@ pub fn remove(dir: &Path, restart: u32) -> fs::Result<()> {
 fn parse_name(name: &OsStr) -> Option<(u32, Option<u64>)> {
     let (restart, rest) = name.to_str()?.split_once(".log")?;
     let number = match rest.strip_prefix('.') {
-        Some(number) => Some(number.parse().ok()?),
+        Some(number) => Some(number.strip_suffix(".gz").unwrap_or(number).parse().ok()?),
         None if rest.is_empty() => None,
         None => return None,
     };

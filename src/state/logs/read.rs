@@ -1,12 +1,11 @@
 //! Reads a run's log across its rotated files, also while it is written.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
+use super::files::Files;
 use super::{Record, Stream, Tag, Timestamp, tail};
 use crate::sys::fs;
 use crate::sys::inotify::{Inotify, wait_readable};
@@ -125,17 +124,11 @@ impl Reader {
     /// # Errors
     /// The files cannot be read.
     pub fn open(dir: &Path, restart: u32, options: &Options) -> Result<Self, Error> {
-        let mut files = Files {
-            dir: dir.to_owned(),
-            restart,
-            open: None,
-        };
+        let mut files = Files::new(dir, restart);
         if let Some(lines) = options.tail
-            && let Some((mut file, at)) = tail::start(dir, restart, lines, options.streams)?
+            && let Some((number, at)) = tail::start(dir, restart, lines, options.streams)?
         {
-            let moved = file.seek(io::SeekFrom::Start(at));
-            moved.map_err(|e| fs::Error::new("read", dir, e))?;
-            files.open = Some(file);
+            files.begin(number, at)?;
         }
         Ok(Self {
             files,
@@ -304,111 +297,6 @@ impl Joined {
             starts,
             ends,
         })
-    }
-}
-
-/// A run's files as one, in the order in which they were written.
-#[derive(Debug)]
-struct Files {
-    dir: PathBuf,
-    restart: u32,
-    open: Option<File>,
-}
-
-impl Files {
-    /// Reads on; 0 is the end for now.
-    fn read(&mut self, buffer: &mut [u8]) -> fs::Result<usize> {
-        loop {
-            if let Some(file) = &self.open {
-                let mut len = self.read_from(file, buffer)?;
-                if len == 0 && self.is_rotated(file)? {
-                    // Nobody writes to it any more, but somebody may have, between the read and now.
-                    len = self.read_from(file, buffer)?;
-                } else if len == 0 {
-                    return Ok(0);
-                }
-                if len > 0 {
-                    return Ok(len);
-                }
-            }
-            match self.next()? {
-                Some(file) => self.open = Some(file),
-                None => return Ok(0),
-            }
-        }
-    }
-
-    fn read_from(&self, mut file: &File, buffer: &mut [u8]) -> fs::Result<usize> {
-        loop {
-            match file.read(buffer) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(len) => return Ok(len),
-                Err(e) => {
-                    let path = super::current_file(&self.dir, self.restart);
-                    return Err(fs::Error::new("read", path, e));
-                }
-            }
-        }
-    }
-
-    fn is_rotated(&self, file: &File) -> fs::Result<bool> {
-        let path = super::current_file(&self.dir, self.restart);
-        let Some(current) = open(&path)? else {
-            return Ok(true);
-        };
-        Ok(inode(&current, &path)? != inode(file, &path)?)
-    }
-
-    /// The file after the one that is open, or the first one.
-    fn next(&self) -> fs::Result<Option<File>> {
-        let mut files = self.list()?;
-        let done = match &self.open {
-            Some(file) => {
-                let done = inode(file, &self.dir)?;
-                files.iter().position(|(_, inode)| *inode == done)
-            }
-            None => None,
-        };
-        // Without a file that is done: nothing was read yet, or reading is so far behind that the file is gone.
-        let next = done.map_or(0, |at| at + 1);
-        Ok((next < files.len()).then(|| files.swap_remove(next).0))
-    }
-
-    /// All files with their inodes, oldest first. The writer may rotate meanwhile: as they are opened newest first,
-    /// a file that gets another name is met twice rather than never.
-    fn list(&self) -> fs::Result<Vec<(File, u64)>> {
-        let mut files: Vec<(File, u64)> = Vec::new();
-        let mut add = |path: &Path| {
-            if let Some(file) = open(path)? {
-                let inode = inode(&file, path)?;
-                if files.iter().all(|(_, of)| *of != inode) {
-                    files.push((file, inode));
-                }
-            }
-            Ok(())
-        };
-        add(&super::current_file(&self.dir, self.restart))?;
-        for number in super::rotations(&self.dir, self.restart)?.into_iter().rev() {
-            add(&super::rotated_file(&self.dir, self.restart, number))?;
-        }
-        files.reverse();
-        Ok(files)
-    }
-}
-
-fn inode(file: &File, path: &Path) -> fs::Result<u64> {
-    match file.metadata() {
-        Ok(metadata) => Ok(metadata.ino()),
-        Err(e) => Err(fs::Error::new("look at", path, e)),
-    }
-}
-
-/// Opens a file, if it is there.
-pub(super) fn open(path: &Path) -> fs::Result<Option<File>> {
-    match std::fs::OpenOptions::new().read(true).open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(fs::Error::new("open", path, e)),
     }
 }
 

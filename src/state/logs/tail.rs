@@ -1,17 +1,17 @@
 //! Finds the last lines of a log without reading all of it.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use super::files::{self, Source};
 use super::{Record, Streams, Tag};
 use crate::sys::fs;
 
 /// How much is looked at first.
 const FIRST: u64 = 64 * 1024;
 
-/// The file and the place in it where the last `lines` lines begin; `None` if there are not more than that.
+/// The file (its number) and the place in it where the last `lines` lines begin; `None` if there are not more than that.
 ///
 /// Where both streams have very long lines at the same time, the first line may lack its beginning.
 pub(super) fn start(
@@ -19,28 +19,27 @@ pub(super) fn start(
     restart: u32,
     lines: usize,
     streams: Streams,
-) -> fs::Result<Option<(File, u64)>> {
-    let mut paths = vec![super::current_file(dir, restart)];
-    let rotations = super::rotations(dir, restart)?;
-    paths.extend(
-        rotations
-            .iter()
-            .rev()
-            .map(|n| super::rotated_file(dir, restart, *n)),
-    );
+) -> fs::Result<Option<(u64, u64)>> {
     let mut count = Count {
         streams,
         // The line end before the first wanted line is looked for, too.
         left: lines.saturating_add(1),
         at_end: true,
     };
-    for path in paths {
-        let Some(file) = super::read::open(&path)? else {
+    let failed = |e| fs::Error::new("read", super::current_file(dir, restart), e);
+    let Some((current, source)) = files::open_current(dir, restart)? else {
+        return Ok(None);
+    };
+    if let Some(at) = start_in(source, &mut count).map_err(failed)? {
+        return Ok(Some((current, at)));
+    }
+    let older = super::rotations(dir, restart)?.into_iter().rev();
+    for number in older.filter(|number| *number < current) {
+        let Some(source) = files::open_rotated(dir, restart, number)? else {
             continue;
         };
-        let found = start_in(&file, &mut count).map_err(|e| fs::Error::new("read", &path, e))?;
-        if let Some(at) = found {
-            return Ok(Some((file, at)));
+        if let Some(at) = start_in(source, &mut count).map_err(failed)? {
+            return Ok(Some((number, at)));
         }
     }
     Ok(None)
@@ -69,8 +68,12 @@ impl Count {
     }
 }
 
-/// Looks in larger and larger parts of the file's end.
-fn start_in(file: &File, count: &mut Count) -> io::Result<Option<u64>> {
+/// Looks in larger and larger parts of the file's end; a compressed file has to be read from its beginning.
+fn start_in(source: Source, count: &mut Count) -> io::Result<Option<u64>> {
+    let Some(file) = source.plain() else {
+        let found = last_lines(&source.whole()?, true, count);
+        return Ok(found.map(|at| at as u64));
+    };
     let len = file.metadata()?.len();
     let mut window = FIRST;
     loop {

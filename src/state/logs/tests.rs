@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Follower, Line, Options, Record, Stream, Streams, Tag, Timestamp, Timestamps, current_file,
-    read, restarts, rotated_file, rotations,
+    Compression, Follower, Line, Options, Record, Stream, Streams, Tag, Timestamp, Timestamps,
+    current_file, read, remove, restarts, rotated_file, rotations,
 };
 
 /// A folder that goes away with the test.
@@ -95,12 +95,22 @@ fn records() {
 fn names() {
     let folder = Folder::new();
     for name in [
-        "0.log", "10.log", "2.log", "2.log.9", "2.log.10", "x.log", "3.log.gz", "2.logs",
+        "0.log",
+        "10.log",
+        "2.log",
+        "2.log.9",
+        "2.log.10",
+        "2.log.8.gz",
+        "2.log.9.gz",
+        "2.log.7.gz.tmp",
+        "x.log",
+        "3.log.gz",
+        "2.logs",
     ] {
         std::fs::write(folder.0.join(name), "").unwrap();
     }
     assert_eq!(restarts(&folder.0).unwrap(), [0, 2, 10]);
-    assert_eq!(rotations(&folder.0, 2).unwrap(), [9, 10]);
+    assert_eq!(rotations(&folder.0, 2).unwrap(), [8, 9, 10]);
     assert!(restarts(Path::new("/nonexistent")).unwrap().is_empty());
 }
 
@@ -135,6 +145,40 @@ fn two_files() -> Folder {
     std::fs::write(rotated_file(&folder.0, 0, 7), old).unwrap();
     std::fs::write(current_file(&folder.0, 0), new).unwrap();
     folder
+}
+
+/// Compresses a rotated file, if it is there.
+fn compress(dir: &Path, number: u64) {
+    if let Some(mut compression) = Compression::begin(dir, 0, number, 0o600).unwrap() {
+        while !compression.step().unwrap() {}
+    }
+}
+
+#[test]
+fn compressed_files_are_read_as_the_others() {
+    let folder = two_files();
+    let compression = Compression::begin(&folder.0, 0, 7, 0o600).unwrap();
+    drop(compression);
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 2);
+    compress(&folder.0, 7);
+    compress(&folder.0, 7);
+    assert_eq!(rotations(&folder.0, 0).unwrap(), [7]);
+    let bytes = std::fs::read(folder.0.join("0.log.7.gz")).unwrap();
+    assert_eq!(bytes[..2], [0x1f, 0x8b]);
+    assert_eq!(
+        shown(&folder.0, &ALL, Timestamps::Hidden),
+        "a\nb\ndD\nc-C\nend"
+    );
+    let last = Options {
+        tail: Some(4),
+        ..ALL
+    };
+    assert_eq!(
+        shown(&folder.0, &last, Timestamps::Hidden),
+        "b\ndD\nc-C\nend"
+    );
+    remove(&folder.0, 0).unwrap();
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0);
 }
 
 #[test]
@@ -213,9 +257,14 @@ fn tail_of_large_files() {
     };
     std::fs::write(rotated_file(&folder.0, 0, 1), lines(0..20_000)).unwrap();
     std::fs::write(current_file(&folder.0, 0), lines(20_000..40_000)).unwrap();
-    for count in [
+    let counts = [
         1, 10, 1000, 1300, 1400, 19_999, 20_000, 20_001, 39_999, 40_000,
-    ] {
+    ];
+    for (round, count) in counts.into_iter().chain(counts).enumerate() {
+        if round == counts.len() {
+            compress(&folder.0, 1);
+            assert!(!rotated_file(&folder.0, 0, 1).exists());
+        }
         let shown = shown(
             &folder.0,
             &Options {
@@ -277,6 +326,8 @@ fn a_follower_sees_every_line_through_rotations() {
             if n % 100 == 99 {
                 rotated += 1;
                 std::fs::rename(current_file(&dir, 0), rotated_file(&dir, 0, rotated)).unwrap();
+                // All but the newest.
+                compress(&dir, rotated - 1);
             }
         }
         drop(end);

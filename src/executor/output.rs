@@ -1,0 +1,94 @@
+//! What containers print, on its way into their logs.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
+
+use super::context::Context;
+use super::error::chain;
+use super::log::{LogWriter, Stream};
+use super::process;
+use crate::state::logs;
+use crate::sys::fs;
+
+/// How long a rotated file is left alone before one is compressed: the period in which a kubelet looks.
+const REST: Duration = Duration::from_secs(10);
+
+/// Copies one stream of a container into its log until it is closed.
+pub(super) fn pump<R: 'static>(
+    context: Rc<Context<R>>,
+    log: Rc<RefCell<LogWriter>>,
+    stream: Stream,
+    fd: OwnedFd,
+) -> JoinHandle<()> {
+    let noted = |result: Result<(), fs::Error>| {
+        if let Err(error) = result {
+            // A full disk must not stop the container: its output is lost, as with a kubelet.
+            tracing::error!(error = chain(&error), "cannot write a log");
+        }
+    };
+    tokio::task::spawn_local(async move {
+        let mut rotations = log.borrow().rotations();
+        let read = process::read_all(fd, &context.buffer, |bytes| {
+            let written = log
+                .borrow_mut()
+                .write_chunk(stream, bytes, SystemTime::now());
+            noted(written);
+            let rotated = log.borrow().rotations();
+            if rotated > rotations {
+                rotations = rotated;
+                compress(&log);
+            }
+        })
+        .await;
+        noted(log.borrow_mut().finish(stream, SystemTime::now()));
+        if let Err(error) = read {
+            tracing::error!(%error, "cannot read a container's output");
+        }
+    })
+}
+
+/// Compresses rotated files, at leisure: one that is written full within moments is gone before it is its turn.
+fn compress(log: &Rc<RefCell<LogWriter>>) {
+    if !log.borrow_mut().begin_compressing() {
+        return;
+    }
+    let log = Rc::clone(log);
+    tokio::task::spawn_local(async move {
+        if let Err(error) = compress_all(&log).await {
+            // It takes more space than it has to, and is tried again after the next rotation.
+            tracing::warn!(error = chain(&error), "cannot compress a log");
+        }
+        log.borrow_mut().end_compressing();
+    });
+}
+
+async fn compress_all(log: &RefCell<LogWriter>) -> Result<(), fs::Error> {
+    loop {
+        tokio::time::sleep(REST).await;
+        let Some(number) = log.borrow().next_to_compress()? else {
+            return Ok(());
+        };
+        let compression = log.borrow().compress(number)?;
+        if let Some(mut compression) = compression {
+            while !compression.step()? {
+                // Others have their turn between the parts.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// Removes the logs of all runs but this one and the one before it, which `logs --previous` shows.
+pub(super) fn forget_old_runs(dir: &Path, attempt: u32) -> Result<(), fs::Error> {
+    for run in logs::restarts(dir)? {
+        if run.saturating_add(1) < attempt {
+            logs::remove(dir, run)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! A run's files as one text, in the order in which they were written.
+//!
+//! Every file has a number that stays: a rotated one has it in its name, the current one gets the next. The writer may
+//! rotate, compress and remove files meanwhile.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+
+use super::{compressed_file, current_file, rotated_file, rotations};
+use crate::sys::fs;
+
+/// A file that is open.
+#[derive(Debug)]
+pub(super) enum Source {
+    Plain(File),
+    Compressed(Box<GzDecoder<File>>),
+}
+
+impl Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match self {
+                Self::Plain(file) => file.read(buffer),
+                Self::Compressed(file) => file.read(buffer),
+            };
+            match read {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// What it is, as long as it is not compressed.
+    pub(super) fn plain(&self) -> Option<&File> {
+        match self {
+            Self::Plain(file) => Some(file),
+            Self::Compressed(_) => None,
+        }
+    }
+
+    /// All of it: for a compressed file, which has no more than a file before its rotation.
+    pub(super) fn whole(mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match &mut self {
+            Self::Plain(file) => file.read_to_end(&mut bytes)?,
+            Self::Compressed(file) => file.read_to_end(&mut bytes)?,
+        };
+        Ok(bytes)
+    }
+
+    fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
+        if let Self::Plain(file) = self {
+            return io::Seek::seek(file, io::SeekFrom::Start(bytes)).map(|_| ());
+        }
+        let mut buffer = [0; 8192];
+        while bytes > 0 {
+            let most = buffer
+                .len()
+                .min(usize::try_from(bytes).unwrap_or(usize::MAX));
+            match self.read(&mut buffer[..most])? {
+                0 => break,
+                len => bytes -= len as u64,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of a run, of which at most one is open.
+#[derive(Debug)]
+pub(super) struct Files {
+    dir: PathBuf,
+    restart: u32,
+    open: Option<Source>,
+    /// Of the file that is open, or of the first that may be next.
+    number: u64,
+}
+
+impl Files {
+    /// None of them is open.
+    pub(super) fn new(dir: &Path, restart: u32) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            restart,
+            open: None,
+            number: 0,
+        }
+    }
+
+    /// Begins at this place of the file with this number; at the next one, if it is gone by now.
+    pub(super) fn begin(&mut self, number: u64, at: u64) -> fs::Result<()> {
+        if let Some((found, mut source)) = self.find(number)? {
+            if found == number {
+                source.skip(at).map_err(|e| self.failed(e))?;
+            }
+            self.open = Some(source);
+            self.number = found;
+        }
+        Ok(())
+    }
+
+    /// Reads on; 0 is the end for now.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> fs::Result<usize> {
+        loop {
+            if let Some(mut source) = self.open.take() {
+                let mut len = source.read(buffer).map_err(|e| self.failed(e))?;
+                let is_over = len == 0 && self.is_rotated(&source)?;
+                if is_over {
+                    // Nobody writes to it any more, but somebody may have, between the read and now.
+                    len = source.read(buffer).map_err(|e| self.failed(e))?;
+                }
+                if len > 0 || !is_over {
+                    self.open = Some(source);
+                    return Ok(len);
+                }
+                self.number += 1;
+            }
+            match self.find(self.number)? {
+                Some((number, source)) => {
+                    self.number = number;
+                    self.open = Some(source);
+                }
+                None => return Ok(0),
+            }
+        }
+    }
+
+    /// The file with this number, or the first after it.
+    fn find(&self, number: u64) -> fs::Result<Option<(u64, Source)>> {
+        loop {
+            let rotated = rotations(&self.dir, self.restart)?;
+            let Some(found) = rotated.into_iter().find(|found| *found >= number) else {
+                let current = open_current(&self.dir, self.restart)?;
+                return Ok(current.filter(|(found, _)| *found >= number));
+            };
+            // One that was removed in between is looked for no further.
+            if let Some(source) = open_rotated(&self.dir, self.restart, found)? {
+                return Ok(Some((found, source)));
+            }
+        }
+    }
+
+    fn is_rotated(&self, source: &Source) -> fs::Result<bool> {
+        let Some(file) = source.plain() else {
+            return Ok(true);
+        };
+        let path = current_file(&self.dir, self.restart);
+        let Some(current) = open(&path)? else {
+            return Ok(true);
+        };
+        Ok(inode(&current, &path)? != inode(file, &path)?)
+    }
+
+    fn failed(&self, source: io::Error) -> fs::Error {
+        fs::Error::new("read", current_file(&self.dir, self.restart), source)
+    }
+}
+
+/// The file that is written to, with the number that it will have.
+pub(super) fn open_current(dir: &Path, restart: u32) -> fs::Result<Option<(u64, Source)>> {
+    let path = current_file(dir, restart);
+    loop {
+        let Some(file) = open(&path)? else {
+            return Ok(None);
+        };
+        let newest = rotations(dir, restart)?.pop();
+        // It may have been rotated in between.
+        let is_current = match open(&path)? {
+            Some(again) => inode(&again, &path)? == inode(&file, &path)?,
+            None => false,
+        };
+        if is_current {
+            return Ok(Some((
+                newest.map_or(1, |newest| newest + 1),
+                Source::Plain(file),
+            )));
+        }
+    }
+}
+
+/// A rotated file, if it is there, whether it has been compressed or not.
+pub(super) fn open_rotated(dir: &Path, restart: u32, number: u64) -> fs::Result<Option<Source>> {
+    if let Some(file) = open(&rotated_file(dir, restart, number))? {
+        return Ok(Some(Source::Plain(file)));
+    }
+    let compressed = open(&compressed_file(dir, restart, number))?;
+    Ok(compressed.map(|file| Source::Compressed(Box::new(GzDecoder::new(file)))))
+}
+
+fn open(path: &Path) -> fs::Result<Option<File>> {
+    match std::fs::OpenOptions::new().read(true).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(fs::Error::new("open", path, e)),
+    }
+}
+
+fn inode(file: &File, path: &Path) -> fs::Result<u64> {
+    match file.metadata() {
+        Ok(metadata) => Ok(metadata.ino()),
+        Err(e) => Err(fs::Error::new("look at", path, e)),
+    }
+}
