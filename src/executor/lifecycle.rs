@@ -6,7 +6,7 @@
 //!                                   └─────► Faulty ──due──► Starting
 //!             within Running: the postStart hook, and the way to the end (`termination`)
 //! pod         Active ──(deleted, deadline, completed, failed, sandbox gone)──► Terminating ──► Over (terminal)
-//!                ▲───────────────────(sandbox gone, may restart)─────────────────────┘
+//!                ▲──────────(sandbox gone, may restart; all containers restart)──────┘
 //! ```
 //!
 //! Starts are serial, as in a kubelet: a container is created when the one before it runs and its postStart hook has
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub(super) use self::exit::{RESTARTED_ALL, RESTARTING_ALL};
 pub(super) use self::member::{Ended, Member, PostStart, State};
 pub(super) use self::termination::Halt;
 use super::restart::BackOff;
@@ -129,6 +130,8 @@ pub(super) enum Cause {
     /// An init container failed and may not be restarted.
     InitFailed,
     SandboxGone,
+    /// A container's rule restarts all: the pod goes on in its sandbox.
+    RestartAll,
 }
 
 /// What the driver has to do.
@@ -210,6 +213,7 @@ impl Pod {
                     has_run: false,
                     back_off: BackOff::default(),
                     hooks: container.hooks.clone(),
+                    own: container.restarts.clone(),
                 })
                 .collect(),
             stage: Stage::Active,
@@ -235,6 +239,14 @@ impl Pod {
         self.members
             .iter()
             .any(|member| member.role != ContainerRole::Main)
+    }
+
+    /// Whether a rule may restart all containers; if so, whether one does at this moment.
+    pub(super) fn restarts_all(&self) -> Option<bool> {
+        let mut members = self.members.iter();
+        let may = members.any(|member| member.own.may_restart_all());
+        let cause = Cause::RestartAll;
+        may.then_some(matches!(self.stage, Stage::Terminating { cause: now, .. } if now == cause))
     }
 
     /// Whether a main container has run in the present sandbox.
@@ -276,7 +288,9 @@ impl Pod {
             }
             Event::Exited { container, exit } => self.exited(container, exit, now, &mut actions),
             Event::SandboxGone => self.sandbox_gone(now, &mut actions),
-            Event::SandboxReady => self.start_over(),
+            Event::SandboxReady if self.stage == Stage::Resurrecting => self.start_over(),
+            // Somebody ended the pod meanwhile.
+            Event::SandboxReady => {}
             Event::Stop { grace, cause } => {
                 self.terminate(cause, grace.unwrap_or(self.grace), now);
             }
@@ -306,8 +320,13 @@ impl Pod {
     }
 
     fn sandbox_gone(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.stage != Stage::Active {
-            return;
+        match self.stage {
+            Stage::Active
+            | Stage::Terminating {
+                cause: Cause::RestartAll,
+                ..
+            } => {}
+            Stage::Terminating { .. } | Stage::Resurrecting | Stage::Over(_) => return,
         }
         actions.push(Action::Report {
             r#type: EventType::Normal,
@@ -318,11 +337,8 @@ impl Pod {
         self.terminate(Cause::SandboxGone, Duration::ZERO, now);
     }
 
-    /// With a new sandbox every container runs again, init containers included.
+    /// Every container runs again, init containers included.
     fn start_over(&mut self) {
-        if self.stage != Stage::Resurrecting {
-            return;
-        }
         self.stage = Stage::Active;
         self.cursor = None;
         for member in &mut self.members {
@@ -352,15 +368,19 @@ impl Pod {
                 self.terminate(Cause::Completed, self.grace, now);
             }
         }
-        match self.stage {
-            Stage::Active => self.start_next(now, actions),
-            Stage::Terminating { .. } => self.press_on(now, actions),
-            Stage::Resurrecting | Stage::Over(_) => {}
+        self.press_on(now, actions);
+        // Also a pod all of whose containers restart.
+        if self.stage == Stage::Active {
+            self.start_next(now, actions);
         }
         self.advance(now, actions);
     }
 
-    fn finish(&mut self, cause: Cause, actions: &mut Vec<Action>) {
+    fn finish(&mut self, cause: Cause, now: Now, actions: &mut Vec<Action>) {
+        if cause == Cause::RestartAll {
+            self.restart_all(now);
+            return;
+        }
         if cause == Cause::SandboxGone && self.policy != RestartPolicy::Never {
             actions.push(Action::RestartSandbox);
             self.stage = Stage::Resurrecting;

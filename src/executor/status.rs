@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use self::conditions::Conditions;
-use super::lifecycle::{Cause, DEADLINE_EXCEEDED, Ended, Index, Member, Pod, Stage, State};
+use super::lifecycle::{
+    Cause, DEADLINE_EXCEEDED, Ended, Index, Member, Pod, RESTARTED_ALL, RESTARTING_ALL, Stage,
+    State,
+};
 use crate::model::plan::{ContainerRole, RestartPolicy};
 use crate::model::status::{
     ContainerState, ContainerStatus, ContainerUser, Ip, LastState, Phase, PodStatus, Running,
@@ -78,6 +81,7 @@ pub(super) fn of(
         phase: status.phase,
         has_sandbox: !is_over && pod.stage != Stage::Resurrecting,
         readiness_gates: &facts.readiness_gates,
+        restarts_all: pod.restarts_all(),
         now,
     }
     .list(&previous.conditions);
@@ -143,7 +147,9 @@ fn final_phase(containers: &Containers, cause: Cause) -> Phase {
         | Cause::DeadlineExceeded
         | Cause::BackoffLimitExceeded
         | Cause::InitFailed
-        | Cause::SandboxGone => Phase::Failed,
+        | Cause::SandboxGone
+        // Never the last one.
+        | Cause::RestartAll => Phase::Failed,
     }
 }
 
@@ -160,7 +166,11 @@ fn end_reason(pod: &Pod) -> (Option<String>, Option<String>) {
         Cause::SandboxGone if pod.policy() == RestartPolicy::Never => {
             ("SandboxGone", "the pod's namespaces were lost")
         }
-        Cause::SandboxGone | Cause::Deleted | Cause::Completed | Cause::InitFailed => {
+        Cause::SandboxGone
+        | Cause::Deleted
+        | Cause::Completed
+        | Cause::InitFailed
+        | Cause::RestartAll => {
             return (None, None);
         }
     };
@@ -243,6 +253,12 @@ fn container_state<'a>(pod: &Pod, member: &'a Member) -> (ContainerState, Option
             waiting("PostStartHookError", Some(message.clone())),
             Some(&ended.id),
         ),
+        State::BackOff { delay, ended, .. }
+            if delay.is_zero() && ended.reason == RESTARTING_ALL =>
+        {
+            let message = Some(RESTARTED_ALL.into());
+            (waiting(RESTARTING_ALL, message), Some(&ended.id))
+        }
         State::BackOff { delay, ended, .. } if !matches!(pod.stage, Stage::Over(_)) => {
             let message = format!(
                 "back-off {} restarting failed container={} pod={}",

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::names::{ContainerName, Namespace, ObjectKey, PodKey, PodName, VolumeName};
 use super::reference::Reference;
 pub use hooks::{HookAction, Hooks};
+pub use restart::{ExitCodes, RestartAction, RestartRule, Restarts};
 
 mod probe;
+mod restart;
 
 pub use self::probe::{Check, HttpGet, Probe, Probes, Scheme};
 
@@ -150,6 +152,7 @@ pub struct ContainerPlan {
     /// `terminationMessagePath`, absolute.
     pub termination_message_path: PathBuf,
     pub termination_message_policy: TerminationMessagePolicy,
+    pub restarts: Restarts,
     pub hooks: Hooks,
     /// `lifecycle.stopSignal`: a signal's name. The image's own if `None`.
     pub stop_signal: Option<String>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::names::{ContainerName, Namespace, ObjectKey, PodName};
 use super::plan::{
     ContainerPlan, ContainerRole, ContainerSecurity, Dns, Hooks, PodPlan, PodSecurity, Probes,
-    PullPolicy, Resources, RestartPolicy, TerminationMessagePolicy,
+    PullPolicy, Resources, RestartPolicy, Restarts, TerminationMessagePolicy,
 };
 use super::reference::Reference;
 
@@ -28,6 +28,7 @@ pub(crate) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
         probes: Probes::default(),
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
+        restarts: Restarts::default(),
         hooks: Hooks::default(),
         stop_signal: None,
         stdin: false,

@@ -1,9 +1,17 @@
 //! What the end of a run means: again, or for good (`container/helpers.go:ShouldContainerBeRestarted`).
 
+use std::time::Duration;
+
 use super::{Action, Cause, Ended, Exit, Index, Now, Pod, PostStart, Stage, State};
+use crate::executor::restart::{self, Next};
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerRole, HookAction, RestartPolicy};
 use crate::protocol::FailureClass;
+
+/// The kubelet's reason and message for containers that a rule restarts with all others.
+pub(in crate::executor) const RESTARTING_ALL: &str = "RestartingAllContainers";
+pub(in crate::executor) const RESTARTED_ALL: &str =
+    "The container is removed because RestartAllContainers in place";
 
 impl Pod {
     pub(super) fn exited(
@@ -49,7 +57,8 @@ impl Pod {
             PostStart::Failed(message) => Some(message),
             PostStart::Runs => self.cut_short(container, actions),
         };
-        self.ended(container, ended, failed_hook, now, actions);
+        let next = self.next_after(container, ended.code);
+        self.ended(container, ended, next, failed_hook, now, actions);
     }
 
     /// A container ended before its postStart hook returned, which fails any hook that needs it. Returns what is wrong.
@@ -67,23 +76,32 @@ impl Pod {
         }
     }
 
-    /// A run is over: again, or for good?
+    /// A run is over, with what follows if the pod goes on.
     pub(super) fn ended(
         &mut self,
         container: Index,
         ended: Ended,
+        next: Next,
         failed_hook: Option<String>,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let again = self.stage == Stage::Active && self.restarts_after(container, ended.code);
+        let next = match self.stage {
+            Stage::Active => next,
+            Stage::Terminating { .. } | Stage::Resurrecting | Stage::Over(_) => Next::Nothing,
+        };
         let failed = ended.code != 0;
-        if again && failed && self.is_backoff_limit_reached() {
+        if next != Next::Nothing && self.is_backoff_limit_reached() {
             self.set_ended(container, ended);
             self.terminate(Cause::BackoffLimitExceeded, self.grace, now);
             return;
         }
-        if !again {
+        if next == Next::All {
+            self.set_ended(container, ended);
+            self.terminate(Cause::RestartAll, Duration::ZERO, now);
+            return;
+        }
+        if next == Next::Nothing {
             let (role, code) = (self.members[container].role, ended.code);
             self.set_ended(container, ended);
             if role == ContainerRole::Init && failed && self.stage == Stage::Active {
@@ -135,16 +153,36 @@ impl Pod {
         self.members[container].state = State::Ended(ended);
     }
 
-    /// `ShouldContainerBeRestarted`.
-    fn restarts_after(&self, container: Index, code: i32) -> bool {
-        match self.members[container].role {
-            ContainerRole::Sidecar => true,
-            ContainerRole::Init => code != 0 && self.policy != RestartPolicy::Never,
-            ContainerRole::Main => match self.policy {
-                RestartPolicy::Always => true,
-                RestartPolicy::OnFailure => code != 0,
-                RestartPolicy::Never => false,
-            },
+    pub(super) fn next_after(&self, container: Index, code: i32) -> Next {
+        let member = &self.members[container];
+        restart::next(member.role, &member.own, self.policy, code)
+    }
+
+    /// Everything has ended because a rule wants all containers to run again: they do, each after its back-off. To the
+    /// outside the runs that ended were taken away, as in a kubelet.
+    pub(super) fn restart_all(&mut self, now: Now) {
+        self.stage = Stage::Active;
+        self.cursor = None;
+        for member in &mut self.members {
+            member.has_run = false;
+            let state = std::mem::replace(&mut member.state, State::Waiting);
+            let (State::Ended(ended) | State::BackOff { ended, .. }) = state else {
+                continue;
+            };
+            let delay = member.back_off.delay(now.monotonic);
+            member.state = State::BackOff {
+                until: now.monotonic + delay,
+                delay,
+                finished: now.monotonic,
+                ended: Ended {
+                    code: 137,
+                    signal: None,
+                    reason: RESTARTING_ALL,
+                    message: Some(RESTARTED_ALL.into()),
+                    ..ended
+                },
+                failed_hook: None,
+            };
         }
     }
 

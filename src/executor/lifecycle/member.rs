@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::termination::Halt;
 use crate::executor::restart::BackOff;
-use crate::model::plan::{ContainerRole, Hooks};
+use crate::model::plan::{ContainerRole, Hooks, Restarts};
 
 /// A container's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,7 @@ pub(in crate::executor) struct Member {
     pub(super) has_run: bool,
     pub(super) back_off: BackOff,
     pub(super) hooks: Hooks,
+    pub(super) own: Restarts,
 }
 
 impl Member {

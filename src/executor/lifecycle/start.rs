@@ -188,7 +188,8 @@ impl Pod {
                     finished: now.wall,
                     id,
                 };
-                self.ended(container, ended, None, now, actions);
+                let next = self.next_after(container, ended.code);
+                self.ended(container, ended, next, None, now, actions);
                 (FailureClass::Start, "StartError", message)
             }
         };

@@ -79,7 +79,7 @@ impl Pod {
             } => {
                 *until = wanted.and_then(|wanted| Some(wanted.min((*until)?)));
                 // Nobody wants a pod back that was told to end meanwhile.
-                if *first == Cause::SandboxGone {
+                if matches!(first, Cause::SandboxGone | Cause::RestartAll) {
                     *first = cause;
                 }
             }
@@ -119,11 +119,14 @@ impl Pod {
             return;
         };
         if !self.members.iter().any(lives) {
-            self.finish(cause, actions);
+            self.finish(cause, now, actions);
             return;
         }
         for index in 0..self.members.len() {
-            let message = format!("Stopping container {}", self.members[index].name);
+            let message = match cause {
+                Cause::RestartAll => "killing".to_owned(),
+                _ => format!("Stopping container {}", self.members[index].name),
+            };
             self.begin(index, until, message, now, actions);
             if until.is_none() {
                 self.kill(index, actions);

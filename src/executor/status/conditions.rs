@@ -14,6 +14,8 @@ pub(super) struct Conditions<'a> {
     pub(super) has_sandbox: bool,
     /// Types of conditions that somebody else would have to set; on one machine nobody does.
     pub(super) readiness_gates: &'a [String],
+    /// [`Pod::restarts_all`](crate::executor::lifecycle::Pod::restarts_all)
+    pub(super) restarts_all: Option<bool>,
     pub(super) now: Timestamp,
 }
 
@@ -62,6 +64,9 @@ impl Conditions<'_> {
         add("Ready", self.ready(&ready, previous));
         add("ContainersReady", ready);
         add("PodScheduled", Value::TRUE);
+        if let Some(restarts_all) = self.restarts_all {
+            add("AllContainersRestarting", self.restarting_all(restarts_all));
+        }
         list
     }
 
@@ -100,6 +105,27 @@ impl Conditions<'_> {
         }
         let message = format!("containers with incomplete status: [{incomplete}]");
         Value::is_false("ContainersNotInitialized", Some(message))
+    }
+
+    /// `GenerateAllContainersRestartingCondition`
+    fn restarting_all(&self, now: bool) -> Value {
+        let because = match self.phase {
+            Phase::Succeeded => Some("PodCompleted"),
+            Phase::Failed => Some("PodFailed"),
+            Phase::Pending | Phase::Running => None,
+        };
+        match because {
+            None if now => Value {
+                reason: Some("RestartAllContainersStarted"),
+                message: Some("container exited with restart policy rule".into()),
+                ..Value::TRUE
+            },
+            reason => Value {
+                status: ConditionStatus::False,
+                reason,
+                message: None,
+            },
+        }
     }
 
     fn containers_ready(&self) -> Value {

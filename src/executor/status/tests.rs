@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use super::super::lifecycle::{Event, Exit, Fault, Now};
+use super::super::lifecycle::{Event, Exit, Fault, Hook, Now, Outcome};
 use super::*;
-use crate::model::plan::PodPlan;
+use crate::model::plan::{ExitCodes, HookAction, PodPlan, RestartAction, RestartRule, Restarts};
 use crate::model::status::{ConditionStatus, LinuxContainerUser, QosClass};
 use crate::model::testing::{container, plan};
 use crate::protocol::FailureClass;
@@ -376,4 +376,92 @@ fn what_never_ran_is_lost_when_the_pod_ends() {
         "PodInitializing"
     );
     assert_eq!(waiting(&status.container_statuses[0]).0, "PodInitializing");
+}
+
+#[test]
+fn a_failed_post_start_hook_is_why_a_container_waits() {
+    let mut plan = plan("p");
+    plan.containers[0].hooks.post_start = Some(HookAction::Sleep { seconds: 1 });
+    let up_at = |outcome: Option<Outcome>| {
+        let mut events = vec![up(0)];
+        events.extend(outcome.map(|outcome| Event::Hooked {
+            container: 0,
+            id: "id0".into(),
+            hook: Hook::PostStart,
+            outcome,
+        }));
+        events
+    };
+    let status = of_plan(&plan, up_at(None));
+    assert_eq!(
+        waiting(&status.container_statuses[0]),
+        ("ContainerCreating", None)
+    );
+    assert_eq!(status.phase, Phase::Pending);
+    let status = of_plan(&plan, up_at(Some(Ok(()))));
+    assert!(status.container_statuses[0].ready);
+    // The first restart is immediate, the second one waits.
+    let mut events = up_at(Some(Err("why".into())));
+    events.push(exit(0, 143));
+    events.extend(events.clone());
+    let status = of_plan(&plan, events);
+    assert_eq!(
+        waiting(&status.container_statuses[0]),
+        ("PostStartHookError", Some("why"))
+    );
+    let last = status.container_statuses[0].last_state.terminated.as_ref();
+    assert_eq!(last.map(|end| end.exit_code), Some(143));
+}
+
+#[test]
+fn containers_that_restart_with_all_others_say_so() {
+    let mut plan = plan("p");
+    plan.restart_policy = RestartPolicy::Never;
+    plan.init_containers = vec![container("init", ContainerRole::Init)];
+    plan.containers[0].restarts = Restarts {
+        policy: Some(RestartPolicy::Never),
+        rules: vec![RestartRule {
+            action: RestartAction::RestartAllContainers,
+            codes: ExitCodes::In(vec![42]),
+        }],
+    };
+    plan.containers
+        .push(container("other", ContainerRole::Main));
+    let mut events = vec![up(0), exit(0, 0), up(1), up(2)];
+    let told = |events: &[Event]| {
+        let status = of_plan(&plan, events.to_vec());
+        let (status, reason, message) = condition(&status, "AllContainersRestarting");
+        (
+            status,
+            reason.map(str::to_owned),
+            message.map(str::to_owned),
+        )
+    };
+    assert_eq!(told(&events), (ConditionStatus::False, None, None));
+    events.push(exit(1, 42));
+    assert_eq!(
+        told(&events),
+        (
+            ConditionStatus::True,
+            Some("RestartAllContainersStarted".into()),
+            Some("container exited with restart policy rule".into())
+        )
+    );
+    events.push(exit(2, 137));
+    assert_eq!(told(&events), (ConditionStatus::False, None, None));
+    let status = of_plan(&plan, events);
+    for container in &status.container_statuses {
+        let (reason, message) = waiting(container);
+        assert_eq!(reason, "RestartingAllContainers", "{}", container.name);
+        assert_eq!(
+            message,
+            Some("The container is removed because RestartAllContainers in place")
+        );
+        let last = container.last_state.terminated.as_ref();
+        let last = last.expect("it ran").clone();
+        assert_eq!(
+            (last.exit_code, last.reason.as_str()),
+            (137, "RestartingAllContainers")
+        );
+    }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use super::super::node::At;
 use super::super::report::Report;
 use super::pod::{PodScope, choice};
-use super::{env, hooks, ports, resources, security};
+use super::{env, hooks, ports, resources, restarts, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
     ContainerPlan, ContainerRole, Probes, PullPolicy, SubPath, TerminationMessagePolicy,
@@ -25,7 +25,7 @@ pub(super) fn convert(
     let report = pod.scope.report;
     let name = name(container, at, report);
     let reference = reference(container, at, report);
-    check_init(container, role, at, report);
+    check_init(role, at, report);
     check_process(container, at, report);
     let pull_policy = pull_policy(container, at, report);
     let termination_message_policy = message_policy(container, at, report);
@@ -42,6 +42,7 @@ pub(super) fn convert(
     );
     let resources = resources::convert(&requirements, at.field("resources"), report);
     let security = security::container(container, pod.spec, at.key("securityContext"), report);
+    let restarts = restarts::convert(container, at, report);
     let (hooks, stop_signal) = hooks::convert(container, at, pod);
     Some(ContainerPlan {
         name: name?,
@@ -63,6 +64,7 @@ pub(super) fn convert(
         probes: Probes::default(),
         termination_message_path: message_path.unwrap_or_default().into(),
         termination_message_policy: termination_message_policy?,
+        restarts,
         hooks,
         stop_signal,
         stdin: container.stdin == Some(true),
@@ -170,13 +172,7 @@ fn reference(container: &core::Container, at: At<'_>, report: &Report) -> Option
 }
 
 /// What only containers that stay may have.
-fn check_init(container: &core::Container, role: ContainerRole, at: At<'_>, report: &Report) {
-    let restart = container.restart_policy.as_deref().unwrap_or("Always");
-    if !["Always", "OnFailure", "Never"].contains(&restart) {
-        let message =
-            format!("`restartPolicy` must be `Always`, `OnFailure` or `Never`, is `{restart}`");
-        report.error(at.field("restartPolicy"), message);
-    }
+fn check_init(role: ContainerRole, at: At<'_>, report: &Report) {
     if role != ContainerRole::Init {
         return;
     }

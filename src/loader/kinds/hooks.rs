@@ -95,7 +95,7 @@ fn action(
         return Some(HookAction::Sleep { seconds: seconds? });
     }
     if handler.tcp_socket.is_some() {
-        let message = format!("`tcpSocket` fails when {name} runs, as in a kubelet");
+        let message = format!("`tcpSocket` fails when `{name}` runs, as in a kubelet");
         report.note(at.key("tcpSocket"), message);
         return Some(HookAction::TcpSocket);
     }

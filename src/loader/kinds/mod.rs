@@ -12,6 +12,7 @@ mod pod;
 mod ports;
 mod profiles;
 mod resources;
+mod restarts;
 mod security;
 mod sysctl;
 mod volume;

@@ -270,6 +270,12 @@ pub(super) fn check(
     ] {
         negative(field);
     }
+    let retries = controller.field("backoffLimit");
+    let never = workload.spec.restart_policy.as_deref() == Some("Never");
+    if never && retries.exists() && workload.backoff_limit != Some(0) {
+        let message = "`backoffLimit` is ignored: with `restartPolicy: Never` each retry would be a new pod, and one pod is played";
+        report.note(controller.key("backoffLimit"), message);
+    }
     match workload.kind {
         Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet => {
             check_selector(workload, controller, labels, report);

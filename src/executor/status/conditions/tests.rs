@@ -10,6 +10,7 @@ fn check(text: &str, phase: Phase, gates: &[&str], expected: &[&str]) {
         phase,
         has_sandbox: true,
         readiness_gates: &gates,
+        restarts_all: None,
         now: Timestamp::UNIX_EPOCH,
     };
     let told: Vec<String> = conditions

@@ -1,0 +1,123 @@
+//! Who is started again, when a container says so itself.
+
+use super::*;
+
+#[test]
+fn the_containers_own_policy_goes_before_its_pods() {
+    let mut plan = plan("p");
+    plan.restart_policy = RestartPolicy::Always;
+    plan.containers = vec![
+        container("never", ContainerRole::Main),
+        container("always", ContainerRole::Main),
+    ];
+    plan.containers[0].restarts.policy = Some(RestartPolicy::Never);
+    let mut play = Play::of(&plan);
+    play.up("never").up("always").exit("never", 1).until(60);
+    play.check(&["0 start never", "0 start always"]);
+    play.exit("always", 0);
+    assert_eq!(play.log.last().unwrap(), "60 start always");
+}
+
+#[test]
+fn an_init_container_may_be_tried_again_in_a_pod_that_never_restarts() {
+    let mut plan = plan("p");
+    plan.restart_policy = RestartPolicy::Never;
+    let mut init = container("init", ContainerRole::Init);
+    init.restarts.policy = Some(RestartPolicy::OnFailure);
+    plan.init_containers.push(init);
+    let mut play = Play::of(&plan);
+    play.up("init").exit("init", 1).up("init").exit("init", 0);
+    play.check(&["0 start init", "0 start init", "0 start main"]);
+
+    plan.restart_policy = RestartPolicy::Always;
+    plan.init_containers[0].restarts.policy = Some(RestartPolicy::Never);
+    let mut play = Play::of(&plan);
+    play.up("init").exit("init", 1);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::InitFailed));
+}
+
+#[test]
+fn one_exit_restarts_all_from_the_first_init_container() {
+    let mut play = Play::new(
+        RestartPolicy::Never,
+        &["i:init", "s:side+pre", "a+pre", "done", "b+all"],
+    );
+    play.up("init")
+        .exit("init", 0)
+        .up("side")
+        .up("a")
+        .up("done");
+    play.exit("done", 0).up("b");
+    let before = play.log.len();
+    play.until(5).exit("b", 42);
+    assert_eq!(play.pod.restarts_all(), Some(true));
+    // No hook, no grace period, no order.
+    assert_eq!(play.log[before..], ["5 kill side", "5 kill a"]);
+    play.exit("a", 137).exit("side", 137);
+    assert_eq!(play.pod.restarts_all(), Some(false));
+    play.up("init")
+        .exit("init", 0)
+        .up("side")
+        .up("a")
+        .up("done")
+        .up("b");
+    assert_eq!(
+        play.log[before + 2..],
+        [
+            "5 start init",
+            "5 start side",
+            "5 start a",
+            "5 start done",
+            "5 start b",
+        ]
+    );
+    for member in &play.pod.members {
+        assert_eq!(member.restarts, 1, "{}", member.name);
+        let last = member.last.as_ref().expect("it ran before");
+        assert_eq!((last.code, last.reason), (137, "RestartingAllContainers"));
+    }
+    // Another exit is up to the policy.
+    play.exit("b", 1).exit("a", 0).exit("done", 0);
+    assert_eq!(play.log.last().unwrap(), "5 pre-stop side");
+}
+
+#[test]
+fn restarts_of_all_are_backed_off() {
+    let mut play = Play::new(RestartPolicy::Never, &["a+all"]);
+    for _ in 0..3 {
+        play.up("a").exit("a", 42);
+        let next = play.pod.next_tick().map_or(play.now, |due| due.as_secs());
+        play.until(next);
+    }
+    play.check(&["0 start a", "0 start a", "10 start a", "30 start a"]);
+}
+
+#[test]
+fn a_pod_that_ends_is_not_restarted_by_a_rule() {
+    let mut play = Play::new(RestartPolicy::Always, &["a+all", "b"]);
+    play.up("a")
+        .up("b")
+        .stop(Some(10))
+        .exit("a", 42)
+        .exit("b", 0);
+    play.check(&["0 start a", "0 start b", "0 stop a", "0 stop b", "0 end"]);
+
+    // Also when it is ended while all containers are being restarted.
+    let mut play = Play::new(RestartPolicy::Always, &["a+all", "b"]);
+    play.up("a")
+        .up("b")
+        .exit("a", 42)
+        .stop(Some(10))
+        .exit("b", 137);
+    play.check(&["0 start a", "0 start b", "0 kill b", "0 end"]);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::Deleted));
+}
+
+#[test]
+fn a_sandbox_that_is_lost_meanwhile_is_made_again() {
+    let mut play = Play::new(RestartPolicy::Always, &["a+all", "b"]);
+    play.up("a").up("b").exit("a", 42);
+    play.event(Event::SandboxGone);
+    play.exit("b", 137);
+    play.check(&["0 start a", "0 start b", "0 kill b", "0 sandbox"]);
+}
