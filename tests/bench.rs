@@ -1,7 +1,7 @@
 //! kplay beside Debian's podman: the same manifests, the same image, in the same run, one after the other.
 //!
 //! `cargo bench` prints medians with minima and their ratios. `cargo bench -- --quick` does fewer rounds;
-//! `KPLAY_BENCH=apply,exec,memory,logs` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
+//! `KPLAY_BENCH=apply,exec,memory,logs,probes` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
 //!
 //! Both tools keep their state on tmpfs, so that neither waits for a disk. podman gets a configuration of its own
 //! (`testdata/root/containers.conf`); its first pod, which makes its network and its pause image, is not counted.
@@ -63,7 +63,8 @@ fn reap_for_measurements() -> ExitCode {
 
 fn measure() {
     let quick = std::env::args().any(|arg| arg == "--quick");
-    let sections = std::env::var("KPLAY_BENCH").unwrap_or_else(|_| "apply,exec,memory,logs".into());
+    let sections =
+        std::env::var("KPLAY_BENCH").unwrap_or_else(|_| "apply,exec,memory,logs,probes".into());
     let wanted = |name: &str| sections.split(',').any(|section| section == name);
     let bench = Bench::new();
     println!(
@@ -84,6 +85,9 @@ fn measure() {
     }
     if wanted("logs") {
         bench.logs(quick);
+    }
+    if wanted("probes") {
+        bench.probes(Duration::from_secs(if quick { 5 } else { 20 }));
     }
 }
 
@@ -383,6 +387,63 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// What it costs to ask 100 pods every second whether they are ready. Their servers are not counted.
+    fn probes(&self, time: Duration) {
+        const PODS: usize = 100;
+        /// In percent of one processor.
+        const AIM: u32 = 5;
+        let pods: String = (0..PODS).map(probed_pod).collect();
+        let manifest = self.dir.join("probes.yaml");
+        fs::write(&manifest, pods).expect("writable");
+        let manifest = manifest.display().to_string();
+        self.kplay.time(&["apply", "--wait=ready", &manifest]);
+        // The first seconds are those of the start: what is not needed at rest is given back then.
+        std::thread::sleep(Duration::from_secs(3));
+        let executors: Vec<u32> = processes()
+            .iter()
+            .filter(|process| process.command.contains("internal execute"))
+            .filter(|process| process.command.contains(&*self.dir.to_string_lossy()))
+            .map(|process| process.pid)
+            .collect();
+        assert_eq!(executors.len(), PODS);
+        let total = |of: fn(u32) -> u64| executors.iter().map(|pid| of(*pid)).sum::<u64>();
+        let (start, processor_before, faults_before) =
+            (Instant::now(), total(processor_time), total(page_faults));
+        std::thread::sleep(time);
+        let (took, processor, faults) = (
+            start.elapsed(),
+            total(processor_time) - processor_before,
+            total(page_faults) - faults_before,
+        );
+        let share = Duration::from_nanos(processor).as_secs_f64() / took.as_secs_f64();
+        let per_second = faults as f64 / took.as_secs_f64();
+        println!("\n{PODS} pods, an HTTP probe every second: all executors together");
+        println!(
+            "{:<30}{:>15.2} %{:>35}",
+            "of one processor",
+            share * 100.0,
+            format!("{AIM} %")
+        );
+        println!("{:<30}{per_second:>17.1}", "page faults per second");
+        println!(
+            "{:<30}{:>17}",
+            "PSS per executor, KiB",
+            total(pss) / PODS as u64
+        );
+        self.kplay.delete(&manifest);
+    }
+}
+
+/// A server that is asked every second whether it is ready.
+fn probed_pod(number: usize) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: probed{number}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
+         containers:\n  - name: web\n    image: kplay.local/toolbox\n    args: [http]\n    readinessProbe: {{httpGet: \
+         {{port: 8080, path: /healthz}}, periodSeconds: 1}}\n"
+    )
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
         // After a panic pods may be left; the tools' own words about what is not there do not matter.
@@ -532,6 +593,24 @@ fn overhead(folder: &Path) -> Vec<(String, u64)> {
             (name.to_owned(), pss(process.pid))
         })
         .collect()
+}
+
+/// How long a process of one thread has had a processor, in nanoseconds.
+fn processor_time(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let first = text.split(' ').next();
+    first.and_then(|time| time.parse().ok()).unwrap_or(0)
+}
+
+/// How often the kernel had to give a process a page.
+fn page_faults(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    fields
+        .split(' ')
+        .nth(7)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A process's proportional share of memory, in KiB.

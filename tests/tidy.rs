@@ -55,6 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["image", "executor"]),
     ("tokio_rustls", &["executor"]),
     ("hyper", &["executor"]),
+    ("h2", &["executor", "toolbox"]),
     ("hyper_util", &["executor"]),
     ("http_body_util", &["executor"]),
     ("hickory_resolver", &["executor"]),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 
-use super::context::{Context, Message};
+use super::context::Context;
 use super::lifecycle::Index;
 use super::process;
 use crate::runtime::{self, Runtime, Stdio};
@@ -105,7 +105,6 @@ pub(super) async fn run<R: Runtime>(
     running.ended = exit.is_ok();
     let exit = exit.map_err(Error::system("wait for a command"))?;
     read_rest(&output, &context.buffer, take).map_err(Error::system("read from a command"))?;
-    context.send(Message::Busy);
     Ok(Done {
         code: exit.code(),
         output: kept.into_inner(),

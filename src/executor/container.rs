@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::context::{Context, Message};
 use super::describe::Places;
@@ -15,7 +16,7 @@ use super::error::{StartFailure, chain};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
-use super::{describe, output, process, profiles, termination};
+use super::{describe, output, probe, process, profiles, termination};
 use crate::model::event::EventType;
 use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
@@ -43,6 +44,8 @@ pub(super) struct Live {
     stop_signal: Signal,
     seccomp: runtime::SeccompProfile,
     spec: Spec,
+    started: Instant,
+    pub(super) probes: probe::Workers,
     /// Kept open where the manifest asks for standard input.
     _stdin: Option<OwnedFd>,
 }
@@ -107,11 +110,32 @@ pub(super) fn prepare<R: Runtime + 'static>(context: &Rc<Context<R>>, index: Ind
 /// Prepares the container after this one, if that starts as soon as this one runs.
 fn prepare_next<R: Runtime + 'static>(context: &Rc<Context<R>>, index: Index) {
     let plan = &context.launch.plan;
-    let follows = context.container_plan(index).role != ContainerRole::Init
-        && index + 1 < plan.all_containers().count();
+    let this = context.container_plan(index);
+    let is_waited_for = match this.role {
+        ContainerRole::Init => true,
+        ContainerRole::Sidecar => this.probes.startup.is_some(),
+        ContainerRole::Main => false,
+    };
+    let follows = !is_waited_for && index + 1 < plan.all_containers().count();
     if follows {
         let context = Rc::clone(context);
         tokio::task::spawn_local(async move { prepare(&context, index + 1) });
+    }
+}
+
+/// Begins to probe a container. One that has ended meanwhile is not worth it.
+pub(super) fn probe<R: Runtime + 'static>(
+    context: &Rc<Context<R>>,
+    container: Index,
+    kind: probe::Kind,
+) {
+    if let Some(live) = context.live.borrow_mut().get_mut(&container) {
+        let run = probe::Run {
+            container,
+            id: live.id.clone(),
+            started: live.started,
+        };
+        live.probes.start(context, run, kind);
     }
 }
 
@@ -235,6 +259,8 @@ impl<R: Runtime + 'static> Run<R> {
             stop_signal,
             seccomp,
             spec,
+            started: Instant::now(),
+            probes: probe::Workers::default(),
             _stdin: ends.stdin,
         };
         context.live.borrow_mut().insert(self.index, live);

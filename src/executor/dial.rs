@@ -6,7 +6,9 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 
+use futures_util::future::{Either, select};
 use hickory_resolver::TokioResolver;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -31,16 +33,18 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// The network of a pod that has its sandbox.
+    /// The network of a pod.
     pub(super) fn of<R>(context: &Context<R>) -> Result<Self, fs::Error> {
+        if context.launch.plan.host_network {
+            return Ok(Self { pod: None });
+        }
         let sandbox = context.sandbox.borrow();
-        let pod = match sandbox.as_ref() {
-            Some(sandbox) if !context.launch.plan.host_network => {
-                Some(NetNs::open(&sandbox.namespace_path(Namespace::Network))?)
-            }
-            _ => None,
+        let Some(sandbox) = sandbox.as_ref() else {
+            let gone = io::Error::from(io::ErrorKind::NotFound);
+            return Err(fs::Error::new("enter", "the pod's network", gone));
         };
-        Ok(Self { pod })
+        let pod = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
+        Ok(Self { pod: Some(pod) })
     }
 
     #[cfg(test)]
@@ -77,6 +81,15 @@ pub(super) fn host_and_port(host: Option<&str>, port: u16) -> String {
         format!("[{name}]:{port}")
     } else {
         format!("{name}:{port}")
+    }
+}
+
+/// Makes an exchange over a connection that does its work when it is polled.
+pub(super) async fn drive<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
+    match select(pin!(exchange), pin!(connection)).await {
+        Either::Left((outcome, _)) => outcome,
+        // What it has read when it ends is still to be taken from it.
+        Either::Right((_, exchange)) => exchange.await,
     }
 }
 

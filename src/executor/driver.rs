@@ -72,27 +72,32 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     pub(super) async fn run(mut self) {
         self.watch_sandbox();
         self.handle(Event::Tick).await;
-        let mut at_rest = false;
+        // When to give back memory, if something was done since the last time.
+        let mut rest = Some(clock::now().monotonic + REST);
         while !matches!(self.machine.stage, Stage::Over(_)) {
             let tick = self.machine.next_tick().into_iter().chain(self.retry).min();
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(Message::Lifecycle(event)) => self.handle(event).await,
-                    Some(Message::Event(event)) => self.report(&event),
+                    Some(Message::Event(event)) => {
+                        self.report(&event);
+                        // A failing probe tells one each time, for which nothing is worth giving back.
+                        continue;
+                    }
                     Some(Message::Busy) => {}
                     // The context holds a sender.
                     None => break,
                 },
                 () = sleep_until(tick) => self.handle(Event::Tick).await,
-                () = tokio::time::sleep(REST), if !at_rest => {
-                    at_rest = true;
+                () = sleep_until(rest) => {
+                    rest = None;
                     if let Err(error) = memory::release() {
                         tracing::warn!(%error, "cannot give memory back");
                     }
                     continue;
                 }
             }
-            at_rest = false;
+            rest = Some(clock::now().monotonic + REST);
         }
         self.resources.release(&self.context).await;
         self.publish();
@@ -112,6 +117,8 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
             Action::Start { container, attempt } => self.start(container, attempt),
             Action::PostStart(container) => self.run_hook(container, Hook::PostStart),
             Action::PreStop(container) => self.run_hook(container, Hook::PreStop),
+            Action::Probe { container, kind } => container::probe(&self.context, container, kind),
+            Action::LeaveReadiness(container) => self.leave_readiness(container),
             Action::Stop(container) => self.signal(container, container::Wish::Stop),
             Action::Kill(container) => self.signal(container, container::Wish::Kill),
             Action::Report {
@@ -162,6 +169,12 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
                 outcome,
             }));
         });
+    }
+
+    fn leave_readiness(&self, container: Index) {
+        if let Some(live) = self.context.live.borrow_mut().get_mut(&container) {
+            live.probes.leave_readiness();
+        }
     }
 
     fn signal(&self, index: Index, wish: container::Wish) {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::command;
-use super::context::Context;
+use super::context::{Context, Message};
 use super::lifecycle::{Hook, Index, Outcome};
 use crate::model::plan::{ContainerPlan, HookAction};
 use crate::runtime::Runtime;
@@ -54,7 +54,9 @@ async fn execute<R: Runtime>(
             String::from_utf8_lossy(output),
         )
     };
-    match command::run(context, container, words.to_vec()).await {
+    let outcome = command::run(context, container, words.to_vec()).await;
+    context.send(Message::Busy);
+    match outcome {
         Ok(done) if done.code == 0 => Ok(()),
         Ok(done) => {
             let error = format!("command '{}' exited with {}", words.join(" "), done.code);

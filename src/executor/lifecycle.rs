@@ -4,7 +4,7 @@
 //! container   Waiting ──start──► Starting ──► Running ──exit──► BackOff ──due──► Starting
 //!                                   │                    └────► Ended (terminal)
 //!                                   └─────► Faulty ──due──► Starting
-//!             within Running: the postStart hook, and the way to the end (`termination`)
+//!             within Running: the postStart hook, what probes find (`health`), the way to the end (`termination`)
 //! pod         Active ──(deleted, deadline, completed, failed, sandbox gone)──► Terminating ──► Over (terminal)
 //!                ▲──────────(sandbox gone, may restart; all containers restart)──────┘
 //! ```
@@ -18,8 +18,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub(super) use self::exit::{RESTARTED_ALL, RESTARTING_ALL};
+pub(super) use self::health::Health;
 pub(super) use self::member::{Ended, Member, PostStart, State};
 pub(super) use self::termination::Halt;
+use super::probe::Kind;
 use super::restart::BackOff;
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerRole, PodPlan, RestartPolicy};
@@ -37,6 +39,7 @@ pub(super) struct Now {
 pub(super) type Index = usize;
 
 mod exit;
+mod health;
 mod member;
 mod start;
 mod termination;
@@ -69,15 +72,12 @@ pub(super) enum Event {
         hook: Hook,
         outcome: Outcome,
     },
-    /// The run with this id is to end, and what comes then is up to its restart policy.
-    #[cfg_attr(not(test), expect(dead_code, reason = "probes will use it"))]
-    StopContainer {
+    /// A probe of the run with this id has a new verdict.
+    Probed {
         container: Index,
         id: String,
-        /// The pod's own if `None`.
-        grace: Option<Duration>,
-        /// Of the `Killing` event.
-        message: String,
+        kind: Kind,
+        succeeded: bool,
     },
     Exited {
         container: Index,
@@ -144,6 +144,13 @@ pub(super) enum Action {
     /// Run the hook and say `Hooked`.
     PostStart(Index),
     PreStop(Index),
+    /// Probe the present run from now on.
+    Probe {
+        container: Index,
+        kind: Kind,
+    },
+    /// End the probes of the present run, but not that of its readiness.
+    LeaveReadiness(Index),
     /// The container's stop signal.
     Stop(Index),
     /// SIGKILL, to all of the container.
@@ -211,9 +218,11 @@ impl Pod {
                     last: None,
                     restarts: 0,
                     has_run: false,
+                    has_started: false,
                     back_off: BackOff::default(),
                     hooks: container.hooks.clone(),
                     own: container.restarts.clone(),
+                    probes: container.probes.clone(),
                 })
                 .collect(),
             stage: Stage::Active,
@@ -275,15 +284,14 @@ impl Pod {
                 Hook::PostStart => {}
                 Hook::PreStop => self.pre_stop_over(container, &id, &outcome, now, &mut actions),
             },
-            Event::StopContainer {
+            Event::Probed {
                 container,
                 id,
-                grace,
-                message,
+                kind,
+                succeeded,
             } => {
                 if self.runs(container, &id) {
-                    let grace = grace.unwrap_or(self.grace);
-                    self.stop_container(container, grace, message, now, &mut actions);
+                    self.probed(container, kind, succeeded, now, &mut actions);
                 }
             }
             Event::Exited { container, exit } => self.exited(container, exit, now, &mut actions),
@@ -343,6 +351,7 @@ impl Pod {
         self.cursor = None;
         for member in &mut self.members {
             member.has_run = false;
+            member.has_started = false;
             let state = std::mem::replace(&mut member.state, State::Waiting);
             if let State::Ended(ended) | State::BackOff { ended, .. } = state {
                 member.last = Some(ended);

@@ -20,7 +20,6 @@ mod container;
 mod context;
 mod control;
 mod describe;
-#[expect(dead_code, reason = "probes and hooks are about to use it")]
 mod dial;
 mod downward;
 mod driver;
@@ -28,13 +27,13 @@ mod error;
 mod etc;
 pub mod forward;
 mod hook;
-#[expect(dead_code, reason = "probes and hooks are about to use it")]
 mod http;
 mod lifecycle;
 pub mod log;
 mod machine;
 mod output;
 mod pod;
+mod probe;
 mod process;
 mod profiles;
 mod progress;

@@ -183,7 +183,6 @@ fn container_status(
     facts: &ContainerFacts,
     observed: Option<&Observation>,
 ) -> ContainerStatus {
-    let running = member.is_up();
     let (state, id) = container_state(pod, member);
     let id = id.or_else(|| member.last.as_ref().map(|ended| ended.id.as_str()));
     let waits = matches!(state, ContainerState::Waiting(_));
@@ -200,13 +199,13 @@ fn container_status(
             ContainerRole::Init => {
                 matches!(&member.state, State::Ended(ended) if ended.code == 0)
             }
-            ContainerRole::Sidecar | ContainerRole::Main => running,
+            ContainerRole::Sidecar | ContainerRole::Main => member.is_ready(),
         },
         restart_count: member.restarts,
         image: facts.image.clone(),
         image_id: facts.image_id.clone(),
         container_id: id.map(container_id),
-        started: Some(running),
+        started: Some(member.is_started()),
         // These are of a container that is there, or was.
         allocated_resources: id.and(facts.resources.requests.clone()),
         resources: id.map(|_| facts.resources.clone()),
@@ -295,7 +294,7 @@ fn container_id(id: &str) -> String {
 }
 
 /// Whole seconds as Go prints a duration: `10s`, `2m40s`, `5m0s`.
-fn go_duration(seconds: u64) -> String {
+pub(super) fn go_duration(seconds: u64) -> String {
     match (seconds / 60, seconds % 60) {
         (0, seconds) => format!("{seconds}s"),
         (minutes, seconds) => format!("{minutes}m{seconds}s"),

@@ -7,6 +7,7 @@
 
 pub mod diagnostic;
 pub mod event;
+pub mod expansion;
 pub mod field;
 pub mod image;
 pub mod names;

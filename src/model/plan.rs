@@ -19,7 +19,7 @@ pub use restart::{ExitCodes, RestartAction, RestartRule, Restarts};
 mod probe;
 mod restart;
 
-pub use self::probe::{Check, HttpGet, Probe, Probes, Scheme};
+pub use self::probe::{Check, HttpGet, Probe, Probes, Transport};
 
 /// One pod, ready to run on any machine that has its images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+pub use crate::model::expansion::expand;
 use crate::model::plan::{EnvValue, EnvVar};
 
 /// The PATH of an image that sets none, as containerd has it.
@@ -67,35 +68,6 @@ pub fn complete(
 pub fn lookup<'a>(vars: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let found = vars.iter().rev().find(|(known, _)| known == name);
     found.map(|(_, value)| value.as_str())
-}
-
-/// Replaces `$(NAME)` by its value; one without value stays as it is, `$$` is a `$`, everything else is literal.
-#[must_use]
-pub fn expand(text: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        result.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            result.push('$');
-            rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|r| r.split_once(')')) {
-            match value(name) {
-                Some(value) => result.push_str(&value),
-                None => {
-                    result.push_str("$(");
-                    result.push_str(name);
-                    result.push(')');
-                }
-            }
-            rest = after;
-        } else {
-            result.push('$');
-        }
-    }
-    result.push_str(rest);
-    result
 }
 
 #[cfg(test)]

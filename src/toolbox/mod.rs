@@ -22,6 +22,7 @@ mod clock;
 mod echo;
 mod ending;
 mod files;
+mod grpc_health;
 mod http;
 mod identity;
 mod print;
@@ -75,6 +76,12 @@ struct Applet {
 /// All applets, in the order of `help`.
 const APPLETS: &[Applet] = &[
     applet("http", http::USAGE, "serve what the pod sees", http::run),
+    applet(
+        "grpc-health",
+        grpc_health::USAGE,
+        "answer grpc.health.v1",
+        grpc_health::run,
+    ),
     applet(
         "tcp-echo",
         "--port PORT",

@@ -29,6 +29,7 @@ mod images;
 mod names;
 mod pods;
 mod ports;
+mod probes;
 mod profiles;
 mod restarts;
 mod security;

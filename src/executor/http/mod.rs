@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
@@ -18,13 +17,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::dial::{self, Network};
-use crate::model::plan::{HttpGet, Scheme};
+use crate::model::plan::{HttpGet, Transport};
 
 mod error;
 mod place;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(super) mod tls;
 
 pub(super) use self::error::{Cause, Error};
 use self::place::Place;
@@ -38,14 +37,16 @@ const MOST_REDIRECTS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Agent {
     Probe,
+    #[expect(dead_code, reason = "hooks are about to use it")]
     Lifecycle,
 }
 
 impl Agent {
-    fn name(self) -> &'static str {
+    /// The header's value.
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Probe => concat!("kube-probe/", "1.37"),
-            Self::Lifecycle => concat!("kube-lifecycle/", "1.37"),
+            Self::Probe => "kube-probe/1.37",
+            Self::Lifecycle => "kube-lifecycle/1.37",
         }
     }
 }
@@ -117,11 +118,12 @@ async fn follow(
             .connect(request.host.as_deref(), place.port)
             .await
             .map_err(Cause::Dial)?;
-        let next = match place.scheme {
-            Scheme::Http => exchange.run(stream).await?,
-            Scheme::Https => {
+        let next = match place.transport {
+            Transport::Plain => exchange.run(stream).await?,
+            Transport::Tls => {
                 let name = dial::name(request.host.as_deref());
-                exchange.run(tls::connect(&name, stream).await?).await?
+                let stream = tls::connect(&name, stream, tls::Protocol::Http1).await?;
+                exchange.run(stream).await?
             }
         };
         let next = match next {
@@ -175,7 +177,7 @@ fn redirect_headers(headers: &mut HeaderMap, from: &Place, to: &Place) {
     {
         headers.insert(HOST, host);
     }
-    let leaves_tls = from.scheme == Scheme::Https && to.scheme == Scheme::Http;
+    let leaves_tls = from.transport == Transport::Tls && to.transport == Transport::Plain;
     if !headers.contains_key(REFERER)
         && !leaves_tls
         && let Ok(referer) = value(&from.url())
@@ -214,18 +216,14 @@ impl Exchange<'_> {
             .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(Cause::of_hyper)?;
-        let exchange = std::pin::pin!(async {
+        let exchange = async {
             let response = sender
                 .send_request(self.request()?)
                 .await
                 .map_err(Cause::of_hyper)?;
             self.next(response).await
-        });
-        // The connection does the work; what it has read when it ends is still to be taken from it.
-        match select(exchange, std::pin::pin!(connection)).await {
-            Either::Left((next, _)) => next,
-            Either::Right((_, exchange)) => exchange.await,
-        }
+        };
+        dial::drive(connection, exchange).await
     }
 
     fn request(&self) -> Result<hyper::Request<Empty<Bytes>>, Cause> {

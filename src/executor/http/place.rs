@@ -6,12 +6,12 @@ use url::Url;
 
 use super::super::dial;
 use super::Cause;
-use crate::model::plan::{HttpGet, Scheme};
+use crate::model::plan::{HttpGet, Transport};
 
 /// One URL, cut into what is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) scheme: Scheme,
+    pub(super) transport: Transport,
     /// As it is compared.
     pub(super) host: String,
     pub(super) port: u16,
@@ -28,7 +28,7 @@ impl Place {
     pub(super) fn of(request: &HttpGet) -> Self {
         let host = request.host.as_deref();
         Self {
-            scheme: request.scheme,
+            transport: request.transport,
             host: dial::name(host).to_ascii_lowercase(),
             port: request.port,
             authority: dial::host_and_port(host, request.port),
@@ -38,9 +38,9 @@ impl Place {
     }
 
     pub(super) fn url(&self) -> String {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
+        let scheme = match self.transport {
+            Transport::Plain => "http",
+            Transport::Tls => "https",
         };
         format!("{scheme}://{}{}", self.authority, self.target)
     }
@@ -52,9 +52,9 @@ impl Place {
         };
         let base = Url::parse(&self.url()).map_err(|e| invalid(&e))?;
         let url = base.join(location).map_err(|e| invalid(&e))?;
-        let scheme = match url.scheme() {
-            "http" => Scheme::Http,
-            "https" => Scheme::Https,
+        let transport = match url.scheme() {
+            "http" => Transport::Plain,
+            "https" => Transport::Tls,
             other => {
                 let text = format!("unsupported protocol scheme \"{other}\"");
                 return Err(Cause::Other(text));
@@ -67,7 +67,7 @@ impl Place {
         };
         let is_absolute = Url::parse(location).is_ok() || location.starts_with("//");
         Ok(Self {
-            scheme,
+            transport,
             host: host.trim_matches(['[', ']']).to_owned(),
             port: url.port_or_known_default().unwrap_or_default(),
             // A relative one stays at a port that the URL would not show.
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn redirects() {
         let place = Place::of(&HttpGet {
-            scheme: Scheme::Http,
+            transport: Transport::Plain,
             host: Some("Example.com".into()),
             port: 80,
             path: "/a/b?c".into(),

@@ -22,27 +22,25 @@ enum Step {
 }
 use Step::{Send, Stall};
 
-#[derive(Clone, Copy)]
-enum Layer {
-    Plain,
-    Tls,
-}
-
 /// A server that takes one connection per step; the requests' heads arrive in the receiver.
-fn serve(layer: Layer, steps: &'static [Step]) -> (u16, mpsc::Receiver<String>) {
+fn serve(transport: Transport, steps: &'static [Step]) -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    (port, serve_on(listener, layer, steps))
+    (port, serve_on(listener, transport, steps))
 }
 
-fn serve_on(listener: TcpListener, layer: Layer, steps: &'static [Step]) -> mpsc::Receiver<String> {
+fn serve_on(
+    listener: TcpListener,
+    transport: Transport,
+    steps: &'static [Step],
+) -> mpsc::Receiver<String> {
     let (heads, received) = mpsc::channel();
     std::thread::spawn(move || {
         for step in steps {
             let (stream, _) = listener.accept().expect("a connection");
-            match layer {
-                Layer::Plain => converse(stream, *step, &heads),
-                Layer::Tls => converse(tls_server(stream), *step, &heads),
+            match transport {
+                Transport::Plain => converse(stream, *step, &heads),
+                Transport::Tls => converse(tls_server(stream), *step, &heads),
             }
         }
     });
@@ -85,10 +83,10 @@ fn tls_server(
     rustls::StreamOwned::new(connection, stream)
 }
 
-fn request(scheme: Scheme, port: u16, path: &str, headers: &[(&str, &str)]) -> HttpGet {
+fn request(transport: Transport, port: u16, path: &str, headers: &[(&str, &str)]) -> HttpGet {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     HttpGet {
-        scheme,
+        transport,
         host: None,
         port,
         path: path.to_owned(),
@@ -110,19 +108,15 @@ const SHORT: Duration = Duration::from_millis(200);
 /// The answer's status and body, or the error's text, with the server's port as `PORT`.
 #[track_caller]
 fn check(
-    layer: Layer,
+    transport: Transport,
     steps: &'static [Step],
     timeout: Duration,
     expected: Result<(u16, &str), &str>,
 ) {
-    let (port, _heads) = serve(layer, steps);
-    let scheme = match layer {
-        Layer::Plain => Scheme::Http,
-        Layer::Tls => Scheme::Https,
-    };
+    let (port, _heads) = serve(transport, steps);
     let answer = run(
         &Network::new(None),
-        &request(scheme, port, "/x", &[]),
+        &request(transport, port, "/x", &[]),
         timeout,
     );
     let answer = answer
@@ -136,7 +130,7 @@ fn check(
 
 #[test]
 fn answers() {
-    for layer in [Layer::Plain, Layer::Tls] {
+    for transport in [Transport::Plain, Transport::Tls] {
         for (text, expected) in [
             (
                 &[Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")],
@@ -176,7 +170,7 @@ fn answers() {
             ),
         ] as [(&'static [Step], _); 8]
         {
-            check(layer, text, PATIENCE, Ok(expected));
+            check(transport, text, PATIENCE, Ok(expected));
         }
     }
 }
@@ -206,7 +200,7 @@ fn no_answers() {
     {
         let stalls = matches!(steps, [Stall(_)]);
         check(
-            Layer::Plain,
+            Transport::Plain,
             steps,
             if stalls { SHORT } else { PATIENCE },
             Err(expected),
@@ -224,8 +218,8 @@ fn a_body_is_read_up_to_its_limit() {
         )
     });
     let steps = Box::leak(Box::new([Stall(ENDLESS.as_str())]));
-    let (port, _heads) = serve(Layer::Plain, steps);
-    let request = request(Scheme::Http, port, "/", &[]);
+    let (port, _heads) = serve(Transport::Plain, steps);
+    let request = request(Transport::Plain, port, "/", &[]);
     let answer = run(&Network::new(None), &request, PATIENCE).expect("an answer");
     assert_eq!((answer.status, answer.body.len()), (200, 10 * 1024));
 }
@@ -237,7 +231,7 @@ fn nobody_listens() {
     drop(listener);
     let error = run(
         &Network::new(None),
-        &request(Scheme::Http, port, "/", &[]),
+        &request(Transport::Plain, port, "/", &[]),
         PATIENCE,
     )
     .expect_err("nobody");
@@ -252,10 +246,13 @@ fn nobody_listens() {
 
 #[test]
 fn http_where_tls_was_expected() {
-    let (port, _heads) = serve(Layer::Plain, &[Send("HTTP/1.1 400 Bad Request\r\n\r\n")]);
+    let (port, _heads) = serve(
+        Transport::Plain,
+        &[Send("HTTP/1.1 400 Bad Request\r\n\r\n")],
+    );
     let error = run(
         &Network::new(None),
-        &request(Scheme::Https, port, "/", &[]),
+        &request(Transport::Tls, port, "/", &[]),
         PATIENCE,
     )
     .expect_err("no TLS");
@@ -271,8 +268,8 @@ fn http_where_tls_was_expected() {
 #[test]
 fn headers_are_the_kubelets() {
     let head = |headers: &[(&str, &str)]| {
-        let (port, heads) = serve(Layer::Plain, &[Send("HTTP/1.1 200 OK\r\n\r\n")]);
-        let request = request(Scheme::Http, port, "/a?b", headers);
+        let (port, heads) = serve(Transport::Plain, &[Send("HTTP/1.1 200 OK\r\n\r\n")]);
+        let request = request(Transport::Plain, port, "/a?b", headers);
         run(&Network::new(None), &request, PATIENCE).expect("an answer");
         let head = heads.recv().expect("a request");
         let mut lines: Vec<_> = head.lines().map(str::to_owned).collect();
@@ -294,8 +291,8 @@ fn headers_are_the_kubelets() {
         ]),
         "GET /a?b HTTP/1.1|Connection: close|Host: example.com|X-Twice: 1|X-Twice: 2"
     );
-    let (port, _heads) = serve(Layer::Plain, &[]);
-    let request = request(Scheme::Http, port, "/", &[("X-Lines", "a\nb")]);
+    let (port, _heads) = serve(Transport::Plain, &[]);
+    let request = request(Transport::Plain, port, "/", &[("X-Lines", "a\nb")]);
     let error = run(&Network::new(None), &request, PATIENCE).expect_err("an invalid header");
     assert!(
         error
@@ -308,14 +305,14 @@ fn headers_are_the_kubelets() {
 #[test]
 fn redirects_within_the_host_are_followed() {
     let (port, heads) = serve(
-        Layer::Plain,
+        Transport::Plain,
         &[
             Send("HTTP/1.1 302 Found\r\nLocation: /second?q\r\n\r\nbody"),
             Send("HTTP/1.1 308 Moved\r\nLocation: third\r\n\r\n"),
             Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere"),
         ],
     );
-    let request = request(Scheme::Http, port, "/first", &[("Host", "example.com")]);
+    let request = request(Transport::Plain, port, "/first", &[("Host", "example.com")]);
     let answer = run(&Network::new(None), &request, PATIENCE).expect("an answer");
     assert_eq!((answer.status, answer.body), (200, b"here".to_vec()));
     let heads: Vec<String> = heads.iter().collect();
@@ -349,7 +346,7 @@ fn redirects_within_the_host_are_followed() {
 fn redirects_end() {
     let loop_ = &[Send("HTTP/1.1 301 Moved\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"); 20];
     check(
-        Layer::Plain,
+        Transport::Plain,
         loop_,
         PATIENCE,
         Err("Get \"http://127.0.0.1:PORT/again\": stopped after 10 redirects"),
@@ -369,11 +366,11 @@ fn the_pod_is_reached_inside_its_namespace() {
     let port = listener.local_addr().expect("an address").port();
     let _heads = serve_on(
         listener,
-        Layer::Plain,
+        Transport::Plain,
         &[Send("HTTP/1.1 200 OK\r\n\r\nin there")],
     );
     let network = Network::new(Some(netns));
-    let inside = request(Scheme::Http, port, "/", &[]);
+    let inside = request(Transport::Plain, port, "/", &[]);
     assert_eq!(
         run(&network, &inside, PATIENCE).expect("an answer").body,
         b"in there"
@@ -383,12 +380,12 @@ fn the_pod_is_reached_inside_its_namespace() {
     let port = listener.local_addr().expect("an address").port();
     let _heads = serve_on(
         listener,
-        Layer::Plain,
+        Transport::Plain,
         &[Send("HTTP/1.1 200 OK\r\n\r\nout here")],
     );
     let outside = HttpGet {
         host: Some("localhost".into()),
-        ..request(Scheme::Http, port, "/", &[])
+        ..request(Transport::Plain, port, "/", &[])
     };
     assert_eq!(
         run(&network, &outside, PATIENCE).expect("an answer").body,

@@ -14,15 +14,35 @@ use tokio_rustls::client::TlsStream;
 
 use super::Cause;
 
+/// What is spoken within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::executor) enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
 /// Shakes hands with whoever is there.
-pub(super) async fn connect(host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, Cause> {
+pub(in crate::executor) async fn connect(
+    host: &str,
+    stream: TcpStream,
+    protocol: Protocol,
+) -> Result<TlsStream<TcpStream>, Cause> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Cause::Other(format!("invalid host {host:?}")))?;
-    let connector = TlsConnector::from(Arc::new(configuration()?));
+    let connector = TlsConnector::from(Arc::new(configuration(protocol)?));
     connector.connect(name, stream).await.map_err(cause)
 }
 
-fn configuration() -> Result<ClientConfig, Cause> {
+fn configuration(protocol: Protocol) -> Result<ClientConfig, Cause> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut configuration = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -31,7 +51,7 @@ fn configuration() -> Result<ClientConfig, Cause> {
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
     configuration.resumption = Resumption::disabled();
-    configuration.alpn_protocols = vec![b"http/1.1".to_vec()];
+    configuration.alpn_protocols = vec![protocol.name().to_vec()];
     Ok(configuration)
 }
 

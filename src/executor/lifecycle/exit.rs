@@ -28,6 +28,7 @@ impl Pod {
             id,
             started,
             post_start,
+            failed_probe,
             ..
         } = &member.state
         else {
@@ -37,7 +38,7 @@ impl Pod {
             );
             return;
         };
-        let post_start = post_start.clone();
+        let (post_start, failed_probe) = (post_start.clone(), *failed_probe);
         let reason = match exit.code {
             _ if exit.out_of_memory => "OOMKilled",
             0 => "Completed",
@@ -57,7 +58,11 @@ impl Pod {
             PostStart::Failed(message) => Some(message),
             PostStart::Runs => self.cut_short(container, actions),
         };
-        let next = self.next_after(container, ended.code);
+        let next = match self.next_after(container, ended.code) {
+            // Who fails a probe is started again, whatever its exit code is.
+            Next::Nothing if failed_probe && self.starts_again(container) => Next::Again,
+            next => next,
+        };
         self.ended(container, ended, next, failed_hook, now, actions);
     }
 
@@ -165,6 +170,7 @@ impl Pod {
         self.cursor = None;
         for member in &mut self.members {
             member.has_run = false;
+            member.has_started = false;
             let state = std::mem::replace(&mut member.state, State::Waiting);
             let (State::Ended(ended) | State::BackOff { ended, .. }) = state else {
                 continue;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::health::Health;
 use super::termination::Halt;
 use crate::executor::restart::BackOff;
-use crate::model::plan::{ContainerRole, Hooks, Restarts};
+use crate::model::plan::{ContainerRole, Hooks, Probes, Restarts};
 
 /// A container's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,10 @@ pub(in crate::executor) enum State {
         id: String,
         started: Timestamp,
         post_start: PostStart,
+        health: Health,
         halt: Halt,
+        /// Whether it is being ended because of a probe.
+        failed_probe: bool,
     },
     BackOff {
         until: Duration,
@@ -68,9 +72,12 @@ pub(in crate::executor) struct Member {
     pub(in crate::executor) restarts: u32,
     /// Whether a run of it got past its postStart hook in the present sandbox.
     pub(super) has_run: bool,
+    /// Whether a run of it got past its startup probe as well.
+    pub(super) has_started: bool,
     pub(super) back_off: BackOff,
     pub(super) hooks: Hooks,
     pub(super) own: Restarts,
+    pub(super) probes: Probes,
 }
 
 impl Member {
@@ -83,6 +90,26 @@ impl Member {
                 ..
             }
         )
+    }
+
+    /// Whether it runs and has been started, in the sense of `status.containerStatuses[].started`.
+    pub(in crate::executor) fn is_started(&self) -> bool {
+        self.is_up()
+            && self
+                .health()
+                .is_some_and(|health| health != Health::Starting)
+    }
+
+    /// Whether it runs and is ready.
+    pub(in crate::executor) fn is_ready(&self) -> bool {
+        self.is_up() && self.health() == Some(Health::Ready)
+    }
+
+    fn health(&self) -> Option<Health> {
+        match self.state {
+            State::Running { health, .. } => Some(health),
+            _ => None,
+        }
     }
 
     /// Whether its start is under way, which lets nothing else be started.
@@ -100,7 +127,7 @@ impl Member {
     pub(super) fn lets_the_next_start(&self) -> bool {
         match self.role {
             ContainerRole::Init => matches!(&self.state, State::Ended(ended) if ended.code == 0),
-            ContainerRole::Sidecar => self.has_run,
+            ContainerRole::Sidecar => self.has_started,
             ContainerRole::Main => true,
         }
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Action, Ended, Fault, Halt, Index, Member, Now, Outcome, Pod, PostStart, Progress, Stage, State,
+    Action, Ended, Fault, Halt, Health, Index, Member, Now, Outcome, Pod, PostStart, Progress,
+    Stage, State,
 };
 use crate::model::event::EventType;
 use crate::protocol::FailureClass;
@@ -83,7 +84,9 @@ impl Pod {
             id,
             started: now.wall,
             post_start,
+            health: Health::new(&member.probes),
             halt: Halt::No,
+            failed_probe: false,
         };
         actions.push(Action::Report {
             r#type: EventType::Normal,
@@ -95,6 +98,7 @@ impl Pod {
             actions.push(Action::PostStart(container));
         } else if active {
             self.up(container, actions);
+            self.begin_probes(container, actions);
         }
     }
 
@@ -112,10 +116,17 @@ impl Pod {
         else {
             return;
         };
+        if *post_start != PostStart::Runs {
+            return;
+        }
         match outcome {
             Ok(()) => {
                 *post_start = PostStart::Done;
+                let goes_on = *halt == Halt::No;
                 self.up(container, actions);
+                if goes_on {
+                    self.begin_probes(container, actions);
+                }
             }
             // Who ends the container ends its hook.
             Err(_) if *halt != Halt::No => {}

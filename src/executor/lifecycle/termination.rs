@@ -156,6 +156,10 @@ impl Pod {
             message,
             container: Some(index),
         });
+        // Nobody else is to end it now. Whether it is ready still matters to its clients.
+        if member.probes.liveness.is_some() || member.probes.startup.is_some() {
+            actions.push(Action::LeaveReadiness(index));
+        }
         let since = now.monotonic;
         match until {
             Some(until) if member.hooks.pre_stop.is_some() && until > since => {

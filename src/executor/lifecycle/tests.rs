@@ -1,10 +1,13 @@
 //! Timelines: events in, who is started, stopped and killed when.
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::model::plan::HookAction;
+use crate::model::plan::{Check, HookAction, Probe};
 use crate::model::plan::{ExitCodes, RestartAction, RestartRule};
 use crate::model::testing::{container, plan};
 
+mod health;
 mod hooks;
 mod restarts;
 mod rules;
@@ -24,11 +27,27 @@ struct Play {
     told: Vec<Progress>,
     /// `reason: message` of every event.
     reports: Vec<String>,
+    /// Which containers are probed for what, by the driver's rules: until they end, or until a verdict is the last.
+    probed: BTreeSet<(Index, Kind)>,
+}
+
+fn probe() -> Probe {
+    Probe {
+        check: Check::Exec {
+            command: vec!["probe".into()],
+        },
+        initial_delay: 0,
+        timeout: 1,
+        period: 10,
+        success_threshold: 1,
+        failure_threshold: 3,
+        termination_grace_period: None,
+    }
 }
 
 impl Play {
     /// Containers as `i:name` (init), `s:name` (sidecar), `name`; with hooks as `name+post`, `name+pre`; with a rule that
-    /// restarts all after exit code 42 as `name+all`.
+    /// restarts all after exit code 42 as `name+all`; with probes as `name+startup`, `name+liveness`, `name+readiness`.
     fn new(policy: RestartPolicy, containers: &[&str]) -> Self {
         let mut plan = plan("p");
         plan.restart_policy = policy;
@@ -54,6 +73,9 @@ impl Play {
                             codes: ExitCodes::In(vec![42]),
                         });
                     }
+                    "startup" => container.probes.startup = Some(probe()),
+                    "liveness" => container.probes.liveness = Some(probe()),
+                    "readiness" => container.probes.readiness = Some(probe()),
                     _ => container.hooks.pre_stop = action,
                 }
             }
@@ -72,6 +94,7 @@ impl Play {
             log: Vec::new(),
             told: Vec::new(),
             reports: Vec::new(),
+            probed: BTreeSet::new(),
         };
         play.event(Event::Tick);
         play
@@ -85,6 +108,16 @@ impl Play {
                 Action::PreStop(container) => format!("pre-stop {}", self.name(container)),
                 Action::Stop(container) => format!("stop {}", self.name(container)),
                 Action::Kill(container) => format!("kill {}", self.name(container)),
+                Action::Probe { container, kind } => {
+                    let is_new = self.probed.insert((container, kind));
+                    assert!(is_new, "{kind} of {container} is probed already");
+                    continue;
+                }
+                Action::LeaveReadiness(container) => {
+                    self.probed
+                        .retain(|(of, kind)| *of != container || *kind == Kind::Readiness);
+                    continue;
+                }
                 Action::RestartSandbox => "sandbox".into(),
                 Action::End => "end".into(),
                 Action::Tell(progress) => {
@@ -126,6 +159,7 @@ impl Play {
             out_of_memory: false,
             message: None,
         };
+        self.probed.retain(|(of, _)| *of != container);
         self.event(Event::Exited { container, exit });
         self
     }
@@ -143,11 +177,14 @@ impl Play {
 
     fn stop_one(&mut self, name: &str, grace: u64) -> &mut Self {
         let (container, id) = (self.index(name), format!("{name}-id"));
-        self.event(Event::StopContainer {
+        let mut probe = probe();
+        probe.termination_grace_period = u32::try_from(grace).ok();
+        self.pod.members[container].probes.liveness = Some(probe);
+        self.event(Event::Probed {
             container,
             id,
-            grace: Some(Duration::from_secs(grace)),
-            message: "unhealthy".into(),
+            kind: Kind::Liveness,
+            succeeded: false,
         });
         self
     }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use super::super::node::At;
 use super::super::report::Report;
 use super::pod::{PodScope, choice};
-use super::{env, hooks, ports, resources, restarts, security};
+use super::{env, hooks, ports, probe, resources, restarts, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
     ContainerPlan, ContainerRole, Probes, PullPolicy, SubPath, TerminationMessagePolicy,
@@ -44,6 +44,10 @@ pub(super) fn convert(
     let security = security::container(container, pod.spec, at.key("securityContext"), report);
     let restarts = restarts::convert(container, at, report);
     let (hooks, stop_signal) = hooks::convert(container, at, pod);
+    let probes = match role {
+        ContainerRole::Init => Probes::default(),
+        ContainerRole::Sidecar | ContainerRole::Main => probe::convert(container, at, pod),
+    };
     Some(ContainerPlan {
         name: name?,
         role,
@@ -61,7 +65,7 @@ pub(super) fn convert(
         mounts,
         resources,
         security,
-        probes: Probes::default(),
+        probes,
         termination_message_path: message_path.unwrap_or_default().into(),
         termination_message_policy: termination_message_policy?,
         restarts,

@@ -1,6 +1,6 @@
 //! The API server's defaults, so that the manifest that is kept says what holds.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, Probe, Volume};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, PodSpec, Probe, Volume};
 
 use crate::model::reference::Reference;
 
@@ -109,10 +109,22 @@ fn default_probe(probe: &mut Probe) {
     or(&mut probe.period_seconds, 10);
     or(&mut probe.success_threshold, 1);
     or(&mut probe.failure_threshold, 3);
-    if let Some(http) = &mut probe.http_get {
-        http.path.get_or_insert_with(|| "/".to_owned());
-        http.scheme.get_or_insert_with(|| "HTTP".to_owned());
+    if let Some(get) = &mut probe.http_get {
+        default_http_get(get);
     }
+    if let Some(grpc) = &mut probe.grpc {
+        grpc.service.get_or_insert_default();
+    }
+}
+
+fn default_http_get(get: &mut HTTPGetAction) {
+    let or = |value: &mut Option<String>, default: &str| {
+        if value.as_deref().unwrap_or_default().is_empty() {
+            *value = Some(default.to_owned());
+        }
+    };
+    or(&mut get.path, "/");
+    or(&mut get.scheme, "HTTP");
 }
 
 /// 0644.

@@ -10,6 +10,7 @@ mod hooks;
 mod host;
 mod pod;
 mod ports;
+mod probe;
 mod profiles;
 mod resources;
 mod restarts;

@@ -47,7 +47,7 @@ impl Probe {
 /// What is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Check {
-    /// Runs a command in the container.
+    /// Runs a command in the container. `$(NAME)` in it is expanded already.
     Exec { command: Vec<String> },
     /// Asks over HTTP.
     Http(HttpGet),
@@ -58,13 +58,18 @@ pub enum Check {
         port: u16,
     },
     /// Asks over `grpc.health.v1`.
-    Grpc { port: u16, service: String },
+    Grpc {
+        port: u16,
+        service: String,
+        transport: Transport,
+    },
 }
 
 /// `httpGet`, of a probe or of a lifecycle hook; the port's name has been looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpGet {
-    pub scheme: Scheme,
+    /// `scheme`
+    pub transport: Transport,
     /// The pod, if there is none.
     pub host: Option<String>,
     pub port: u16,
@@ -74,10 +79,11 @@ pub struct HttpGet {
     pub headers: Vec<(String, String)>,
 }
 
-/// `scheme` of an `httpGet`.
+/// What bytes travel on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Scheme {
+pub enum Transport {
     #[default]
-    Http,
-    Https,
+    Plain,
+    /// Without looking at the certificate.
+    Tls,
 }

@@ -27,18 +27,20 @@ use response::Response;
 use root::Root;
 use routes::Answer;
 
-pub(super) const USAGE: &str = "[--port P] [--bind IP] [--root DIR] [--ignore-term]";
+pub(super) const USAGE: &str = "[--port P] [--bind IP] [--root DIR] [--unready] [--ignore-term]";
 
 /// Connections over this number are told that the server is busy.
 const MAX_CONNECTIONS: usize = 256;
 
 pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
     let (mut port, mut bind, mut root, mut on_term) = (8080, None, None, OnTerm::Exit(0));
+    let mut ready = true;
     while let Some(option) = arguments.option() {
         match &*option {
             "--port" => port = arguments.value("--port")?,
             "--bind" => bind = Some(arguments.value::<IpAddr>("--bind")?),
             "--root" => root = Some(arguments.value::<PathBuf>("--root")?),
+            "--unready" => ready = false,
             "--ignore-term" => on_term = OnTerm::Ignore,
             other => return Err(arguments.unknown(other)),
         }
@@ -55,6 +57,7 @@ pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
         .map_err(|e| Error::System("listen", e))?;
     out(|out| writeln!(out, "listening on http://{address}/"))?;
     let server = Server::new(root, signals::exit_with, log);
+    server.ready.store(ready, Ordering::Relaxed);
     serve(&listener, &Arc::new(server))
 }
 
@@ -77,6 +80,7 @@ struct Server {
     started: Instant,
     root: Option<Root>,
     healthy: AtomicBool,
+    ready: AtomicBool,
     connections: AtomicUsize,
     /// Ends the process; only in tests it returns.
     exit: fn(u8),
@@ -89,6 +93,7 @@ impl Server {
             started: Instant::now(),
             root,
             healthy: AtomicBool::new(true),
+            ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),
             exit,
             log,

@@ -12,7 +12,8 @@ pub(super) struct Response {
     pub(super) status: u16,
     content_type: &'static str,
     body: Body,
-    allow: Option<&'static str>,
+    /// One more header.
+    header: Option<(&'static str, String)>,
 }
 
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl Response {
             status,
             content_type,
             body: Body::Bytes(body.into()),
-            allow: None,
+            header: None,
         }
     }
 
@@ -47,15 +48,23 @@ impl Response {
             status: 200,
             content_type,
             body: Body::File(file, len),
-            allow: None,
+            header: None,
         }
     }
 
     /// The refusal of a method, with those that are allowed.
     pub(super) fn only(allow: &'static str) -> Self {
         Self {
-            allow: Some(allow),
+            header: Some(("Allow", allow.to_owned())),
             ..Self::text(405, &format!("only {allow}\n"))
+        }
+    }
+
+    /// Sends the client elsewhere.
+    pub(super) fn redirect(location: String) -> Self {
+        Self {
+            header: Some(("Location", location)),
+            ..Self::text(302, "look there\n")
         }
     }
 
@@ -84,8 +93,8 @@ impl Response {
                 self.content_type
             ));
         }
-        if let Some(allow) = self.allow {
-            head.push_str(&format!("Allow: {allow}\r\n"));
+        if let Some((name, value)) = self.header {
+            head.push_str(&format!("{name}: {value}\r\n"));
         }
         if next == Next::Close {
             head.push_str("Connection: close\r\n");

@@ -39,7 +39,11 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/healthz", "200, or 500 after /fail"),
     ("/fail", "makes /healthz answer 500"),
     ("/ok", "makes /healthz answer 200 again"),
+    ("/ready", "200, or 503 after /ready/no and with --unready"),
+    ("/ready/no", "makes /ready answer 503"),
+    ("/ready/yes", "makes /ready answer 200"),
     ("/status/CODE", "answers with that status"),
+    ("/redirect/URL", "sends you there, or to that path"),
     ("/slow/MS", "answers after that many milliseconds"),
     ("/hang", "never answers"),
     ("/exit/CODE", "ends the process"),
@@ -86,6 +90,10 @@ pub(super) fn answer(request: &Request, client: SocketAddr, server: &Server) -> 
         ("client", None) => Response::text(200, &format!("{client}\n")).into(),
         ("files", rest) => file(rest.unwrap_or_default(), server).into(),
         ("healthz", None) => health(server).into(),
+        ("ready", None) => readiness(server).into(),
+        ("ready", Some("no")) => set_readiness(server, false).into(),
+        ("ready", Some("yes")) => set_readiness(server, true).into(),
+        ("redirect", Some(to)) => redirect(to).into(),
         ("fail", None) => set_health(server, false).into(),
         ("ok", None) => set_health(server, true).into(),
         ("hang", None) => Answer::Hang,
@@ -209,6 +217,39 @@ fn set_health(server: &Server, healthy: bool) -> Response {
             "/healthz fails\n"
         },
     )
+}
+
+fn readiness(server: &Server) -> Response {
+    if server.ready.load(Ordering::Relaxed) {
+        Response::text(200, "ready\n")
+    } else {
+        Response::text(503, "not ready, until /ready/yes\n")
+    }
+}
+
+fn set_readiness(server: &Server, ready: bool) -> Response {
+    server.ready.store(ready, Ordering::Relaxed);
+    Response::text(
+        200,
+        if ready {
+            "/ready answers 200\n"
+        } else {
+            "/ready answers 503\n"
+        },
+    )
+}
+
+fn redirect(to: &str) -> Response {
+    // A line of its own would be a header of its own.
+    if to.chars().any(char::is_control) {
+        return Response::text(400, "/redirect/URL\n");
+    }
+    let is_absolute = to.starts_with("http://") || to.starts_with("https://");
+    Response::redirect(if is_absolute {
+        to.to_owned()
+    } else {
+        format!("/{to}")
+    })
 }
 
 fn slow(ms: u64) -> Response {

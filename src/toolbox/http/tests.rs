@@ -63,6 +63,25 @@ fn simple_paths() {
     check("/healthz", 500, "failing, until /ok\n");
     check("/ok", 200, "/healthz is ok\n");
     check("/healthz", 200, "ok\n");
+    check("/ready", 200, "ready\n");
+    check("/ready/no", 200, "/ready answers 503\n");
+    check("/ready", 503, "not ready, until /ready/yes\n");
+    check("/ready/yes", 200, "/ready answers 200\n");
+    check("/ready", 200, "ready\n");
+    check("/ready/maybe", 404, &get(address, "/nothing").1);
+    for (path, location) in [
+        ("/redirect/healthz", "/healthz"),
+        ("/redirect/http://x.example/y", "http://x.example/y"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let answer = exchange(address, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 302 Found\r\n"), "{answer}");
+        assert!(
+            answer.contains(&format!("\r\nLocation: {location}\r\n")),
+            "{answer}"
+        );
+    }
+    check("/redirect/%0d%0aSet-Cookie:x", 400, "/redirect/URL\n");
     check("/status/418", 418, "418\n");
     check("/status/100", 400, "/status/CODE, 200 to 599\n");
     check("/status/204", 204, "");

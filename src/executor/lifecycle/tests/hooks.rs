@@ -141,7 +141,8 @@ fn one_container_is_stopped_with_grace_and_started_again() {
             "20 start a",
         ]
     );
-    assert!(play.reports.contains(&"Killing: unhealthy".to_owned()));
+    let report = "Killing: Container a failed liveness probe, will be restarted";
+    assert!(play.reports.contains(&report.to_owned()));
 
     let mut play = Play::new(RestartPolicy::Never, &["a"]);
     play.up("a").stop_one("a", 4).exit("a", 0);
