@@ -24,6 +24,9 @@ use crate::model::event::EventType;
 use crate::model::plan::{ContainerRole, PodPlan, RestartPolicy};
 use crate::protocol::{FailureClass, LaunchFailure, Progress};
 
+/// What a pod gets that takes too much of the disk (`immediateEvictionGracePeriodSeconds`).
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
 /// A moment: for people, and for measuring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Now {
@@ -90,6 +93,10 @@ pub(super) enum Event {
         grace: Option<Duration>,
         cause: Cause,
     },
+    /// The pod takes more of the disk than it may.
+    Evict {
+        message: String,
+    },
     /// Time passed.
     Tick,
 }
@@ -129,6 +136,8 @@ pub(super) enum Cause {
     /// An init container failed and may not be restarted.
     InitFailed,
     SandboxGone,
+    /// It took more of the disk than it may.
+    Evicted,
 }
 
 /// What the driver has to do.
@@ -188,6 +197,8 @@ pub(super) struct Pod {
     told: bool,
     /// The container that was started last: the kubelet tries those behind it before it tries one again.
     cursor: Option<Index>,
+    /// Why it was evicted, in the kubelet's words.
+    pub(super) evicted: Option<String>,
 }
 
 impl Pod {
@@ -217,6 +228,7 @@ impl Pod {
             begun: now.monotonic,
             told: false,
             cursor: None,
+            evicted: None,
         }
     }
 
@@ -279,6 +291,16 @@ impl Pod {
             Event::SandboxReady => self.start_over(),
             Event::Stop { grace, cause } => {
                 self.terminate(cause, grace.unwrap_or(self.grace), now);
+            }
+            Event::Evict { message } => {
+                actions.push(Action::Report {
+                    r#type: EventType::Warning,
+                    reason: "Evicted",
+                    message: message.clone(),
+                    container: None,
+                });
+                self.evicted = Some(message);
+                self.terminate(Cause::Evicted, EVICTION_GRACE, now);
             }
             Event::Tick => {}
         }
