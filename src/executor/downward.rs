@@ -41,7 +41,8 @@ pub(super) fn variable<R>(
 }
 
 fn field<R>(context: &Context<R>, field: &FieldRef) -> String {
-    let plan = &context.launch.plan;
+    let launch = context.current();
+    let plan = &launch.plan;
     let host_ip = || {
         context
             .facts
