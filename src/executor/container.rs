@@ -282,7 +282,10 @@ impl<R: Runtime + 'static> Run<R> {
     }
 
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
-        let mut limits = super::pod::cgroup_limits(spec::resources::of_container(self.plan()));
+        let mut limits = super::pod::cgroup_limits(spec::resources::of_container(
+            &self.context.launch.plan,
+            self.plan(),
+        ));
         limits.oom_group = true;
         limits.devices = if self.plan().security.privileged {
             crate::sys::cgroup::DevicePolicy::All

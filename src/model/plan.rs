@@ -16,8 +16,10 @@ use super::reference::Reference;
 pub use hooks::{HookAction, Hooks};
 
 mod probe;
+mod resources;
 
 pub use self::probe::{Check, HttpGet, Probe, Probes, Scheme};
+pub use self::resources::{OnResize, ResizePolicy, ResourceAmounts, Resources, most_at_once};
 
 /// One pod, ready to run on any machine that has its images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +54,8 @@ pub struct PodPlan {
     pub host_ipc: bool,
     pub share_process_namespace: bool,
     pub security: PodSecurity,
+    /// Of the pod as a whole, beside what its containers have each.
+    pub resources: Option<Resources>,
     pub dns: Dns,
     pub host_aliases: Vec<HostAlias>,
     pub volumes: Vec<Volume>,
@@ -145,6 +149,7 @@ pub struct ContainerPlan {
     pub ports: Vec<ContainerPort>,
     pub mounts: Vec<VolumeMount>,
     pub resources: Resources,
+    pub resize_policy: ResizePolicy,
     pub security: ContainerSecurity,
     pub probes: Probes,
     /// `terminationMessagePath`, absolute.
@@ -220,24 +225,6 @@ pub enum ResourceField {
     RequestsCpu,
     RequestsMemory,
     RequestsEphemeralStorage,
-}
-
-/// `resources`, with a missing request taken from the limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    pub requests: ResourceAmounts,
-    pub limits: ResourceAmounts,
-}
-
-/// Amounts of what kplay can account for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResourceAmounts {
-    /// Thousandths of a CPU.
-    pub cpu_milli: Option<u64>,
-    /// Bytes.
-    pub memory: Option<u64>,
-    /// Bytes.
-    pub ephemeral_storage: Option<u64>,
 }
 
 /// One entry of `ports`.

@@ -29,6 +29,12 @@ pub fn random_hex() -> io::Result<String> {
     Ok(format!("{high:032x}{low:032x}"))
 }
 
+/// How many processors this process may run on.
+#[must_use]
+pub fn cpus() -> u64 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
+}
+
 /// The kernel's release: `6.1.0-18-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {

@@ -29,6 +29,7 @@ mod names;
 mod pods;
 mod ports;
 mod profiles;
+mod resources;
 mod security;
 mod status;
 mod terminal;
