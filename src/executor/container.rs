@@ -21,7 +21,7 @@ use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
 use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, rootfs};
 use crate::spec::{self, Spec};
-use crate::sys::cgroup::Cgroup;
+use crate::sys::cgroup::{Cgroup, Limits};
 use crate::sys::pidfd::{self, PidFd};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
@@ -55,6 +55,11 @@ pub(super) enum Wish {
 }
 
 impl Live {
+    /// Gives its cgroup new limits.
+    pub(super) fn set_limits(&self, limits: &Limits) -> Result<(), crate::sys::cgroup::Error> {
+        self.cgroup.set(limits)
+    }
+
     /// The run's id.
     pub(super) fn id(&self) -> String {
         self.id.clone()
@@ -238,6 +243,10 @@ impl<R: Runtime + 'static> Run<R> {
             _stdin: ends.stdin,
         };
         context.live.borrow_mut().insert(self.index, live);
+        if !Rc::ptr_eq(&context.launch, &context.current()) {
+            // The cgroup may be from before a resize.
+            cgroup.set(&self.limits())?;
+        }
         let log_dir = context.launch.log_dir.join(plan.name.as_str());
         let log = Rc::new(RefCell::new(LogWriter::open(&log_dir, self.attempt)?));
         let pumps = ends
@@ -281,11 +290,16 @@ impl<R: Runtime + 'static> Run<R> {
         Ok(Place { cgroup, prepared })
     }
 
+    fn limits(&self) -> Limits {
+        let launch = self.context.current();
+        let current = launch.plan.all_containers().nth(self.index);
+        let of_container =
+            spec::resources::of_container(&launch.plan, current.unwrap_or(self.plan()));
+        super::pod::cgroup_limits(of_container)
+    }
+
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
-        let mut limits = super::pod::cgroup_limits(spec::resources::of_container(
-            &self.context.launch.plan,
-            self.plan(),
-        ));
+        let mut limits = self.limits();
         limits.oom_group = true;
         limits.devices = if self.plan().security.privileged {
             crate::sys::cgroup::DevicePolicy::All

@@ -1,7 +1,7 @@
 //! Resources in the kernel's terms: cgroup numbers, quality of service, OOM scores
 //! (`cm/helpers_linux.go`, `qos/policy.go`, `kuberuntime_container_linux.go`). Pure.
 
-use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, ResourceAmounts, Resources};
+use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, ResourceAmounts};
 use crate::model::status::QosClass;
 
 /// The period of CPU quotas, in microseconds.
@@ -53,22 +53,9 @@ pub fn of_pod(plan: &PodPlan) -> CgroupLimits {
         ephemeral_storage: None,
     };
     limits(
-        Some(requested(plan, |amounts| amounts.cpu_milli)),
+        Some(plan.requested(|amounts| amounts.cpu_milli)),
         limits_of_pod,
     )
-}
-
-/// What the pod requests: as it says itself, or else its containers together. A pod that only has a limit requests that.
-#[must_use]
-pub fn requested(plan: &PodPlan, get: fn(&ResourceAmounts) -> Option<u64>) -> u64 {
-    let of_containers = || {
-        let mut all = plan.all_containers();
-        all.any(|container| get(&container.resources.requests).is_some())
-            .then(|| plan.most_at_once(|container| get(&container.resources.requests)))
-    };
-    let pods = plan.resources.unwrap_or_default();
-    let own = get(&pods.requests).or_else(of_containers);
-    own.or(get(&pods.limits)).unwrap_or_default()
 }
 
 /// The version 2 weight of a pod's cgroup, 1–10000, as a kubelet computes it: linear, unlike a container's, which is
@@ -90,54 +77,10 @@ fn limits(requested_cpu: Option<u64>, limits: ResourceAmounts) -> CgroupLimits {
     }
 }
 
-/// The pod's quality of service (`GetPodQOS`): by what it has itself, or else over all containers, init containers
-/// included. Only the sums are compared; a request that is not there is the limit.
-#[must_use]
-pub fn qos_class(plan: &PodPlan) -> QosClass {
-    let positive = |amount: Option<u64>| amount.filter(|amount| *amount > 0);
-    let has_none = |amounts: &ResourceAmounts| {
-        positive(amounts.cpu_milli).is_none() && positive(amounts.memory).is_none()
-    };
-    let parts: Vec<Resources> = match plan.resources {
-        Some(own) => {
-            let requests = ResourceAmounts {
-                cpu_milli: Some(requested(plan, |amounts| amounts.cpu_milli)),
-                memory: Some(requested(plan, |amounts| amounts.memory)),
-                ephemeral_storage: None,
-            };
-            vec![Resources { requests, ..own }]
-        }
-        None => plan.all_containers().map(|c| c.resources).collect(),
-    };
-    let is_guaranteed = |get: fn(&ResourceAmounts) -> Option<u64>| {
-        let (mut requests, mut limits) = (0_u64, 0_u64);
-        for part in &parts {
-            let Some(limit) = positive(get(&part.limits)) else {
-                return false;
-            };
-            let request = positive(get(&part.requests)).unwrap_or(limit);
-            requests = requests.saturating_add(request);
-            limits = limits.saturating_add(limit);
-        }
-        requests == limits
-    };
-    if parts
-        .iter()
-        .all(|part| has_none(&part.requests) && has_none(&part.limits))
-    {
-        QosClass::BestEffort
-    } else if is_guaranteed(|amounts| amounts.cpu_milli) && is_guaranteed(|amounts| amounts.memory)
-    {
-        QosClass::Guaranteed
-    } else {
-        QosClass::Burstable
-    }
-}
-
 /// `oom_score_adj` of a container on a machine with this much memory (`GetContainerOOMScoreAdjust`).
 #[must_use]
 pub fn oom_score_adj(plan: &PodPlan, container: &ContainerPlan, capacity_bytes: u64) -> i32 {
-    match qos_class(plan) {
+    match plan.qos_class() {
         QosClass::Guaranteed => -997,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
@@ -165,7 +108,9 @@ fn unassigned_memory(plan: &PodPlan) -> u64 {
         return 0;
     }
     let of_containers = plan.most_at_once(|container| container.resources.requests.memory);
-    let rest = requested(plan, |amounts| amounts.memory).saturating_sub(of_containers);
+    let rest = plan
+        .requested(|amounts| amounts.memory)
+        .saturating_sub(of_containers);
     rest / (plan.all_containers().count() as u64).max(1)
 }
 

@@ -130,3 +130,161 @@ fn a_pod_that_is_too_large_for_the_machine() {
     );
     run.succeeds();
 }
+
+/// A pod that stays, with these resources and this policy for memory.
+fn resizable(requests: &str, limits: &str, memory: &str) -> String {
+    let container = format!(
+        "resources: {{requests: {{{requests}}}, limits: {{{limits}}}}}, \
+         resizePolicy: [{{resourceName: memory, restartPolicy: {memory}}}],"
+    );
+    script_pod(
+        "resized",
+        "terminationGracePeriodSeconds: 1,",
+        &container,
+        "trap exit TERM; sleep 1000 & wait",
+    )
+    .replace(
+        "restartPolicy: Never,  terminationGracePeriodSeconds",
+        "restartPolicy: Always, terminationGracePeriodSeconds",
+    )
+    .replace("{restartPolicy: Never,", "{restartPolicy: Always,")
+}
+
+#[test]
+fn a_running_pod_is_resized() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let identity = |pod: &serde_json::Value| {
+        let status = &pod["status"]["containerStatuses"][0];
+        (
+            pod["metadata"]["uid"].clone(),
+            status["containerID"].clone(),
+        )
+    };
+    let (cpu, memory) = ("cpu.cfs_quota_us", "memory.limit_in_bytes");
+    let check = |quota: i64, bytes: i64| {
+        for cgroup in [
+            kplay.cgroup("cpu", "resized", "main"),
+            kplay.cgroup("memory", "resized", "main"),
+        ] {
+            let (file, expected) = match cgroup.join(cpu).exists() {
+                true => (cpu, quota),
+                false => (memory, bytes),
+            };
+            assert_eq!(number(&cgroup, file), expected);
+            assert_eq!(number(cgroup.parent().expect("the pod's"), file), expected);
+        }
+    };
+    kplay
+        .apply(&resizable(
+            "cpu: 100m, memory: 16Mi",
+            "cpu: 200m, memory: 32Mi",
+            "NotRequired",
+        ))
+        .succeeds();
+    let before = kplay.pod("resized");
+    check(20_000, 32 * MI);
+
+    // More of both, then less of both.
+    let more = resizable(
+        "cpu: 100m, memory: 16Mi",
+        "cpu: 400m, memory: 64Mi",
+        "NotRequired",
+    );
+    assert_eq!(kplay.apply(&more).succeeds(), "pod/resized configured\n");
+    check(40_000, 64 * MI);
+    let after = kplay.pod("resized");
+    assert_eq!(identity(&before), identity(&after));
+    let status = &after["status"]["containerStatuses"][0];
+    assert_eq!(status["resources"]["limits"]["memory"], "64Mi");
+    assert_eq!(status["allocatedResources"]["cpu"], "100m");
+    assert_eq!(status["restartCount"], 0);
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"]["limits"]["cpu"],
+        "400m"
+    );
+    assert_eq!(kplay.apply(&more).succeeds(), "pod/resized unchanged\n");
+    let less = resizable(
+        "cpu: 50m, memory: 8Mi",
+        "cpu: 100m, memory: 16Mi",
+        "NotRequired",
+    );
+    kplay.apply(&less).succeeds();
+    check(10_000, 16 * MI);
+    assert_eq!(identity(&before), identity(&kplay.pod("resized")));
+
+    // Of another quality of service it is another pod.
+    let guaranteed = resizable(
+        "cpu: 100m, memory: 16Mi",
+        "cpu: 100m, memory: 16Mi",
+        "NotRequired",
+    );
+    kplay.apply(&guaranteed).succeeds();
+    let replaced = kplay.pod("resized");
+    assert_ne!(identity(&before).0, identity(&replaced).0);
+    assert_eq!(replaced["status"]["qosClass"], "Guaranteed");
+}
+
+#[test]
+fn a_resize_that_needs_a_restart() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay
+        .apply(&resizable(
+            "memory: 16Mi",
+            "memory: 32Mi",
+            "RestartContainer",
+        ))
+        .succeeds();
+    let before = kplay.pod("resized");
+    kplay
+        .apply(&resizable(
+            "memory: 16Mi",
+            "memory: 64Mi",
+            "RestartContainer",
+        ))
+        .succeeds();
+    let after = kplay.until("resized", "runs again", |status| {
+        let container = &status["containerStatuses"][0];
+        container["restartCount"] == 1 && !container["state"]["running"].is_null()
+    });
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    let cgroup = kplay.cgroup("memory", "resized", "main");
+    assert_eq!(number(&cgroup, "memory.limit_in_bytes"), 64 * MI);
+    let events = kplay.run(["describe", "pod", "resized"]).succeeds();
+    assert!(
+        events.contains("Container main resize requires restart"),
+        "{events}"
+    );
+}
+
+#[test]
+fn a_resize_that_the_kernel_refuses() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay
+        .apply(&resizable("memory: 16Mi", "memory: 64Mi", "NotRequired"))
+        .succeeds();
+    let before = kplay.pod("resized");
+    kplay.shell(
+        "resized",
+        "dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null",
+    );
+    let run = kplay.apply(&resizable("memory: 4Mi", "memory: 8Mi", "NotRequired"));
+    assert_ne!(run.code, Some(0), "{run}");
+    assert!(
+        run.stderr.contains("cannot set a limit of the cgroup"),
+        "{run}"
+    );
+    let after = kplay.pod("resized");
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    assert_eq!(
+        after["spec"]["containers"][0]["resources"]["limits"]["memory"],
+        "64Mi"
+    );
+    let cgroup = kplay.cgroup("memory", "resized", "main");
+    assert_eq!(number(&cgroup, "memory.limit_in_bytes"), 64 * MI);
+}

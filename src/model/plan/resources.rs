@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerPlan, ContainerRole, PodPlan};
+use crate::model::status::QosClass;
 
 /// `resources`; a container's with a missing request taken from the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,64 @@ impl PodPlan {
     /// together, or an init container and the sidecars before it.
     pub fn most_at_once(&self, get: impl Fn(&ContainerPlan) -> Option<u64>) -> u64 {
         most_at_once(&self.init_containers, &self.containers, get)
+    }
+
+    /// What the pod requests: as it says itself, or else its containers together. A pod that only has a limit requests that.
+    #[must_use]
+    pub fn requested(&self, get: fn(&ResourceAmounts) -> Option<u64>) -> u64 {
+        let of_containers = || {
+            let mut all = self.all_containers();
+            all.any(|container| get(&container.resources.requests).is_some())
+                .then(|| self.most_at_once(|container| get(&container.resources.requests)))
+        };
+        let pods = self.resources.unwrap_or_default();
+        let own = get(&pods.requests).or_else(of_containers);
+        own.or(get(&pods.limits)).unwrap_or_default()
+    }
+
+    /// The pod's quality of service (`GetPodQOS`): by what it has itself, or else over all containers, init containers
+    /// included. Only the sums are compared; a request that is not there is the limit.
+    #[must_use]
+    pub fn qos_class(&self) -> QosClass {
+        let positive = |amount: Option<u64>| amount.filter(|amount| *amount > 0);
+        let has_none = |amounts: &ResourceAmounts| {
+            positive(amounts.cpu_milli).is_none() && positive(amounts.memory).is_none()
+        };
+        let parts: Vec<Resources> = match self.resources {
+            Some(own) => {
+                let requests = ResourceAmounts {
+                    cpu_milli: Some(self.requested(|amounts| amounts.cpu_milli)),
+                    memory: Some(self.requested(|amounts| amounts.memory)),
+                    ephemeral_storage: None,
+                };
+                vec![Resources { requests, ..own }]
+            }
+            None => self.all_containers().map(|c| c.resources).collect(),
+        };
+        let is_guaranteed = |get: fn(&ResourceAmounts) -> Option<u64>| {
+            let (mut requests, mut limits) = (0_u64, 0_u64);
+            for part in &parts {
+                let Some(limit) = positive(get(&part.limits)) else {
+                    return false;
+                };
+                let request = positive(get(&part.requests)).unwrap_or(limit);
+                requests = requests.saturating_add(request);
+                limits = limits.saturating_add(limit);
+            }
+            requests == limits
+        };
+        if parts
+            .iter()
+            .all(|part| has_none(&part.requests) && has_none(&part.limits))
+        {
+            QosClass::BestEffort
+        } else if is_guaranteed(|amounts| amounts.cpu_milli)
+            && is_guaranteed(|amounts| amounts.memory)
+        {
+            QosClass::Guaranteed
+        } else {
+            QosClass::Burstable
+        }
     }
 }
 

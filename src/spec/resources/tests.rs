@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::plan::Resources;
+use crate::model::status::QosClass;
 use crate::spec::fixtures::{amounts, container, pod};
 
 const GI: u64 = 1 << 30;
@@ -32,7 +34,7 @@ const NONE: (u64, u64) = (0, 0);
 #[test]
 fn the_qos_class_is_over_all_containers() {
     let check = |inits: &[ContainerPlan], mains: &[ContainerPlan], expected| {
-        assert_eq!(qos_class(&pod(inits.to_vec(), mains.to_vec())), expected);
+        assert_eq!(pod(inits.to_vec(), mains.to_vec()).qos_class(), expected);
     };
     let full = (100, GI);
     check(&[], &[with("a", NONE, NONE)], QosClass::BestEffort);
@@ -230,7 +232,7 @@ fn a_pods_own_resources_count_before_its_containers() {
     let check = |plan: &PodPlan, shares: u64, quota: Option<u64>, memory: Option<u64>, class| {
         let limits = of_pod(plan);
         let found = (limits.cpu_shares, limits.cpu_quota_us, limits.memory_bytes);
-        assert_eq!((found, qos_class(plan)), ((shares, quota, memory), class));
+        assert_eq!((found, plan.qos_class()), ((shares, quota, memory), class));
     };
     // One container without a limit does not undo it.
     let both = [none.clone(), small.clone()];
