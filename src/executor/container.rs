@@ -198,6 +198,7 @@ impl<R: Runtime + 'static> Run<R> {
         self.report_image(image.pull.as_ref().filter(|_| self.attempt == 0));
         self.mount(&image.layers)?;
         let spec = describe::container(context, plan, image, &self.places())?;
+        profiles::check_app_armor(plan)?;
         let seccomp = profiles::seccomp(context, plan)?;
         let Place { cgroup, prepared } = self.place()?;
         self.report("Created", format!("Created container: {}", plan.name));

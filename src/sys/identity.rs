@@ -35,6 +35,13 @@ pub fn cpus() -> u64 {
     std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
 }
 
+/// Whether the kernel enforces AppArmor profiles.
+#[must_use]
+pub fn has_app_armor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with(b"Y"))
+}
+
 /// The kernel's release: `6.1.0-18-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {
