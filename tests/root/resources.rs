@@ -194,10 +194,11 @@ fn a_running_pod_is_resized() {
     );
     assert_eq!(kplay.apply(&more).succeeds(), "pod/resized configured\n");
     check(40_000, 64 * MI);
-    let after = kplay.pod("resized");
+    let after = kplay.until("resized", "says what it has", |status| {
+        status["containerStatuses"][0]["resources"]["limits"]["memory"] == "64Mi"
+    });
     assert_eq!(identity(&before), identity(&after));
     let status = &after["status"]["containerStatuses"][0];
-    assert_eq!(status["resources"]["limits"]["memory"], "64Mi");
     assert_eq!(status["allocatedResources"]["cpu"], "100m");
     assert_eq!(status["restartCount"], 0);
     assert_eq!(
