@@ -122,14 +122,6 @@ mod tests {
         check(true, &|p| {
             main(p, amounts(Some(50), Some(32)), amounts(Some(100), Some(32)))
         });
-        // It would be Guaranteed.
-        check(false, &|p| {
-            main(
-                p,
-                amounts(Some(200), Some(64)),
-                amounts(Some(200), Some(64)),
-            )
-        });
         // A limit is taken away.
         check(false, &|p| {
             main(p, amounts(Some(100), Some(64)), amounts(None, Some(64)))
@@ -152,5 +144,12 @@ mod tests {
             p.containers[0].args = Some(vec!["new".into()]);
         });
         check(false, &|p| p.resources = Some(Resources::default()));
+        let alone = |plan: &mut PodPlan| plan.init_containers.clear();
+        let guaranteed = |plan: &mut PodPlan| {
+            alone(plan);
+            let all = amounts(Some(200), Some(64));
+            main(plan, all, all);
+        };
+        assert!(!is_enough(&plan(alone), &plan(guaranteed)));
     }
 }
