@@ -31,6 +31,8 @@ use crate::sys::process::Reaper;
 #[derive(Debug)]
 pub(super) enum Message {
     Lifecycle(lifecycle::Event),
+    /// What the pod is to be has changed.
+    Refreshed,
     /// Something to tell that changes no state.
     Event(PodEvent),
     /// Something was done that takes memory: a command ran.

@@ -116,7 +116,8 @@ fn resource_of<R>(
     resource: ResourceField,
     divisor_milli: u64,
 ) -> String {
-    let plan = &context.launch.plan;
+    let launch = context.current();
+    let plan = &launch.plan;
     let found = plan.all_containers().find(|c| c.name == *container);
     let resources = found
         .map(|container| container.resources)

@@ -78,6 +78,8 @@ pub(super) enum StartFailure {
         volume: String,
         source: volume::Error,
     },
+    #[error("Cannot enforce AppArmor: AppArmor is not enabled on the host")]
+    NoAppArmor,
     #[error("cannot load seccomp profile {place:?}")]
     SeccompProfile {
         place: PathBuf,
@@ -113,6 +115,7 @@ impl StartFailure {
                 | runtime::Error::NotExecutable { .. }
                 | runtime::Error::WorkingDirectory { .. },
             ) => return Fault::Start { id, message },
+            Self::NoAppArmor => ("AppArmor", FailureClass::Machine),
             Self::Config(_) | Self::SubPath { .. } => {
                 ("CreateContainerConfigError", FailureClass::Start)
             }

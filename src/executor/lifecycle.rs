@@ -82,6 +82,13 @@ pub(super) enum Event {
         kind: Kind,
         succeeded: bool,
     },
+    /// The run with this id is to end, and what comes then is up to its restart policy.
+    StopContainer {
+        container: Index,
+        id: String,
+        /// Of the `Killing` event.
+        message: String,
+    },
     Exited {
         container: Index,
         exit: Exit,
@@ -296,6 +303,15 @@ impl Pod {
                 Hook::PostStart => {}
                 Hook::PreStop => self.pre_stop_over(container, &id, &outcome, now, &mut actions),
             },
+            Event::StopContainer {
+                container,
+                id,
+                message,
+            } => {
+                if self.runs(container, &id) {
+                    self.stop_container(container, self.grace, message, now, &mut actions);
+                }
+            }
             Event::Probed {
                 container,
                 id,

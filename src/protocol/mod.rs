@@ -92,7 +92,7 @@ pub enum Request {
     Stop {
         grace_period: Option<u32>,
     },
-    /// Read `launch.json` again: metadata, and the content of files and variables, have changed.
+    /// Read `launch.json` again: what can change in a running pod has changed.
     Refresh,
     Exec(Exec),
 }
@@ -111,7 +111,7 @@ pub struct Exec {
 /// Executor → client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The files are new. A container has its new variables when it is started again.
+    /// The pod is as its launch file says.
     Refreshed,
     ExecStarted,
     /// 0–255; 128 + signal.

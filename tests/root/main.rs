@@ -34,6 +34,7 @@ mod ports;
 mod probes;
 mod profiles;
 mod refresh;
+mod resources;
 mod restarts;
 mod security;
 mod status;

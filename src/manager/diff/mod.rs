@@ -3,12 +3,13 @@
 //! | on the machine | plan and images as recorded | different |
 //! | --- | --- | --- |
 //! | nothing | create | create |
-//! | runs | keep | replace; refresh, if that is enough ([`refresh`]) |
+//! | runs | keep | replace; refresh, if that is enough ([`refresh`], [`resize`]) |
 //! | ended as it should, or is a bare pod or a Job | keep | replace |
 //! | ended, and its owner would make a new one (Deployment, …) | replace | replace |
 //! | its executor died, or it is being deleted | replace | replace |
 
 mod refresh;
+mod resize;
 
 use std::collections::BTreeMap;
 

@@ -5,6 +5,7 @@
 //! annotations of a bare pod can be changed; a workload's template is another matter: its controller would make a new
 //! pod.
 
+use super::resize;
 use crate::model::plan::{PodPlan, Volume, VolumeSource};
 
 /// What a pod that was refreshed still has of the old.
@@ -15,8 +16,14 @@ pub enum Stale {
     UntilRestart,
 }
 
-/// Whether two plans differ only in what reaches a pod as it runs.
+/// Whether two plans differ only in what reaches a pod as it runs: this, and its resources.
 pub(super) fn is_enough(old: &PodPlan, new: &PodPlan) -> bool {
+    let alike = but_for_content(old, new);
+    alike == *old || resize::is_enough(old, &alike)
+}
+
+/// The new plan with what is old of the content.
+fn but_for_content(old: &PodPlan, new: &PodPlan) -> PodPlan {
     let mut alike = new.clone();
     if new.owner.kind == "Pod" {
         alike.labels.clone_from(&old.labels);
@@ -41,7 +48,7 @@ pub(super) fn is_enough(old: &PodPlan, new: &PodPlan) -> bool {
             files.clone_from(old);
         }
     }
-    alike == *old
+    alike
 }
 
 fn take_metadata(field: &str, old: &PodPlan, new: &mut PodPlan) {
