@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::context::{Context, Message};
 use super::describe::{Description, Places};
-use super::error::{StartFailure, chain};
+use super::error::{StartFailure, system};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
 use super::{describe, output, probe, process, profiles, termination};
+use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
@@ -153,8 +154,7 @@ pub(super) async fn start<R: Runtime + 'static>(
     let id = match identity::random_hex() {
         Ok(id) => id,
         Err(source) => {
-            let what = "get a random number";
-            let failure = StartFailure::System { what, source };
+            let failure = StartFailure::from(system("get a random number")(source));
             return Err(failure.into_fault(String::new()));
         }
     };
@@ -352,10 +352,7 @@ impl<R: Runtime + 'static> Run<R> {
     }
 
     fn stdio(&self) -> Result<(Stdio, Ends), StartFailure> {
-        let failed = |source| StartFailure::System {
-            what: "make a pipe",
-            source,
-        };
+        let failed = |e| system("make a pipe")(e);
         let none = Ends {
             outputs: Vec::new(),
             stdin: None,

@@ -9,12 +9,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::clock;
 use super::container::{self, Live};
 use super::context::{Context, Message};
-use super::error::chain;
 use super::hook;
 use super::lifecycle::{Action, Cause, Event, Hook, Index, Pod, Stage};
 use super::pod::{self, PodResources};
 use super::progress::Channel;
 use super::status;
+use crate::model::cause::chain;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::status::PodStatus;
 use crate::protocol::{Launch, Progress};
@@ -106,8 +106,15 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     }
 
     async fn handle(&mut self, event: Event) {
-        for action in self.machine.on(event, clock::now()) {
-            self.act(action).await;
+        // Whoever looks for this process does not find it any more, so it must not go on.
+        let lost = (!self.context.dir.is_there()).then_some(Event::Stop {
+            grace: Some(Duration::ZERO),
+            cause: Cause::Deleted,
+        });
+        for event in lost.into_iter().chain([event]) {
+            for action in self.machine.on(event, clock::now()) {
+                self.act(action).await;
+            }
         }
         if !matches!(self.machine.stage, Stage::Over(_)) {
             self.publish();

@@ -15,6 +15,7 @@ use super::entry::{Entry, Filter};
 use super::late::{self, LateMount};
 use super::wire::{Action, Answer, GO, Request, SOCKET, StdioKind, cut};
 use super::{environment, trace};
+use crate::model::cause::chain;
 use crate::sys::fd::MemoryUse;
 use crate::sys::{self, fd, process};
 
@@ -48,17 +49,6 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Sends an answer to the executor.
