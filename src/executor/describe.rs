@@ -58,8 +58,9 @@ pub(super) fn container<R>(
     let pod = &context.launch.plan;
     let display_name = format!("{}_{}({})", pod.name, pod.namespace, context.launch.uid);
     let user = resolve_user(plan, &image.config, &places.rootfs, &display_name)?;
-    let declared =
-        environment::declared(&plan.env, &|value| downward::variable(context, plan, value));
+    let services = downward::services(context)?;
+    let resolve = |value: &_| downward::variable(context, plan, value);
+    let declared = environment::declared(&plan.env, &services, &resolve)?;
     let args = arguments(plan, &image.config, &declared);
     if args.is_empty() {
         return Err(StartFailure::Config(

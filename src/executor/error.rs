@@ -94,6 +94,8 @@ pub(super) enum StartFailure {
     Cgroup(#[from] sys::cgroup::Error),
     #[error(transparent)]
     File(#[from] sys::fs::Error),
+    #[error("failed to list services when setting up env vars")]
+    Services(#[from] state::Error),
     #[error("cannot {what}")]
     System {
         what: &'static str,
@@ -114,6 +116,7 @@ impl StartFailure {
             Self::Config(_) | Self::SubPath { .. } => {
                 ("CreateContainerConfigError", FailureClass::Start)
             }
+            Self::Services(_) => ("CreateContainerConfigError", FailureClass::Machine),
             Self::Runtime(runtime::Error::NoSuchUser { .. } | runtime::Error::UserFile { .. })
             | Self::Spec(
                 spec::Error::InsideProc { .. }

@@ -26,6 +26,7 @@ pub(super) fn facts(launch: &Launch) -> Result<Facts, Error> {
         host_ip: identity::host_ip(),
         qos_class: resources::qos_class(&launch.plan),
         memory: identity::memory(),
+        storage: fs::size(&launch.data_dir)?,
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
     })
 }

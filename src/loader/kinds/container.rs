@@ -207,7 +207,7 @@ fn mounts(mounts: &[core::VolumeMount], at: At<'_>, pod: &PodScope<'_>) -> Vec<V
                 format!("two volumes are mounted at `{path}`"),
             );
         }
-        check_volume_name(&mount.name, place, pod);
+        check_volume_name(&mount.name, place, place.field("name"), pod);
         let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
         if recursive != "Disabled" && mount.read_only != Some(true) {
             report.error(
@@ -263,7 +263,8 @@ fn check_mount_path(path: &str, at: At<'_>, report: &Report) {
     }
 }
 
-fn check_volume_name(name: &str, at: At<'_>, pod: &PodScope<'_>) {
+/// A volume of this pod; `at` is what names it, in `name_at`.
+pub(super) fn check_volume_name(name: &str, at: At<'_>, name_at: At<'_>, pod: &PodScope<'_>) {
     if name.is_empty() {
         pod.scope
             .report
@@ -289,7 +290,7 @@ fn check_volume_name(name: &str, at: At<'_>, pod: &PodScope<'_>) {
             format!("its volumes are {}", list.join(", "))
         }
     };
-    pod.scope.report.error_hint(at.field("name"), message, hint);
+    pod.scope.report.error_hint(name_at, message, hint);
 }
 
 /// What is wrong with a path that must stay within a volume.
