@@ -77,6 +77,8 @@ pub(super) struct Facts {
     pub(super) qos_class: QosClass,
     /// Bytes of memory of the machine.
     pub(super) memory: u64,
+    /// Bytes of the file system that the containers' own files are on.
+    pub(super) storage: u64,
     pub(super) cpus: u64,
 }
 

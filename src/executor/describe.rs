@@ -62,9 +62,10 @@ pub(super) fn container<R>(
     let launch = context.current();
     let mut containers = launch.plan.all_containers();
     let current = containers.find(|container| container.name == plan.name);
-    let variables = &current.unwrap_or(plan).env;
-    let declared =
-        environment::declared(variables, &|value| downward::variable(context, plan, value));
+    let current = current.unwrap_or(plan);
+    let services = downward::services(context)?;
+    let resolve = |value: &_| downward::variable(context, current, value);
+    let declared = environment::declared(&current.env, &services, &resolve)?;
     let args = arguments(plan, &image.config, &declared);
     if args.is_empty() {
         return Err(StartFailure::Config(

@@ -1,11 +1,17 @@
 //! The downward API: what a pod can learn about itself (`fieldpath/fieldpath.go`, `api/v1/resource/helpers.go`).
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use super::context::Context;
-use crate::model::names::ContainerName;
+use super::error::StartFailure;
+use crate::model::names::{ContainerName, Namespace};
 use crate::model::plan::{ContainerPlan, EnvValue, FieldRef, FileContent, ResourceField};
-use crate::spec::resources;
+use crate::protocol::Launch;
+use crate::spec::{env_file, resources, service_links};
+use crate::state::object;
+use crate::sys::fs;
 
 /// The bytes of a volume's file.
 pub(super) fn file<R>(context: &Context<R>, content: &FileContent) -> Vec<u8> {
@@ -20,13 +26,13 @@ pub(super) fn file<R>(context: &Context<R>, content: &FileContent) -> Vec<u8> {
     }
 }
 
-/// The value of a variable that is not text.
+/// The value of a variable that is not text; `None` leaves it unset.
 pub(super) fn variable<R>(
     context: &Context<R>,
     container: &ContainerPlan,
     value: &EnvValue,
-) -> String {
-    match value {
+) -> Result<Option<String>, StartFailure> {
+    Ok(Some(match value {
         EnvValue::Template(text) | EnvValue::Literal(text) => text.clone(),
         EnvValue::Field(field) => self::field(context, field),
         EnvValue::Resource {
@@ -37,7 +43,67 @@ pub(super) fn variable<R>(
             let name = other.as_ref().unwrap_or(&container.name);
             resource_of(context, name, *resource, *divisor_milli)
         }
+        EnvValue::File {
+            volume,
+            path,
+            key,
+            optional,
+        } => {
+            let volume = context.volumes.borrow().get(volume).cloned();
+            return match of_file(&volume.unwrap_or_default(), path, key) {
+                Ok(value) => Ok(Some(value)),
+                Err(NoValue::NotThere(_)) if *optional => Ok(None),
+                Err(NoValue::NotThere(why) | NoValue::Faulty(why)) => {
+                    Err(StartFailure::Config(why))
+                }
+            };
+        }
+    }))
+}
+
+/// Why a file has no value for a variable, in a kubelet's words.
+enum NoValue {
+    /// The file or the key is missing, as it may be if it is optional. (The API says so; a kubelet of today demands the
+    /// file even then.)
+    NotThere(String),
+    Faulty(String),
+}
+
+fn of_file(volume: &Path, path: &Path, key: &str) -> Result<String, NoValue> {
+    let faulty =
+        |why: &dyn std::fmt::Display| format!("couldn't parse env file: {}: {why}", path.display());
+    // No link leads out of the volume.
+    let bytes =
+        fs::read_in_root(volume, path, env_file::LARGEST).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => NoValue::NotThere(faulty(&"no such file")),
+            _ => NoValue::Faulty(faulty(&error)),
+        })?;
+    let text = String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains('\0'))
+        .ok_or_else(|| NoValue::Faulty(faulty(&"it is not text")))?;
+    let value = env_file::value(&text, key).map_err(|fault| NoValue::Faulty(faulty(&fault)))?;
+    value.ok_or_else(|| {
+        let file = volume.join(path);
+        NoValue::NotThere(format!(
+            "environment variable key {key:?} not found in file {file:?}"
+        ))
+    })
+}
+
+/// The variables of the Services that there are at this moment.
+pub(super) fn services<R>(context: &Context<R>) -> Result<Vec<(String, String)>, StartFailure> {
+    let Launch { objects, plan, .. } = &context.launch;
+    let master = Namespace::default();
+    let mut services = object::services(objects, &plan.namespace)?;
+    if plan.namespace != master {
+        services.extend(object::services(objects, &master)?);
     }
+    Ok(service_links::variables(
+        &services,
+        &plan.namespace,
+        plan.service_links,
+    ))
 }
 
 fn field<R>(context: &Context<R>, field: &FieldRef) -> String {
@@ -122,18 +188,22 @@ fn resource_of<R>(
     let resources = found
         .map(|container| container.resources)
         .unwrap_or_default();
-    let bytes = |amount: Option<u64>, default: u64| u128::from(amount.unwrap_or(default)) * 1000;
     let facts = &context.facts;
-    let amount_milli = match resource {
-        ResourceField::LimitsCpu => {
-            u128::from(resources.limits.cpu_milli.unwrap_or(facts.cpus * 1000))
+    // A limit of nothing is no limit.
+    let limit =
+        |amount: Option<u64>, machine: u64| amount.filter(|amount| *amount > 0).unwrap_or(machine);
+    let (limits, requests) = (resources.limits, resources.requests);
+    let (amount, unit) = match resource {
+        ResourceField::LimitsCpu => (limit(limits.cpu_milli, facts.cpus * 1000), 1),
+        ResourceField::LimitsMemory => (limit(limits.memory, facts.memory), 1000),
+        ResourceField::LimitsEphemeralStorage => {
+            (limit(limits.ephemeral_storage, facts.storage), 1000)
         }
-        ResourceField::LimitsMemory => bytes(resources.limits.memory, facts.memory),
-        ResourceField::LimitsEphemeralStorage => bytes(resources.limits.ephemeral_storage, 0),
-        ResourceField::RequestsCpu => u128::from(resources.requests.cpu_milli.unwrap_or_default()),
-        ResourceField::RequestsMemory => bytes(resources.requests.memory, 0),
-        ResourceField::RequestsEphemeralStorage => bytes(resources.requests.ephemeral_storage, 0),
+        ResourceField::RequestsCpu => (requests.cpu_milli.unwrap_or(0), 1),
+        ResourceField::RequestsMemory => (requests.memory.unwrap_or(0), 1000),
+        ResourceField::RequestsEphemeralStorage => (requests.ephemeral_storage.unwrap_or(0), 1000),
     };
+    let amount_milli = u128::from(amount) * unit;
     resources::field_value(amount_milli, divisor_milli).to_string()
 }
 

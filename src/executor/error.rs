@@ -103,6 +103,8 @@ pub(super) enum StartFailure {
     Cgroup(#[from] sys::cgroup::Error),
     #[error(transparent)]
     File(#[from] sys::fs::Error),
+    #[error("failed to list services when setting up env vars")]
+    Services(#[from] state::Error),
     #[error(transparent)]
     System(#[from] SystemError),
 }
@@ -121,6 +123,7 @@ impl StartFailure {
             Self::Config(_) | Self::SubPath { .. } => {
                 ("CreateContainerConfigError", FailureClass::Start)
             }
+            Self::Services(_) => ("CreateContainerConfigError", FailureClass::Machine),
             Self::Runtime(runtime::Error::NoSuchUser { .. } | runtime::Error::UserFile { .. })
             | Self::Spec(
                 spec::Error::InsideProc { .. }

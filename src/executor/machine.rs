@@ -25,6 +25,7 @@ pub(super) fn facts(launch: &Launch) -> Result<Facts, Error> {
         host_ip: identity::host_ip(),
         qos_class: launch.plan.qos_class(),
         memory: identity::memory(),
+        storage: fs::size(&launch.data_dir)?,
         cpus: identity::cpus(),
     })
 }

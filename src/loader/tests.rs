@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod env;
 mod names;
 
 fn options() -> Options {

@@ -110,6 +110,7 @@ pub(super) fn new_pod(
         cgroup: cgroup(&uid),
         seccomp_folders: vec![layout.seccomp_profiles(), KUBELET_PROFILES.into()],
         node_name: identity::node_name(),
+        objects: layout.root().join("objects"),
         uid,
     };
     Ok((record, launch))

@@ -15,6 +15,7 @@ pub mod names;
 pub mod plan;
 pub mod quantity;
 pub mod reference;
+pub mod service;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -44,6 +44,8 @@ pub struct PodPlan {
     pub hostname_as_fqdn: bool,
     /// `spec.serviceAccountName`.
     pub service_account: String,
+    /// `enableServiceLinks`: whether containers have variables for the Services of the namespace.
+    pub service_links: bool,
     pub restart_policy: RestartPolicy,
     /// Seconds between the stop signal and SIGKILL.
     pub termination_grace_period: u32,
@@ -196,6 +198,16 @@ pub enum EnvValue {
         resource: ResourceField,
         /// In milli-units (`1` is 1000). The value is divided by it and rounded up.
         divisor_milli: u64,
+    },
+    /// `fileKeyRef`: read when the container starts.
+    File {
+        /// An emptyDir.
+        volume: VolumeName,
+        /// Relative to the volume, without `..`.
+        path: PathBuf,
+        key: String,
+        /// Whether a missing file or key only leaves the variable unset.
+        optional: bool,
     },
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn plan(name: &str) -> PodPlan {
         domain: None,
         hostname_as_fqdn: false,
         service_account: "default".into(),
+        service_links: true,
         restart_policy: RestartPolicy::Always,
         termination_grace_period: 30,
         active_deadline: None,

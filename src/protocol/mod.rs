@@ -52,6 +52,8 @@ pub struct Launch {
     pub seccomp_folders: Vec<PathBuf>,
     /// The machine's name: `spec.nodeName`.
     pub node_name: String,
+    /// The folder with the records of Services, which containers get variables from.
+    pub objects: PathBuf,
 }
 
 /// Executor → manager, during launch.

@@ -6,10 +6,12 @@
 
 pub mod arguments;
 mod devices;
+pub mod env_file;
 pub mod environment;
 mod mounts;
 mod process;
 pub mod resources;
+pub mod service_links;
 
 use std::path::{Path, PathBuf};
 

@@ -1,10 +1,15 @@
 //! Objects that are not pods: ConfigMaps, Secrets, Deployments, Services, … as they were applied.
 
+use std::path::Path;
+
+use serde_json::Value;
+
 use super::Error;
 use super::layout::Layout;
 use super::lock::Locks;
 use super::record::{self, ObjectRecord};
-use crate::model::names::ObjectKey;
+use crate::model::names::{Namespace, ObjectKey};
+use crate::model::service::{Service, ServicePort};
 use crate::sys::fs;
 
 /// An object's record; `None` if it was not applied.
@@ -47,6 +52,48 @@ pub fn list(layout: &Layout) -> Result<(Vec<ObjectRecord>, Vec<Error>), Error> {
     Ok((records, errors))
 }
 
+/// The Services of a namespace that have an address; `objects` is the folder of objects' records.
+///
+/// # Errors
+/// A record cannot be read, or is corrupt.
+pub fn services(objects: &Path, namespace: &Namespace) -> Result<Vec<Service>, Error> {
+    let folder = objects.join(namespace.as_str()).join("service");
+    let mut services = Vec::new();
+    for name in fs::list(&folder)? {
+        // A file that is being written has a name that starts with a dot.
+        if name.to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let path = folder.join(name);
+        let record: Option<ObjectRecord> = record::read(&path, || format!("remove {path:?}"))?;
+        services.extend(record.as_ref().and_then(service));
+    }
+    Ok(services)
+}
+
+fn service(record: &ObjectRecord) -> Option<Service> {
+    let spec = record.manifest.get("spec")?;
+    let text =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let ports = spec.get("ports").and_then(Value::as_array);
+    let ports = ports.into_iter().flatten().filter_map(|port| {
+        let protocol = port.get("protocol").cloned();
+        Some(ServicePort {
+            name: text(port, "name"),
+            port: port.get("port")?.as_u64()?.try_into().ok()?,
+            protocol: protocol
+                .and_then(|protocol| serde_json::from_value(protocol).ok())
+                .unwrap_or_default(),
+        })
+    });
+    Some(Service {
+        namespace: record.key.namespace.clone(),
+        name: record.key.name.clone(),
+        cluster_ip: text(spec, "clusterIP").filter(|ip| !ip.is_empty() && ip != "None")?,
+        ports: ports.collect(),
+    })
+}
+
 /// Writes an object's record.
 ///
 /// # Errors
@@ -86,7 +133,7 @@ fn remedy(key: &ObjectKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::names::Namespace;
+    use crate::model::plan::Protocol;
     use crate::state::lock::Subject;
     use crate::state::testing::{Scratch, object};
     use crate::sys::poll::Interrupt;
@@ -120,5 +167,54 @@ mod tests {
         assert!(remove(&locks, &config.key).unwrap());
         assert!(!remove(&locks, &config.key).unwrap());
         assert_eq!(config.key.namespace, Namespace::default());
+    }
+
+    #[test]
+    fn services_are_those_with_an_address() {
+        let scratch = Scratch::new();
+        let layout = scratch.layout();
+        let interrupt = Interrupt::install().unwrap();
+        let service = |name: &str, spec: Value| {
+            let mut record = object("Service", name);
+            record.manifest = serde_json::json!({"spec": spec});
+            record
+        };
+        let records = [
+            service(
+                "db",
+                serde_json::json!({"clusterIP": "10.0.0.1", "ports": [
+                    {"port": 53, "name": "dns", "protocol": "UDP"}, {"port": 80}]}),
+            ),
+            service("headless", serde_json::json!({"clusterIP": "None"})),
+            service("without", serde_json::json!({"ports": [{"port": 1}]})),
+        ];
+        let subjects = records
+            .iter()
+            .map(|record| Subject::Object(record.key.clone()));
+        let locks = Locks::take(&layout, subjects, &interrupt, &mut |_| {}).unwrap();
+        for record in &records {
+            write(&locks, record).unwrap();
+        }
+        let [objects, _] = layout.objects();
+        let port = |name: Option<&str>, port, protocol| ServicePort {
+            name: name.map(str::to_owned),
+            port,
+            protocol,
+        };
+        let expected = Service {
+            namespace: Namespace::default(),
+            name: "db".into(),
+            cluster_ip: "10.0.0.1".into(),
+            ports: vec![
+                port(Some("dns"), 53, Protocol::Udp),
+                port(None, 80, Protocol::Tcp),
+            ],
+        };
+        assert_eq!(
+            services(&objects, &Namespace::default()).unwrap(),
+            [expected]
+        );
+        let other = Namespace::parse("other").unwrap();
+        assert_eq!(services(&objects, &other).unwrap(), []);
     }
 }

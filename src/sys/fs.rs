@@ -142,6 +142,15 @@ pub fn replace_in_memory(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     replace_with(path, mode, content, |_| Ok(()))
 }
 
+/// The size in bytes of the file system that `path` is on.
+///
+/// # Errors
+/// It is not there.
+pub fn size(path: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path).map_err(|e| Error::new("see the size of", path, e))?;
+    Ok(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
 /// Writes a file where it is: those who have it open, or mounted, see the new content.
 ///
 /// # Errors

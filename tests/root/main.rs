@@ -21,6 +21,7 @@ mod claims;
 mod concurrency;
 mod containers;
 mod death;
+mod environment;
 mod events;
 mod eviction;
 mod exec_logs;

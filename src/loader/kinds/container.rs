@@ -216,7 +216,7 @@ fn mounts(container: &core::Container, at: At<'_>, pod: &PodScope<'_>) -> Vec<Vo
                 format!("two volumes are mounted at `{path}`"),
             );
         }
-        check_volume_name(&mount.name, place, pod);
+        check_volume_name(&mount.name, place, place.field("name"), pod);
         let propagation = propagation(mount, container, place, report);
         if let Ok(volume) = VolumeName::parse(&mount.name) {
             converted.push(VolumeMount {
@@ -317,7 +317,8 @@ fn check_mount_path(path: &str, at: At<'_>, report: &Report) {
     }
 }
 
-fn check_volume_name(name: &str, at: At<'_>, pod: &PodScope<'_>) {
+/// A volume of this pod; `at` is what names it, in `name_at`.
+pub(super) fn check_volume_name(name: &str, at: At<'_>, name_at: At<'_>, pod: &PodScope<'_>) {
     if name.is_empty() {
         pod.scope
             .report
@@ -343,7 +344,7 @@ fn check_volume_name(name: &str, at: At<'_>, pod: &PodScope<'_>) {
             format!("its volumes are {}", list.join(", "))
         }
     };
-    pod.scope.report.error_hint(at.field("name"), message, hint);
+    pod.scope.report.error_hint(name_at, message, hint);
 }
 
 /// What is wrong with a path that must stay within a volume.

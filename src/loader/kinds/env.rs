@@ -1,12 +1,17 @@
 //! `envFrom` and `env` of a container.
+//!
+//! What they refer to is found here and now: a missing ConfigMap, Secret or key that is not optional is a fault of the
+//! manifests, with its place. A kubelet would start the pod and wait for it (`CreateContainerConfigError`); here nobody
+//! but the next `apply` could bring it, and that one also starts the pod.
 
 use k8s_openapi::api::core::v1 as core;
 
 use super::super::node::At;
 use super::super::resolve::{Found, Index, Kind};
-use super::field_ref::{self, Use};
+use super::container::{check_volume_name, relative_path_fault};
+use super::field_ref::{self, Amount, Use};
 use super::pod::PodScope;
-use crate::model::names::ContainerName;
+use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{EnvValue, EnvVar};
 
 /// A reference to an object or to one of its keys.
@@ -31,7 +36,7 @@ pub(super) fn convert(container: &core::Container, at: At<'_>, pod: &PodScope<'_
     for (index, variable) in container.env.iter().flatten().enumerate() {
         let place = at.field("env").index(index);
         check_name(&variable.name, place, place.field("name"), pod);
-        if let Some(value) = value(variable, place, pod) {
+        if let Some(value) = value(variable, container, place, pod) {
             variables.push(EnvVar {
                 name: variable.name.clone(),
                 value,
@@ -84,7 +89,12 @@ fn from(source: &core::EnvFromSource, at: At<'_>, pod: &PodScope<'_>, variables:
     }
 }
 
-fn value(variable: &core::EnvVar, at: At<'_>, pod: &PodScope<'_>) -> Option<EnvValue> {
+fn value(
+    variable: &core::EnvVar,
+    container: &core::Container,
+    at: At<'_>,
+    pod: &PodScope<'_>,
+) -> Option<EnvValue> {
     let report = pod.scope.report;
     let text = variable.value.as_deref().unwrap_or_default();
     let Some(source) = &variable.value_from else {
@@ -102,12 +112,13 @@ fn value(variable: &core::EnvVar, at: At<'_>, pod: &PodScope<'_>) -> Option<EnvV
         report.error(at.key("valueFrom"), message);
         return None;
     }
-    referred(variable, source, at.key("valueFrom"), pod)
+    referred(variable, source, container, at.key("valueFrom"), pod)
 }
 
 fn referred(
     variable: &core::EnvVar,
     source: &core::EnvVarSource,
+    container: &core::Container,
     at: At<'_>,
     pod: &PodScope<'_>,
 ) -> Option<EnvValue> {
@@ -149,33 +160,90 @@ fn referred(
         return field_ref::field(selector, Use::Variable, at.key("fieldRef"), report)
             .map(EnvValue::Field);
     }
-    // A `fileKeyRef` is refused by the table of unsupported fields.
+    if let Some(selector) = &source.file_key_ref {
+        return file(selector, at.key("fileKeyRef"), pod);
+    }
     let selector = source.resource_field_ref.as_ref()?;
     let at = at.key("resourceFieldRef");
-    let (resource, divisor_milli) = field_ref::resource(selector, at, report)?;
-    let name = selector
-        .container_name
-        .as_deref()
-        .filter(|name| !name.is_empty());
-    let container = match name {
-        Some(name) => Some(container_name(name, at, pod)?),
-        None => None,
+    let name = selector.container_name.as_deref();
+    let (container, name) = match name.filter(|name| !name.is_empty()) {
+        Some(name) => (self::container(name, at, pod)?, Some(name)),
+        None => (container, None),
     };
-    Some(EnvValue::Resource {
-        container,
-        resource,
-        divisor_milli,
+    Some(
+        match field_ref::resource(selector, container, at, report)? {
+            Amount::Fixed(text) => EnvValue::Literal(text),
+            Amount::Field(resource, divisor_milli) => EnvValue::Resource {
+                container: name.and_then(|name| ContainerName::parse(name).ok()),
+                resource,
+                divisor_milli,
+            },
+        },
+    )
+}
+
+/// A variable in a file, which somebody is to write before the container starts.
+fn file(selector: &core::FileKeySelector, at: At<'_>, pod: &PodScope<'_>) -> Option<EnvValue> {
+    let report = pod.scope.report;
+    let before = report.errors();
+    let fields = [
+        ("volumeName", &selector.volume_name),
+        ("path", &selector.path),
+        ("key", &selector.key),
+    ];
+    for (field, value) in fields {
+        if value.is_empty() {
+            report.error(at, format!("the reference must have a `{field}`"));
+        }
+    }
+    if let Some(reason) = relative_path_fault(&selector.path) {
+        report.error(at.field("path"), format!("`path` {reason}"));
+    } else if selector.path.starts_with("..") {
+        report.error(at.field("path"), "`path` must not start with `..`");
+    }
+    if !is_variable_name(&selector.key) {
+        let message = format!(
+            "the key `{}` may have only printable ASCII characters without `=`",
+            selector.key.escape_debug()
+        );
+        report.error(at.field("key"), message);
+    }
+    let name = selector.volume_name.as_str();
+    let mut volumes = pod.spec.volumes.iter().flatten();
+    let volume = volumes.find(|volume| volume.name == name);
+    match volume {
+        _ if name.is_empty() => {}
+        None => check_volume_name(name, at, at.field("volumeName"), pod),
+        Some(volume) if volume.empty_dir.is_some() => {}
+        Some(_) => report.error_hint(
+            at.field("volumeName"),
+            format!("the volume `{name}` is no `emptyDir`"),
+            "variables are read from files of `emptyDir` volumes; use `configMapKeyRef` or `secretKeyRef` for others",
+        ),
+    }
+    if report.errors() > before {
+        return None;
+    }
+    Some(EnvValue::File {
+        volume: VolumeName::parse(name).ok()?,
+        path: selector.path.clone().into(),
+        key: selector.key.clone(),
+        optional: selector.optional == Some(true),
     })
 }
 
 /// A container of this pod.
-pub(super) fn container_name(name: &str, at: At<'_>, pod: &PodScope<'_>) -> Option<ContainerName> {
-    if !pod.containers.contains(name) {
+pub(super) fn container<'p>(
+    name: &str,
+    at: At<'_>,
+    pod: &PodScope<'p>,
+) -> Option<&'p core::Container> {
+    let found = pod.containers.get(name).copied();
+    if found.is_none() {
         let message = format!("there is no container `{name}` in this pod");
         pod.scope.report.error(at.field("containerName"), message);
-        return None;
     }
-    ContainerName::parse(name).ok()
+    found
 }
 
 fn key_value(
@@ -252,14 +320,17 @@ fn check_name(name: &str, at: At<'_>, name_at: At<'_>, pod: &PodScope<'_>) {
     let report = pod.scope.report;
     if name.is_empty() {
         report.error(at, "a variable must have a `name`");
-    } else if !name
-        .bytes()
-        .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
-    {
+    } else if !is_variable_name(name) {
         let message = format!(
             "the variable name `{}` may have only printable ASCII characters without `=`",
             name.escape_debug()
         );
         report.error(name_at, message);
     }
+}
+
+/// What Kubernetes takes since it does not insist on C identifiers.
+fn is_variable_name(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
 }

@@ -1,6 +1,6 @@
 //! `fieldRef` and `resourceFieldRef`.
 
-use k8s_openapi::api::core::v1::{ObjectFieldSelector, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, ResourceFieldSelector};
 
 use super::super::decode::closest;
 use super::super::node::At;
@@ -110,46 +110,69 @@ fn entry(path: &str, map: &str, rest: &str, place: At<'_>, report: &Report) -> O
     Some(of)
 }
 
-/// What a `resourceFieldRef` asks for: the field and the divisor in milli-units.
+/// What a `resourceFieldRef` asks for.
+#[derive(Debug)]
+pub(super) enum Amount {
+    /// The field and the divisor in milli-units: the machine or a resize may have a say in it.
+    Field(ResourceField, u64),
+    /// What the manifest says: huge pages, whose default is none.
+    Fixed(String),
+}
+
+const RESOURCE_FIELDS: [(&str, ResourceField); 6] = [
+    ("limits.cpu", ResourceField::LimitsCpu),
+    ("limits.memory", ResourceField::LimitsMemory),
+    (
+        "limits.ephemeral-storage",
+        ResourceField::LimitsEphemeralStorage,
+    ),
+    ("requests.cpu", ResourceField::RequestsCpu),
+    ("requests.memory", ResourceField::RequestsMemory),
+    (
+        "requests.ephemeral-storage",
+        ResourceField::RequestsEphemeralStorage,
+    ),
+];
+
+/// Reads a `resourceFieldRef` to this container.
 pub(super) fn resource(
     selector: &ResourceFieldSelector,
+    container: &Container,
     at: At<'_>,
     report: &Report,
-) -> Option<(ResourceField, u64)> {
-    let known = [
-        ("limits.cpu", ResourceField::LimitsCpu),
-        ("limits.memory", ResourceField::LimitsMemory),
-        (
-            "limits.ephemeral-storage",
-            ResourceField::LimitsEphemeralStorage,
-        ),
-        ("requests.cpu", ResourceField::RequestsCpu),
-        ("requests.memory", ResourceField::RequestsMemory),
-        (
-            "requests.ephemeral-storage",
-            ResourceField::RequestsEphemeralStorage,
-        ),
-    ];
+) -> Option<Amount> {
     let place = at.field("resource");
     let name = selector.resource.as_str();
     let divisor = divisor(selector, at, report);
-    match known.iter().find(|(known, _)| *known == name) {
-        Some((_, field)) => Some((*field, divisor?)),
-        None if name.contains(".hugepages-") => {
-            report.error(place, format!("`{name}` is not supported yet"));
-            None
-        }
-        None => {
-            let names = known.map(|(name, _)| name);
-            let fault =
-                Diagnostic::error(format!("there is no resource field `{name}`")).at(place.place());
-            report.push(match closest(name, &names) {
-                Some(close) => fault.hint(format!("did you mean `{close}`?")),
-                None => fault.hint(format!("fields are {}", names.join(", "))),
-            });
-            None
-        }
+    if let Some((_, field)) = RESOURCE_FIELDS.iter().find(|(known, _)| *known == name) {
+        return Some(Amount::Field(*field, divisor?));
     }
+    if let Some((list, resource)) = name.split_once(".hugepages-")
+        && !resource.is_empty()
+        && matches!(list, "limits" | "requests")
+    {
+        let resources = container.resources.as_ref();
+        let list = match list {
+            "limits" => resources.and_then(|resources| resources.limits.as_ref()),
+            _ => resources.and_then(|resources| resources.requests.as_ref()),
+        };
+        let amount = list.and_then(|list| list.get(&format!("hugepages-{resource}")));
+        let milli = amount
+            .and_then(|amount| Quantity::parse(&amount.0).ok())
+            .and_then(|amount| u128::try_from(amount.milli()).ok())
+            .unwrap_or(0);
+        return Some(Amount::Fixed(milli.div_ceil(divisor?.into()).to_string()));
+    }
+    let names = RESOURCE_FIELDS.map(|(name, _)| name);
+    let fault = Diagnostic::error(format!("there is no resource field `{name}`")).at(place.place());
+    report.push(match closest(name, &names) {
+        Some(close) => fault.hint(format!("did you mean `{close}`?")),
+        None => fault.hint(format!(
+            "fields are {}, and the like for `hugepages-2Mi`",
+            names.join(", ")
+        )),
+    });
+    None
 }
 
 /// The API server takes only these, so that the result is a sensible number.
@@ -172,8 +195,8 @@ fn divisor(selector: &ResourceFieldSelector, at: At<'_>, report: &Report) -> Opt
     let valid = allowed
         .iter()
         .any(|one| Quantity::parse(one).is_ok_and(|one| one.milli() == milli));
-    let divisor = u64::try_from(milli).ok().filter(|_| valid);
-    // 1E and 1Ei in milli-units are beyond u64, and beyond any machine.
+    // 1E and 1Ei in milli-units are beyond u64, and so is this quotient for any machine: it is 1 in either case.
+    let divisor = valid.then(|| u64::try_from(milli).unwrap_or(u64::MAX));
     if divisor.is_none() {
         let message = format!("the divisor `{text}` must be one of {}", allowed.join(", "));
         report.error(at.field("divisor"), message);

@@ -15,6 +15,7 @@ mod profiles;
 mod resources;
 mod restarts;
 mod security;
+mod service;
 mod sysctl;
 mod volume;
 mod volume_files;
@@ -112,7 +113,10 @@ pub(super) fn read(kind: Kind, raw: Raw<'_>, report: &Report) -> Option<Read> {
             let json = to_json(&volume, raw, report)?;
             Some((json, Content::Volume(offer)))
         }
-        Kind::Service => recorded::<core::Service>(raw, report),
+        Kind::Service => typed(raw, report, |object| {
+            service::check(&object, raw.at, report);
+            Some(Content::Recorded)
+        }),
         Kind::Namespace => recorded::<core::Namespace>(raw, report),
         Kind::ServiceAccount => recorded::<core::ServiceAccount>(raw, report),
     }

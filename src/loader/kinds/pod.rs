@@ -32,7 +32,7 @@ pub(super) struct PodScope<'a> {
     /// Names that mounts may use.
     pub(super) volumes: HashSet<&'a str>,
     /// All containers that `resourceFieldRef` may name.
-    pub(super) containers: HashSet<&'a str>,
+    pub(super) containers: HashMap<&'a str, &'a Container>,
 }
 
 /// Makes the plan; `None` if anything is wrong, which is in the report then.
@@ -85,13 +85,17 @@ fn convert(
     scope: &Scope<'_>,
 ) -> Option<PodPlan> {
     let report = scope.report;
-    let (init_names, names) = check_names(&spec, at, report);
+    check_names(&spec, at, report);
+    let all_containers = spec.init_containers.iter().flatten();
+    let all_containers = all_containers.chain(&spec.containers);
     let volumes = spec.volumes.iter().flatten();
     let pod = PodScope {
         scope,
         spec: &spec,
         volumes: volumes.map(|volume| volume.name.as_str()).collect(),
-        containers: init_names.into_iter().chain(names).collect(),
+        containers: all_containers
+            .map(|container| (container.name.as_str(), container))
+            .collect(),
     };
     let restart_policy = restart_policy(workload, &spec, at, report);
     let init = spec.init_containers.as_deref().unwrap_or_default();
@@ -133,6 +137,7 @@ fn convert(
         domain: names.domain,
         hostname_as_fqdn: names.as_fqdn,
         service_account: spec.service_account_name.clone().unwrap_or_default(),
+        service_links: spec.enable_service_links != Some(false),
         restart_policy: restart_policy?,
         termination_grace_period: termination_grace_period?,
         active_deadline,
@@ -151,8 +156,8 @@ fn convert(
     })
 }
 
-/// Names are unique over all containers; there is at least one main container. Returns the names that there are.
-fn check_names<'s>(spec: &'s PodSpec, at: At<'_>, report: &Report) -> (Vec<&'s str>, Vec<&'s str>) {
+/// Names are unique over all containers; there is at least one main container.
+fn check_names(spec: &PodSpec, at: At<'_>, report: &Report) {
     if spec.containers.is_empty() {
         let key = if at.node.is_some() {
             at.key("containers")
@@ -178,10 +183,10 @@ fn check_names<'s>(spec: &'s PodSpec, at: At<'_>, report: &Report) -> (Vec<&'s s
         }
     }
     let mut places: HashMap<&str, usize> = HashMap::new();
-    let mut names = |containers: &'s [Container], at: At<'_>| -> Vec<&'s str> {
-        let mut names = Vec::new();
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    for (list, containers) in [("initContainers", init), ("containers", &spec.containers)] {
         for (index, container) in containers.iter().enumerate() {
-            let place = at.index(index).field("name");
+            let place = at.field(list).index(index).field("name");
             let name = container.name.as_str();
             if let Some(line) = places
                 .insert(name, place.place().line)
@@ -192,15 +197,8 @@ fn check_names<'s>(spec: &'s PodSpec, at: At<'_>, report: &Report) -> (Vec<&'s s
                     format!("the container name `{name}` is already used in line {line}"),
                 );
             }
-            names.push(name);
         }
-        names
-    };
-    let init = names(
-        spec.init_containers.as_deref().unwrap_or_default(),
-        at.field("initContainers"),
-    );
-    (init, names(&spec.containers, at.field("containers")))
+    }
 }
 
 fn init_role(container: &Container) -> ContainerRole {

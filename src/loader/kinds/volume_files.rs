@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1 as core;
 use super::super::node::At;
 use super::super::resolve::{Found, Index, Kind};
 use super::container::relative_path_fault;
-use super::env::container_name;
-use super::field_ref::{self, Use};
+use super::env::container;
+use super::field_ref::{self, Amount, Use};
 use super::pod::PodScope;
+use crate::model::names::ContainerName;
 use crate::model::plan::{FileContent, Medium, VolumeFile, VolumeSource};
 
 /// An object whose keys become files.
@@ -237,7 +238,6 @@ impl<'a> Files<'a> {
 
     fn resource(&self, selector: &core::ResourceFieldSelector, at: At<'_>) -> Option<FileContent> {
         let report = self.pod.scope.report;
-        let (resource, divisor_milli) = field_ref::resource(selector, at, report)?;
         let Some(name) = selector
             .container_name
             .as_deref()
@@ -249,12 +249,17 @@ impl<'a> Files<'a> {
             );
             return None;
         };
-        let container = container_name(name, at, self.pod)?;
-        Some(FileContent::Resource {
-            container,
-            resource,
-            divisor_milli,
-        })
+        let container = container(name, at, self.pod)?;
+        Some(
+            match field_ref::resource(selector, container, at, report)? {
+                Amount::Fixed(text) => FileContent::Bytes(text.into_bytes()),
+                Amount::Field(resource, divisor_milli) => FileContent::Resource {
+                    container: ContainerName::parse(name).ok()?,
+                    resource,
+                    divisor_milli,
+                },
+            },
+        )
     }
 
     fn path(&self, path: &str, at: At<'_>) -> Option<PathBuf> {

@@ -20,6 +20,7 @@ fn launch(behaviour: &str, id: &str) -> Launch {
         cgroup: "kplay/u".into(),
         seccomp_folders: Vec::new(),
         node_name: "n".into(),
+        objects: "/o".into(),
     }
 }
 

@@ -1,0 +1,189 @@
+//! Variables: references to files and to resources.
+
+use super::{load_text, messages, options};
+use crate::model::plan::{EnvValue, FileContent, ResourceField, VolumeSource};
+
+fn pod(env: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{volumes: [{{name: files}}, \
+         {{name: disk, hostPath: {{path: /}}}}, {{name: about, downwardAPI: {{items: [{{path: huge, \
+         resourceFieldRef: {{containerName: huge, resource: requests.hugepages-2Mi, divisor: 1Mi}}}}]}}}}], \
+         initContainers: [{{name: huge, image: x, \
+         resources: {{limits: {{hugepages-2Mi: 5Mi, hugepages-1Gi: 1Gi, memory: 1Gi}}}}}}], \
+         containers: [{{name: c, image: x, env: [{{name: X, valueFrom: {{{env}}}}}]}}]}}}}"
+    )
+}
+
+fn value(env: &str) -> EnvValue {
+    let loaded = load_text(&pod(env), &options());
+    assert!(!loaded.has_errors(), "{env}: {:?}", messages(&loaded));
+    let plan = loaded.objects[0].plan.as_ref().unwrap();
+    plan.containers[0].env[0].value.clone()
+}
+
+fn refused(env: &str) -> Vec<String> {
+    let loaded = load_text(&pod(env), &options());
+    assert!(loaded.has_errors(), "{env}");
+    let errors = loaded.diagnostics.iter();
+    errors
+        .filter(|told| told.severity == crate::model::diagnostic::Severity::Error)
+        .map(|told| told.message.clone())
+        .collect()
+}
+
+#[test]
+fn huge_pages_are_what_the_manifest_says() {
+    let check = |resource: &str, expected: &str| {
+        let value = value(&format!("resourceFieldRef: {{{resource}}}"));
+        assert_eq!(value, EnvValue::Literal(expected.into()), "{resource}");
+    };
+    check(
+        "containerName: huge, resource: limits.hugepages-2Mi",
+        "5242880",
+    );
+    check(
+        "containerName: huge, resource: limits.hugepages-2Mi, divisor: 1M",
+        "6",
+    );
+    // A request is taken from its limit; what is not there is nothing.
+    check(
+        "containerName: huge, resource: requests.hugepages-1Gi, divisor: 1Gi",
+        "1",
+    );
+    check("resource: limits.hugepages-2Mi", "0");
+    let loaded = load_text(&pod("fieldRef: {fieldPath: metadata.name}"), &options());
+    let plan = loaded.objects[0].plan.as_ref().unwrap();
+    let VolumeSource::Files { files, .. } = &plan.volumes[2].source else {
+        panic!("{:?}", plan.volumes);
+    };
+    assert_eq!(files[0].content, FileContent::Bytes(b"5".into()));
+}
+
+#[test]
+fn divisors() {
+    let check = |resource: &str, field: ResourceField, expected: u64| {
+        let found = value(&format!("resourceFieldRef: {{resource: {resource}}}"));
+        let expected = EnvValue::Resource {
+            container: None,
+            resource: field,
+            divisor_milli: expected,
+        };
+        assert_eq!(found, expected, "{resource}");
+    };
+    check("limits.cpu", ResourceField::LimitsCpu, 1000);
+    check("limits.cpu, divisor: '0'", ResourceField::LimitsCpu, 1000);
+    check("limits.cpu, divisor: 1m", ResourceField::LimitsCpu, 1);
+    check(
+        "requests.memory, divisor: 1Ki",
+        ResourceField::RequestsMemory,
+        1_024_000,
+    );
+    check(
+        "limits.memory, divisor: 1Ei",
+        ResourceField::LimitsMemory,
+        u64::MAX,
+    );
+    for (resource, word) in [
+        ("limits.cpu, divisor: 1k", "the divisor `1k`"),
+        ("limits.memory, divisor: 1m", "the divisor `1m`"),
+        ("limits.memory, divisor: 2Mi", "the divisor `2Mi`"),
+        ("limits.hugepages-2Mi, divisor: 1m", "the divisor `1m`"),
+        ("limits.hugepages-", "there is no resource field"),
+        ("usage.hugepages-2Mi", "there is no resource field"),
+        (
+            "limits.cpu, containerName: none",
+            "there is no container `none`",
+        ),
+    ] {
+        let told = refused(&format!("resourceFieldRef: {{resource: {resource}}}"));
+        assert!(told.len() == 1 && told[0].starts_with(word), "{told:?}");
+    }
+}
+
+#[test]
+fn files_of_volumes() {
+    let of = |text: &str| format!("fileKeyRef: {{{text}}}");
+    assert_eq!(
+        value(&of("volumeName: files, path: a/b.env, key: K")),
+        EnvValue::File {
+            volume: "files".to_owned().try_into().unwrap(),
+            path: "a/b.env".into(),
+            key: "K".into(),
+            optional: false,
+        }
+    );
+    let check = |text: &str, expected: &[&str]| {
+        assert_eq!(refused(&of(text)), expected, "{text}");
+    };
+    check(
+        "volumeName: none, path: x, key: K",
+        &["there is no volume `none` in this pod"],
+    );
+    check(
+        "volumeName: disk, path: x, key: K",
+        &["the volume `disk` is no `emptyDir`"],
+    );
+    check(
+        "volumeName: files, path: /x, key: K",
+        &["`path` must be a relative path"],
+    );
+    check(
+        "volumeName: files, path: x/../y, key: K",
+        &["`path` must not have `..`"],
+    );
+    check(
+        "volumeName: files, path: ..x, key: K",
+        &["`path` must not start with `..`"],
+    );
+    check(
+        "volumeName: files, path: x, key: 'a=b'",
+        &["the key `a=b` may have only printable ASCII characters without `=`"],
+    );
+    check(
+        "volumeName: '', path: '', key: ''",
+        &[
+            "the reference must have a `volumeName`",
+            "the reference must have a `path`",
+            "the reference must have a `key`",
+        ],
+    );
+}
+
+#[test]
+fn services_are_checked() {
+    let check = |spec: &str, expected: &[&str]| {
+        let text =
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: s}}, spec: {spec}}}");
+        let loaded = load_text(&text, &options());
+        let told: Vec<&str> = messages(&loaded)
+            .into_iter()
+            .filter(|message| !message.starts_with("Service `s` is recorded"))
+            .collect();
+        assert_eq!(told, expected, "{spec}");
+    };
+    check("{ports: [{port: 80}]}", &[]);
+    check("{clusterIP: None}", &[]);
+    check("{type: ExternalName, externalName: example.com}", &[]);
+    check(
+        "{clusterIP: fd00::1, ports: [{port: 53, name: t}, {port: 53, name: u, protocol: UDP}]}",
+        &[],
+    );
+    check("{}", &["a Service must have at least one of `ports`"]);
+    check(
+        "{clusterIP: nowhere, ports: [{port: 0}]}",
+        &[
+            "`clusterIP` must be an IP address or `None`, is `nowhere`",
+            "`port` must be between 1 and 65535, is 0",
+        ],
+    );
+    check(
+        "{ports: [{port: 1, name: a}, {port: 2, name: a}, {port: 1, name: b}, {port: 3}, {port: 4, name: A_, protocol: tcp}]}",
+        &[
+            "the port name `a` is already used",
+            "port 1 (TCP) is there twice",
+            "each of several ports must have a `name`",
+            "the port name `A_` must consist of lower case letters, digits or `-`, and start and end with a letter or digit",
+            "`protocol` must be one of `TCP`, `UDP`, `SCTP`, is `tcp`",
+        ],
+    );
+}
