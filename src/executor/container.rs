@@ -343,12 +343,8 @@ impl<R: Runtime + 'static> Run<R> {
 
     fn host_mounts(&self) -> Result<Option<OwnedFd>, StartFailure> {
         let host = self.context.host_mounts.as_ref();
-        host.map(OwnedFd::try_clone)
-            .transpose()
-            .map_err(|source| StartFailure::System {
-                what: "pass the machine's mounts on",
-                source,
-            })
+        let again = host.map(OwnedFd::try_clone).transpose();
+        Ok(again.map_err(system("pass the machine's mounts on"))?)
     }
 
     fn stdio(&self) -> Result<(Stdio, Ends), StartFailure> {

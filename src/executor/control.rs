@@ -80,7 +80,7 @@ async fn answer<R: Runtime>(
         Ok(Request::Refresh) => {
             let answer = match refresh::run(context) {
                 Ok(()) => Reply::Refreshed,
-                Err(error) => refused(Refusal::Failed, super::error::chain(&error)),
+                Err(error) => refused(Refusal::Failed, crate::model::cause::chain(&error)),
             };
             context.send(Message::Busy);
             reply(connection, &answer, None)

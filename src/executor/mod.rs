@@ -111,7 +111,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     // Before the cgroups are out of sight.
     let facts = machine::facts(&launch)?;
     let host_mounts = match volumes::reach_host(&launch.plan) {
-        true => Some(namespace::own_mounts().map_err(Error::system("find the mounts"))?),
+        true => Some(namespace::own_mounts().map_err(system("find the mounts"))?),
         false => None,
     };
     let hierarchies = enter_private_mounts()?;

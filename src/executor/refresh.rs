@@ -8,10 +8,11 @@
 use std::rc::Rc;
 
 use super::context::{Context, Message};
-use super::error::{Error, chain};
+use super::error::Error;
 use super::lifecycle::{Event, Index};
 use super::pod::{cgroup_limits, pod_limits};
 use super::{read_launch, volumes};
+use crate::model::cause::chain;
 use crate::model::plan::{ContainerPlan, OnResize, PodPlan, Resources};
 use crate::protocol::Launch;
 use crate::spec::resources;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::command;
 use super::super::context::Context;
-use super::super::error::chain;
 use super::super::lifecycle::Index;
 use super::super::status::go_duration;
 use super::{Fault, Outcome};
+use crate::model::cause::chain;
 use crate::runtime::Runtime;
 
 /// Exit code 0 is a success. A command that takes too long is killed, and has failed.

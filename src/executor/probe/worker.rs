@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::super::context::{Context, Message};
 use super::super::dial::Network;
-use super::super::error::chain;
 use super::super::lifecycle::{Event, Index};
 use super::tally::{Tally, Turn};
 use super::{Fault, Kind, Outcome, exec, grpc, http, tcp};
+use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::plan::{Check, ContainerPlan, Probe};
 use crate::runtime::Runtime;
