@@ -336,6 +336,6 @@ fn the_run_folder_is_removed_under_a_running_pod() {
     assert_eq!(members(&uid), Vec::<u32>::new());
     // Its name is free again.
     kplay.apply(&pod("web")).succeeds();
-    kplay.until("web", "it runs", |pod| pod["status"]["phase"] == "Running");
+    kplay.until("web", "it runs", |status| status["phase"] == "Running");
     delete_cleans(&kplay);
 }

@@ -253,7 +253,7 @@ fn a_pre_stop_hook_is_not_waited_for_beyond_the_grace_period() {
     let manifest = pod(
         "slow",
         &format!(
-            "restartPolicy: Never, terminationGracePeriodSeconds: 1, {}",
+            "restartPolicy: Never, terminationGracePeriodSeconds: 3, {}",
             diary.volumes()
         ),
         &[
