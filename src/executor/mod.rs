@@ -20,7 +20,6 @@ mod container;
 mod context;
 mod control;
 mod describe;
-#[expect(dead_code, reason = "probes and hooks are about to use it")]
 mod dial;
 mod downward;
 mod driver;
@@ -28,7 +27,7 @@ mod error;
 mod etc;
 pub mod forward;
 mod hook;
-#[expect(dead_code, reason = "probes and hooks are about to use it")]
+#[expect(dead_code, reason = "probes are about to use the rest")]
 mod http;
 mod lifecycle;
 pub mod log;
