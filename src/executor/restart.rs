@@ -137,8 +137,8 @@ mod tests {
         let main = ContainerRole::Main;
         let in_42 = (Restart, ExitCodes::In(vec![1, 42]));
         let not_3 = (RestartAllContainers, ExitCodes::NotIn(vec![3]));
-        check(main, &[in_42.clone()], 42, Next::Again);
-        check(main, &[in_42.clone()], 2, Next::Nothing);
+        check(main, std::slice::from_ref(&in_42), 42, Next::Again);
+        check(main, std::slice::from_ref(&in_42), 2, Next::Nothing);
         check(main, &[in_42.clone(), not_3.clone()], 42, Next::Again);
         check(main, &[not_3.clone(), in_42.clone()], 42, Next::All);
         check(main, &[not_3.clone(), in_42], 3, Next::Nothing);
@@ -148,7 +148,7 @@ mod tests {
         let init = ContainerRole::Init;
         check(init, &[(Restart, ExitCodes::In(vec![0]))], 0, Next::Nothing);
         check(init, &[(Restart, ExitCodes::In(vec![3]))], 3, Next::Again);
-        check(init, &[not_3.clone()], 3, Next::Nothing);
+        check(init, std::slice::from_ref(&not_3), 3, Next::Nothing);
         check(ContainerRole::Sidecar, &[not_3], 1, Next::All);
     }
 

@@ -213,6 +213,47 @@ fn hooks_cannot_use_tcp_sockets() {
 }
 
 #[test]
+fn hooks_make_requests() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let diary = Diary::new(&kplay);
+    let server = "{name: server, image: kplay.local/toolbox, restartPolicy: Always, args: [http, --port, '8080']}";
+    let ready = "until wget -q -O /dev/null http://127.0.0.1:8080/ok; do sleep 0.05; done";
+    // A name stands for a port of the container; the server ends when it is asked to.
+    let lifecycle = "ports: [{name: web, containerPort: 8080}], lifecycle: \
+                     {postStart: {httpGet: {path: /status/500, port: 8080}}, preStop: {httpGet: {path: /exit/7, port: web}}},";
+    let manifest = pod(
+        "asks",
+        &format!(
+            "restartPolicy: Never, {}, initContainers: [{server}, {}]",
+            diary.volumes(),
+            diary.container("ready", "", ready)
+        ),
+        &[diary.container("main", lifecycle, "trap 'exit 0' TERM; say up; stay")],
+    );
+    kplay.apply(&manifest).succeeds();
+    diary.until("up");
+    let status = end(&kplay, "asks");
+    let server = &status["initContainerStatuses"][0]["state"]["terminated"];
+    assert_eq!(server["exitCode"], 7, "{status}");
+    kplay.run(["delete", "pod", "asks"]).succeeds();
+
+    let manifest = pod(
+        "refused",
+        &format!("restartPolicy: Never, {}", diary.volumes()),
+        &[diary.container(
+            "main",
+            "lifecycle: {postStart: {httpGet: {port: 9}}},",
+            "trap 'exit 0' TERM; stay",
+        )],
+    );
+    kplay
+        .apply(&manifest)
+        .fails(1, &["PostStartHookError", "connection refused"]);
+}
+
+#[test]
 fn pre_stop_comes_before_the_stop_signal() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

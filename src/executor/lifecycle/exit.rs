@@ -73,7 +73,7 @@ impl Pod {
                 self.up(container, actions);
                 None
             }
-            Some(HookAction::Exec { .. } | HookAction::TcpSocket) => {
+            Some(HookAction::Exec { .. } | HookAction::HttpGet(_) | HookAction::TcpSocket) => {
                 let message = "the container ended before its postStart hook".to_owned();
                 self.post_start_failed(container, message.clone(), actions);
                 Some(message)

@@ -1,11 +1,12 @@
 //! `lifecycle` of a container: its hooks and its stop signal.
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::node::At;
 use super::super::report::Report;
-use super::pod::PodScope;
-use crate::model::plan::{HookAction, Hooks};
+use super::pod::{PodScope, choice};
+use crate::model::plan::{HookAction, Hooks, HttpGet, Scheme};
 
 /// What a hook may do, as the manifest names it.
 const ACTIONS: [&str; 4] = ["exec", "httpGet", "sleep", "tcpSocket"];
@@ -33,7 +34,9 @@ pub(super) fn convert(
     let grace = pod.spec.termination_grace_period_seconds.unwrap_or(30);
     let hook = |handler: &Option<core::LifecycleHandler>, field: &str| {
         let handler = handler.as_ref()?;
-        action(handler, field, at.field(field), grace, report)
+        let at = at.field(field);
+        check_one(field, at, report)?;
+        action(handler, field, at, container, grace, report)
     };
     let hooks = Hooks {
         post_start: hook(&lifecycle.post_start, "postStart"),
@@ -45,30 +48,38 @@ pub(super) fn convert(
     (hooks, lifecycle.stop_signal.clone())
 }
 
-fn action(
-    handler: &core::LifecycleHandler,
-    name: &str,
-    at: At<'_>,
-    grace: i64,
-    report: &Report,
-) -> Option<HookAction> {
+/// A hook does one thing.
+fn check_one(name: &str, at: At<'_>, report: &Report) -> Option<()> {
     let written: Vec<&str> = ACTIONS
         .into_iter()
         .filter(|action| at.field(action).exists())
         .collect();
     match written.as_slice() {
-        [_] => {}
+        [_] => Some(()),
         [] => {
             let message = format!("`{name}` must say what to do");
             let hint = "add `exec`, `httpGet` or `sleep`";
             report.error_hint(at, message, hint);
-            return None;
+            None
         }
         [first, second, ..] => {
             let message = format!("`{name}` can do one thing: `{first}` and `{second}` are set");
             report.error(at.key(second), message);
-            return None;
+            None
         }
+    }
+}
+
+fn action(
+    handler: &core::LifecycleHandler,
+    name: &str,
+    at: At<'_>,
+    container: &core::Container,
+    grace: i64,
+    report: &Report,
+) -> Option<HookAction> {
+    if let Some(get) = &handler.http_get {
+        return http_get(get, container, at.key("httpGet"), report).map(HookAction::HttpGet);
     }
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
@@ -100,6 +111,55 @@ fn action(
         return Some(HookAction::TcpSocket);
     }
     None
+}
+
+fn http_get(
+    get: &core::HTTPGetAction,
+    container: &core::Container,
+    at: At<'_>,
+    report: &Report,
+) -> Option<HttpGet> {
+    let schemes = [("HTTP", Scheme::Http), ("HTTPS", Scheme::Https)];
+    let written = get.scheme.as_deref().unwrap_or("HTTP");
+    let scheme = choice(written, &schemes, "scheme", at.field("scheme"), report);
+    let headers = get.http_headers.iter().flatten();
+    let not_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Some(HttpGet {
+        scheme: scheme?,
+        host: not_empty(&get.host),
+        port: port(&get.port, container, at.field("port"), report)?,
+        path: not_empty(&get.path).unwrap_or_else(|| "/".to_owned()),
+        headers: headers
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect(),
+    })
+}
+
+/// A port by its number or by its name.
+fn port(
+    port: &IntOrString,
+    container: &core::Container,
+    at: At<'_>,
+    report: &Report,
+) -> Option<u16> {
+    let (number, message) = match port {
+        IntOrString::Int(number) => (
+            Some(*number),
+            format!("`port` must be between 1 and 65535, is {number}"),
+        ),
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|port| port.name.as_ref() == Some(name));
+            let message = format!("container `{}` has no port `{name}`", container.name);
+            (named.map(|port| port.container_port), message)
+        }
+    };
+    let number = number.and_then(|number| u16::try_from(number).ok());
+    let number = number.filter(|number| *number != 0);
+    if number.is_none() {
+        report.error(at, message);
+    }
+    number
 }
 
 fn check_signal(signal: &str, at: At<'_>, pod: &PodScope<'_>) {

@@ -62,8 +62,10 @@ fn rule(rule: &core::ContainerRestartRule, at: At<'_>, report: &Report) -> Optio
         let message = format!("`values` may have {MOST_CODES} codes, has {}", values.len());
         report.error(place.field("values"), message);
     }
-    let operators: [(&str, fn(Vec<i32>) -> ExitCodes); 2] =
-        [("In", ExitCodes::In), ("NotIn", ExitCodes::NotIn)];
+    let operators = [
+        ("In", ExitCodes::In as fn(Vec<i32>) -> ExitCodes),
+        ("NotIn", ExitCodes::NotIn),
+    ];
     let operator = place.field("operator");
     let codes = choice(&codes.operator, &operators, "operator", operator, report)?;
     Some(RestartRule {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::HttpGet;
+
 /// A container's hooks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
@@ -14,6 +16,8 @@ pub struct Hooks {
 pub enum HookAction {
     /// Runs a command in the container, without a shell and without expanding `$(NAME)`.
     Exec { command: Vec<String> },
+    /// Makes a request; any answer will do.
+    HttpGet(HttpGet),
     /// Waits, in seconds.
     Sleep { seconds: u32 },
     /// Deprecated: the API server takes it, and a kubelet fails it when it should run.
