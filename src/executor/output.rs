@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 
-use super::context::Context;
+use super::context::{Context, Message};
 use super::error::chain;
 use super::log::{LogWriter, Stream};
 use super::process;
@@ -41,7 +41,7 @@ pub(super) fn pump<R: 'static>(
             let rotated = log.borrow().rotations();
             if rotated > rotations {
                 rotations = rotated;
-                compress(&log);
+                compress(&context, &log);
             }
         })
         .await;
@@ -53,17 +53,19 @@ pub(super) fn pump<R: 'static>(
 }
 
 /// Compresses rotated files, at leisure: one that is written full within moments is gone before it is its turn.
-fn compress(log: &Rc<RefCell<LogWriter>>) {
+fn compress<R: 'static>(context: &Rc<Context<R>>, log: &Rc<RefCell<LogWriter>>) {
     if !log.borrow_mut().begin_compressing() {
         return;
     }
-    let log = Rc::clone(log);
+    let (context, log) = (Rc::clone(context), Rc::clone(log));
     tokio::task::spawn_local(async move {
         if let Err(error) = compress_all(&log).await {
             // It takes more space than it has to, and is tried again after the next rotation.
             tracing::warn!(error = chain(&error), "cannot compress a log");
         }
         log.borrow_mut().end_compressing();
+        // It took memory, which is given back at rest.
+        context.send(Message::Busy);
     });
 }
 

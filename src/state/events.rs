@@ -42,6 +42,8 @@ const INTERVAL: SignedDuration = SignedDuration::from_mins(10);
 pub struct EventLog {
     path: PathBuf,
     len: u64,
+    /// Whether the last line has no end: its write was cut off.
+    is_torn: bool,
     next: u64,
     /// By what makes events the same.
     known: HashMap<u64, Known>,
@@ -71,6 +73,7 @@ impl EventLog {
         let mut log = Self {
             path: path.to_owned(),
             len: bytes.len() as u64,
+            is_torn: bytes.last().is_some_and(|byte| *byte != b'\n'),
             next: 1,
             known: HashMap::new(),
             similar: HashMap::new(),
@@ -100,8 +103,14 @@ impl EventLog {
             count: known.count,
             event,
         };
-        let line = json(&series);
+        let mut line = json(&series);
+        if self.is_torn {
+            line.insert(0, b'\n');
+        }
+        // As long as it fails, on a full disk, something may be left of it.
+        self.is_torn = true;
         append::line(&self.path, &line)?;
+        self.is_torn = false;
         self.len += line.len() as u64 + 1;
         if self.len > MAX_FILE {
             self.compact()?;

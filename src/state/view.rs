@@ -91,6 +91,9 @@ fn abandoned(mut status: PodStatus, record: &PodRecord, message: &str) -> PodSta
             condition.reason = Some("PodFailed".into());
             condition.message = None;
         }
+        if condition.r#type == "PodReadyToStartContainers" {
+            condition.status = ConditionStatus::False;
+        }
     }
     if status.start_time.is_none() {
         status.start_time = Some(record.created);

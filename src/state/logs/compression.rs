@@ -32,10 +32,8 @@ impl Compression {
     /// One file cannot be opened, or the other cannot be made.
     pub fn begin(dir: &Path, restart: u32, number: u64, mode: u32) -> fs::Result<Option<Self>> {
         let plain = rotated_file(dir, restart, number);
-        let from = match File::open(&plain) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(fs::Error::new("open", plain, e)),
+        let Some(from) = super::files::open(&plain)? else {
+            return Ok(None);
         };
         let compressed = compressed_file(dir, restart, number);
         let mut name = compressed.clone().into_os_string();
@@ -77,8 +75,7 @@ impl Compression {
         }
         to.try_finish().map_err(failed)?;
         // A reader finds the one or the other.
-        std::fs::rename(&self.unfinished, &self.compressed)
-            .map_err(|e| fs::Error::new("rename", &self.unfinished, e))?;
+        fs::rename(&self.unfinished, &self.compressed)?;
         self.to = None;
         fs::remove_file(&self.plain)?;
         Ok(true)

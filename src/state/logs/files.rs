@@ -191,7 +191,8 @@ pub(super) fn open_rotated(dir: &Path, restart: u32, number: u64) -> fs::Result<
     Ok(compressed.map(|file| Source::Compressed(Box::new(GzDecoder::new(file)))))
 }
 
-fn open(path: &Path) -> fs::Result<Option<File>> {
+/// Opens a file, if it is there.
+pub(super) fn open(path: &Path) -> fs::Result<Option<File>> {
     match std::fs::OpenOptions::new().read(true).open(path) {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
