@@ -6,7 +6,7 @@ use super::error::Error;
 use super::session::Session;
 use super::values;
 use crate::loader::{
-    self, AllowedSysctls, Loaded, PublishDeclared, Selector, Substitution, source,
+    self, AllowedSysctls, Capacity, Loaded, PublishDeclared, Selector, Substitution, source,
 };
 use crate::model::names::ContainerName;
 use crate::state;
@@ -109,6 +109,10 @@ pub(crate) fn load(
         config_maps: source::read(&reading.configmap, source::Recurse::No)?,
         substitution: substitution(reading)?,
         existing: existing(session)?,
+        capacity: Some(Capacity {
+            cpu_milli: crate::sys::identity::cpus() * 1000,
+            memory: crate::sys::identity::memory(),
+        }),
         allowed_sysctls: AllowedSysctls::new(&reading.allowed_unsafe_sysctls),
         current_dir: std::env::current_dir().map_err(|source| Error::Machine {
             what: "find the current folder",

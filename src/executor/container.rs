@@ -21,7 +21,7 @@ use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
 use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, rootfs};
 use crate::spec::{self, Spec};
-use crate::sys::cgroup::Cgroup;
+use crate::sys::cgroup::{Cgroup, Limits};
 use crate::sys::pidfd::{self, PidFd};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
@@ -55,6 +55,11 @@ pub(super) enum Wish {
 }
 
 impl Live {
+    /// Gives its cgroup new limits.
+    pub(super) fn set_limits(&self, limits: &Limits) -> Result<(), crate::sys::cgroup::Error> {
+        self.cgroup.set(limits)
+    }
+
     /// The run's id.
     pub(super) fn id(&self) -> String {
         self.id.clone()
@@ -193,6 +198,7 @@ impl<R: Runtime + 'static> Run<R> {
         self.report_image(image.pull.as_ref().filter(|_| self.attempt == 0));
         self.mount(&image.layers)?;
         let spec = describe::container(context, plan, image, &self.places())?;
+        profiles::check_app_armor(plan)?;
         let seccomp = profiles::seccomp(context, plan)?;
         let Place { cgroup, prepared } = self.place()?;
         self.report("Created", format!("Created container: {}", plan.name));
@@ -238,6 +244,10 @@ impl<R: Runtime + 'static> Run<R> {
             _stdin: ends.stdin,
         };
         context.live.borrow_mut().insert(self.index, live);
+        if !Rc::ptr_eq(&context.launch, &context.current()) {
+            // The cgroup may be from before a resize.
+            cgroup.set(&self.limits())?;
+        }
         let log_dir = context.launch.log_dir.join(plan.name.as_str());
         let log = Rc::new(RefCell::new(LogWriter::open(&log_dir, self.attempt)?));
         self.tried(output::forget_old_runs(&log_dir, self.attempt));
@@ -282,8 +292,16 @@ impl<R: Runtime + 'static> Run<R> {
         Ok(Place { cgroup, prepared })
     }
 
+    fn limits(&self) -> Limits {
+        let launch = self.context.current();
+        let current = launch.plan.all_containers().nth(self.index);
+        let of_container =
+            spec::resources::of_container(&launch.plan, current.unwrap_or(self.plan()));
+        super::pod::cgroup_limits(of_container)
+    }
+
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
-        let mut limits = super::pod::cgroup_limits(spec::resources::of_container(self.plan()));
+        let mut limits = self.limits();
         limits.oom_group = true;
         limits.devices = if self.plan().security.privileged {
             crate::sys::cgroup::DevicePolicy::All

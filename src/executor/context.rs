@@ -30,6 +30,8 @@ use crate::sys::process::Reaper;
 #[derive(Debug)]
 pub(super) enum Message {
     Lifecycle(lifecycle::Event),
+    /// What the pod is to be has changed.
+    Refreshed,
     /// Something to tell that changes no state.
     Event(PodEvent),
     /// Something was done that takes memory: a command ran.
@@ -39,7 +41,10 @@ pub(super) enum Message {
 /// The pod, as far as it does not change, and the registries of what does.
 #[derive(Debug)]
 pub(super) struct Context<R> {
-    pub(super) launch: Launch,
+    /// What the pod was started with.
+    pub(super) launch: Rc<Launch>,
+    /// The same, with what has changed since.
+    pub(super) current: RefCell<Rc<Launch>>,
     pub(super) dir: ExecutorDir,
     pub(super) runtime: R,
     pub(super) reaper: Rc<Reaper>,
@@ -77,6 +82,11 @@ pub(super) struct Facts {
 impl<R> Context<R> {
     pub(super) fn paths(&self) -> &PodPaths {
         self.dir.paths()
+    }
+
+    /// What the pod is to be now.
+    pub(super) fn current(&self) -> Rc<Launch> {
+        Rc::clone(&self.current.borrow())
     }
 
     /// Hands something to the driver, which lives as long as the pod.

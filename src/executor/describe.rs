@@ -88,6 +88,11 @@ pub(super) fn container<R>(
         home: &user.home,
         tty: plan.tty,
     };
+    let launch = context.current();
+    let mut containers = launch.plan.all_containers();
+    let current = containers
+        .find(|container| container.name == plan.name)
+        .unwrap_or(plan);
     let devices = if plan.security.privileged {
         super::machine::devices()?
     } else {
@@ -107,7 +112,7 @@ pub(super) fn container<R>(
         namespaces: namespaces(context),
         mounts,
         shared_memory: &shared_memory(context),
-        oom_score_adj: resources::oom_score_adj(pod, plan, context.facts.memory),
+        oom_score_adj: resources::oom_score_adj(&launch.plan, current, context.facts.memory),
         cgroup2: context.hierarchies.version() == Version::V2,
         host: &context.facts.host,
         devices,

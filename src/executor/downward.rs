@@ -93,7 +93,7 @@ fn of_file(volume: &Path, path: &Path, key: &str) -> Result<String, NoValue> {
 
 /// The variables of the Services that there are at this moment.
 pub(super) fn services<R>(context: &Context<R>) -> Result<Vec<(String, String)>, StartFailure> {
-    let Launch { objects, plan, .. } = &context.launch;
+    let Launch { objects, plan, .. } = &*context.launch;
     let master = Namespace::default();
     let mut services = object::services(objects, &plan.namespace)?;
     if plan.namespace != master {
@@ -181,7 +181,8 @@ fn resource_of<R>(
     resource: ResourceField,
     divisor_milli: u64,
 ) -> String {
-    let plan = &context.launch.plan;
+    let launch = context.current();
+    let plan = &launch.plan;
     let found = plan.all_containers().find(|c| c.name == *container);
     let resources = found
         .map(|container| container.resources)

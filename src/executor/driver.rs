@@ -17,7 +17,7 @@ use super::progress::Channel;
 use super::status;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::status::PodStatus;
-use crate::protocol::Progress;
+use crate::protocol::{Launch, Progress};
 use crate::runtime::Runtime;
 use crate::sys::memory;
 
@@ -50,12 +50,7 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     ) -> Self {
         let launch = &context.launch;
         let machine = Pod::new(&launch.plan, &launch.uid, clock::now());
-        let facts = status::Facts::new(
-            &launch.plan,
-            &launch.images,
-            context.facts.host_ip.map(|ip| ip.to_string()),
-            context.facts.qos_class,
-        );
+        let facts = status_facts(&context, launch);
         Self {
             context,
             messages,
@@ -78,6 +73,7 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(Message::Lifecycle(event)) => self.handle(event).await,
+                    Some(Message::Refreshed) => self.refreshed(),
                     Some(Message::Event(event)) => self.report(&event),
                     Some(Message::Busy) => {}
                     // The context holds a sender.
@@ -95,6 +91,12 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
             at_rest = false;
         }
         self.resources.release(&self.context).await;
+        self.publish();
+    }
+
+    fn refreshed(&mut self) {
+        let launch = self.context.current();
+        self.facts = status_facts(&self.context, &launch);
         self.publish();
     }
 
@@ -238,6 +240,15 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
             }
         }
     }
+}
+
+fn status_facts<R>(context: &Context<R>, launch: &Launch) -> status::Facts {
+    status::Facts::new(
+        &launch.plan,
+        &launch.images,
+        context.facts.host_ip.map(|ip| ip.to_string()),
+        context.facts.qos_class,
+    )
 }
 
 async fn sleep_until(tick: Option<Duration>) {

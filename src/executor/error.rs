@@ -24,6 +24,8 @@ pub enum Error {
     },
     #[error("the launch file is of version {found}, this kplay knows version {known}")]
     Version { found: u32, known: u32 },
+    #[error("the launch file is of the pod with the uid {uid}")]
+    AnotherPod { uid: String },
     #[error("MountVolume.SetUp failed for volume \"{volume}\"")]
     Volume {
         volume: String,
@@ -76,6 +78,8 @@ pub(super) enum StartFailure {
         volume: String,
         source: volume::Error,
     },
+    #[error("Cannot enforce AppArmor: AppArmor is not enabled on the host")]
+    NoAppArmor,
     #[error("cannot load seccomp profile {place:?}")]
     SeccompProfile {
         place: PathBuf,
@@ -113,6 +117,7 @@ impl StartFailure {
                 | runtime::Error::NotExecutable { .. }
                 | runtime::Error::WorkingDirectory { .. },
             ) => return Fault::Start { id, message },
+            Self::NoAppArmor => ("AppArmor", FailureClass::Machine),
             Self::Config(_) | Self::SubPath { .. } => {
                 ("CreateContainerConfigError", FailureClass::Start)
             }

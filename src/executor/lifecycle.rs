@@ -70,7 +70,6 @@ pub(super) enum Event {
         outcome: Outcome,
     },
     /// The run with this id is to end, and what comes then is up to its restart policy.
-    #[cfg_attr(not(test), expect(dead_code, reason = "probes will use it"))]
     StopContainer {
         container: Index,
         id: String,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::context::Facts;
 use super::error::{Error, StartFailure};
 use crate::protocol::Launch;
-use crate::spec::{DeviceKind, HostDevice, HostFacts, resources};
+use crate::spec::{DeviceKind, HostDevice, HostFacts};
 use crate::sys::{capability, device, fs, identity, mount, process as processes};
 
 /// Found out once, while the machine's cgroups are still to be seen.
@@ -24,10 +24,10 @@ pub(super) fn facts(launch: &Launch) -> Result<Facts, Error> {
             cgroup2_options: mount::cgroup2_options()?,
         },
         host_ip: identity::host_ip(),
-        qos_class: resources::qos_class(&launch.plan),
+        qos_class: launch.plan.qos_class(),
         memory: identity::memory(),
         storage: fs::size(&launch.data_dir)?,
-        cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
+        cpus: identity::cpus(),
     })
 }
 

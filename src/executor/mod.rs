@@ -38,6 +38,7 @@ mod pod;
 mod process;
 mod profiles;
 mod progress;
+mod refresh;
 mod restart;
 mod status;
 mod termination;
@@ -112,9 +113,11 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     let events = EventLog::open(&dir.paths().events())?;
     let reaper = Reaper::new();
     let (sender, messages) = mpsc::unbounded_channel();
+    let launch = Rc::new(launch);
     let context = Context {
         facts,
         runtime: Libcontainer::new(program, Rc::clone(&reaper)),
+        current: RefCell::new(Rc::clone(&launch)),
         launch,
         dir,
         reaper,

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::error::{Error, chain};
 use super::forward::{Bound, Forwarder, Publication};
 use super::{container, downward, etc, process};
-use crate::model::plan::VolumeMount;
+use crate::model::plan::{PodPlan, VolumeMount};
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
@@ -35,11 +35,7 @@ impl PodResources {
     /// acquired goes with the process, except the cgroup, which is removed here.
     pub(super) fn acquire<R: Runtime + 'static>(context: &Rc<Context<R>>) -> Result<Self, Error> {
         let ports = Bound::bind(&publications(context))?;
-        let amounts = resources::of_pod(&context.launch.plan);
-        let limits = Limits {
-            cpu_weight: Some(resources::pod_cpu_weight(amounts.cpu_shares)),
-            ..cgroup_limits(amounts)
-        };
+        let limits = pod_limits(&context.launch.plan);
         let cgroup = context
             .hierarchies
             .create(&context.launch.cgroup, &limits)?;
@@ -177,6 +173,15 @@ pub(super) fn sandbox_end<R: Runtime>(context: &Context<R>) -> impl Future<Outpu
             Some(Err(error)) => tracing::error!(%error, "cannot watch the pause process"),
             None => std::future::pending().await,
         }
+    }
+}
+
+/// What the pod's cgroup is limited to.
+pub(super) fn pod_limits(plan: &PodPlan) -> Limits {
+    let amounts = resources::of_pod(plan);
+    Limits {
+        cpu_weight: Some(resources::pod_cpu_weight(amounts.cpu_shares)),
+        ..cgroup_limits(amounts)
     }
 }
 

@@ -6,12 +6,24 @@ use std::rc::Rc;
 
 use super::context::Context;
 use super::error::StartFailure;
-use crate::model::plan::{ContainerPlan, SeccompProfile};
+use crate::model::plan::{AppArmorProfile, ContainerPlan, SeccompProfile};
 use crate::runtime::{self, ProfileFile};
-use crate::sys::fs;
+use crate::sys::{fs, identity};
 
 /// Larger than any profile, in bytes.
 const LARGEST: u64 = 1024 * 1024;
+
+/// Refuses an AppArmor profile where the kernel would not enforce it, in the kubelet's words.
+pub(super) fn check_app_armor(plan: &ContainerPlan) -> Result<(), StartFailure> {
+    match &plan.security.app_armor {
+        AppArmorProfile::Localhost(_) if !identity::has_app_armor() => {
+            Err(StartFailure::NoAppArmor)
+        }
+        AppArmorProfile::Localhost(_)
+        | AppArmorProfile::RuntimeDefault
+        | AppArmorProfile::Unconfined => Ok(()),
+    }
+}
 
 /// A container's seccomp profile. A privileged container is never confined.
 pub(super) fn seccomp<R>(

@@ -30,7 +30,7 @@ mod yaml;
 
 use std::path::PathBuf;
 
-pub use kinds::AllowedSysctls;
+pub use kinds::{AllowedSysctls, Capacity};
 pub use publish::{InvalidPublish, Publish};
 pub use run::load;
 pub use selector::Selector;
@@ -61,6 +61,8 @@ pub struct Options {
     /// Recorded ConfigMaps, Secrets, claims and PersistentVolumes, as JSON objects: what manifests may refer to without
     /// having it.
     pub existing: Vec<serde_json::Value>,
+    /// What the machine has; `None` if no pod can be too large.
+    pub capacity: Option<Capacity>,
     /// Which sysctls pods may set beside those that are safe.
     pub allowed_sysctls: AllowedSysctls,
     /// Absolute: where a relative hostPath of standard input starts.

@@ -22,6 +22,7 @@ fn options() -> Options {
         config_maps: Vec::new(),
         substitution: None,
         existing: Vec::new(),
+        capacity: None,
         allowed_sysctls: AllowedSysctls::default(),
         current_dir: PathBuf::from("/current"),
         node_name: "node".to_owned(),

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Manager;
+use super::client;
 use super::error::Error;
 use super::report::{Event, Report};
 use crate::model::image::Image;
@@ -121,6 +122,20 @@ pub fn read_launch(dir: &PodDir) -> Result<Option<Launch>, Error> {
 pub(super) fn write(dir: &LockedPodDir<'_>, launch: &Launch) -> Result<(), Error> {
     let content = serde_json::to_vec(launch).expect("the keys of its maps are names");
     Ok(dir.write_launch(&content)?)
+}
+
+/// Gives a running pod another plan, of which nothing is new but what can change in it.
+///
+/// # Errors
+/// A file cannot be written, or the executor does not do it.
+pub(super) fn refresh(
+    dir: &LockedPodDir<'_>,
+    record: &PodRecord,
+    launch: &Launch,
+) -> Result<(), Error> {
+    dir.create(record)?;
+    write(dir, launch)?;
+    client::refresh(dir)
 }
 
 /// An executor that has been started and has not said yet how it went.

@@ -17,9 +17,11 @@ pub use hooks::{HookAction, Hooks};
 pub use restart::{ExitCodes, RestartAction, RestartRule, Restarts};
 
 mod probe;
+mod resources;
 mod restart;
 
 pub use self::probe::{Check, HttpGet, Probe, Probes, Scheme};
+pub use self::resources::{OnResize, ResizePolicy, ResourceAmounts, Resources, most_at_once};
 
 /// One pod, ready to run on any machine that has its images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,8 @@ pub struct PodPlan {
     pub host_ipc: bool,
     pub share_process_namespace: bool,
     pub security: PodSecurity,
+    /// Of the pod as a whole, beside what its containers have each.
+    pub resources: Option<Resources>,
     pub dns: Dns,
     pub host_aliases: Vec<HostAlias>,
     pub volumes: Vec<Volume>,
@@ -149,6 +153,7 @@ pub struct ContainerPlan {
     pub ports: Vec<ContainerPort>,
     pub mounts: Vec<VolumeMount>,
     pub resources: Resources,
+    pub resize_policy: ResizePolicy,
     pub security: ContainerSecurity,
     pub probes: Probes,
     /// `terminationMessagePath`, absolute.
@@ -235,24 +240,6 @@ pub enum ResourceField {
     RequestsCpu,
     RequestsMemory,
     RequestsEphemeralStorage,
-}
-
-/// `resources`, with a missing request taken from the limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    pub requests: ResourceAmounts,
-    pub limits: ResourceAmounts,
-}
-
-/// Amounts of what kplay can account for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResourceAmounts {
-    /// Thousandths of a CPU.
-    pub cpu_milli: Option<u64>,
-    /// Bytes.
-    pub memory: Option<u64>,
-    /// Bytes.
-    pub ephemeral_storage: Option<u64>,
 }
 
 /// One entry of `ports`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::names::{ContainerName, Namespace, ObjectKey, PodName};
 use super::plan::{
     ContainerPlan, ContainerRole, ContainerSecurity, Dns, Hooks, PodPlan, PodSecurity, Probes,
-    PullPolicy, Resources, RestartPolicy, Restarts, TerminationMessagePolicy,
+    PullPolicy, ResizePolicy, Resources, RestartPolicy, Restarts, TerminationMessagePolicy,
 };
 use super::reference::Reference;
 
@@ -24,6 +24,7 @@ pub(crate) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
         ports: Vec::new(),
         mounts: Vec::new(),
         resources: Resources::default(),
+        resize_policy: ResizePolicy::default(),
         security: ContainerSecurity::default(),
         probes: Probes::default(),
         termination_message_path: "/dev/termination-log".into(),
@@ -66,6 +67,7 @@ pub(crate) fn plan(name: &str) -> PodPlan {
         host_ipc: false,
         share_process_namespace: false,
         security: PodSecurity::default(),
+        resources: None,
         dns: Dns::default(),
         host_aliases: Vec::new(),
         volumes: Vec::new(),

@@ -11,6 +11,7 @@
 //! | request | replies | descriptors |
 //! | --- | --- | --- |
 //! | `Stop` | none: the socket is closed when the executor ends | |
+//! | `Refresh` | `Refreshed` | |
 //! | `Exec` without tty | `ExecStarted`, `ExecExited` | request: stdin, stdout, stderr, in this order |
 //! | `Exec` with tty | `ExecStarted`, `ExecExited` | `ExecStarted`: the terminal's master side |
 #![forbid(unsafe_code)]
@@ -91,6 +92,8 @@ pub enum Request {
     Stop {
         grace_period: Option<u32>,
     },
+    /// Read `launch.json` again: what can change in a running pod has changed.
+    Refresh,
     Exec(Exec),
 }
 
@@ -108,6 +111,8 @@ pub struct Exec {
 /// Executor → client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// The pod is as its launch file says.
+    Refreshed,
     ExecStarted,
     /// 0–255; 128 + signal.
     ExecExited {

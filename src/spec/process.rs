@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 };
 
 use super::{ContainerInput, Error};
-use crate::model::plan::ContainerSecurity;
+use crate::model::plan::{AppArmorProfile, ContainerSecurity};
 
 /// containerd's default capabilities.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -89,6 +89,9 @@ pub(super) fn container_process(input: &ContainerInput<'_>) -> Result<Process, E
         .oom_score_adj(oom_score_adj)
         .build()?;
     process.set_rlimits(Some(vec![open_files(input.host.open_files)?]));
+    if let AppArmorProfile::Localhost(profile) = &security.app_armor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
     // An explicit `false` is not the same to libcontainer: it may then load no seccomp program.
     process.set_no_new_privileges(
         (security.allow_privilege_escalation == Some(false)).then_some(true),

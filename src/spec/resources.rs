@@ -22,30 +22,40 @@ pub struct CgroupLimits {
     pub memory_bytes: Option<u64>,
 }
 
-/// The limits of one container.
+/// The limits of one container. One without a limit has its pod's.
 #[must_use]
-pub fn of_container(container: &ContainerPlan) -> CgroupLimits {
-    limits(
-        container.resources.requests.cpu_milli,
-        container.resources.limits,
-    )
+pub fn of_container(plan: &PodPlan, container: &ContainerPlan) -> CgroupLimits {
+    let own = container.resources.limits;
+    let pods = plan.resources.unwrap_or_default().limits;
+    let amounts = ResourceAmounts {
+        cpu_milli: own.cpu_milli.or(pods.cpu_milli),
+        memory: own.memory.or(pods.memory),
+        ephemeral_storage: None,
+    };
+    limits(container.resources.requests.cpu_milli, amounts)
 }
 
-/// The limits of the pod: a limit only if every container has it.
+/// The limits of the pod: its own, or those of its containers together if every one has one.
 #[must_use]
 pub fn of_pod(plan: &PodPlan) -> CgroupLimits {
+    let pods = plan.resources.unwrap_or_default().limits;
     let all = |get: fn(&ResourceAmounts) -> Option<u64>| {
-        plan.all_containers()
-            .all(|container| get(&container.resources.limits).is_some())
-            .then(|| needed(plan, |container| get(&container.resources.limits)))
+        let of_containers = || {
+            plan.all_containers()
+                .all(|container| get(&container.resources.limits).is_some())
+                .then(|| plan.most_at_once(|container| get(&container.resources.limits)))
+        };
+        get(&pods).or_else(of_containers)
     };
     let limits_of_pod = ResourceAmounts {
         cpu_milli: all(|amounts| amounts.cpu_milli),
         memory: all(|amounts| amounts.memory),
         ephemeral_storage: None,
     };
-    let requested = needed(plan, |container| container.resources.requests.cpu_milli);
-    limits(Some(requested), limits_of_pod)
+    limits(
+        Some(plan.requested(|amounts| amounts.cpu_milli)),
+        limits_of_pod,
+    )
 }
 
 /// The version 2 weight of a pod's cgroup, 1–10000, as a kubelet computes it: linear, unlike a container's, which is
@@ -53,22 +63,6 @@ pub fn of_pod(plan: &PodPlan) -> CgroupLimits {
 #[must_use]
 pub fn pod_cpu_weight(shares: u64) -> u64 {
     1 + (shares.clamp(MIN_SHARES, MAX_SHARES) - MIN_SHARES) * 9999 / (MAX_SHARES - MIN_SHARES)
-}
-
-/// max(main containers and sidecars together, each init container with the sidecars before it).
-fn needed(plan: &PodPlan, get: impl Fn(&ContainerPlan) -> Option<u64>) -> u64 {
-    let amount = |container: &ContainerPlan| get(container).unwrap_or_default();
-    let (mut sidecars, mut peak) = (0_u64, 0);
-    for container in &plan.init_containers {
-        match container.role {
-            ContainerRole::Sidecar => sidecars = amount(container).saturating_add(sidecars),
-            ContainerRole::Init | ContainerRole::Main => {
-                peak = peak.max(amount(container).saturating_add(sidecars));
-            }
-        }
-    }
-    let all = plan.containers.iter().map(amount);
-    peak.max(all.fold(sidecars, u64::saturating_add))
 }
 
 fn limits(requested_cpu: Option<u64>, limits: ResourceAmounts) -> CgroupLimits {
@@ -83,42 +77,10 @@ fn limits(requested_cpu: Option<u64>, limits: ResourceAmounts) -> CgroupLimits {
     }
 }
 
-/// The pod's quality of service (`GetPodQOS`): over all containers, init containers included. Only the sums are
-/// compared; a request that is not there is the limit.
-#[must_use]
-pub fn qos_class(plan: &PodPlan) -> QosClass {
-    let positive = |amount: Option<u64>| amount.filter(|amount| *amount > 0);
-    let is_guaranteed = |get: fn(&ResourceAmounts) -> Option<u64>| {
-        let (mut requests, mut limits) = (0_u64, 0_u64);
-        for container in plan.all_containers() {
-            let Some(limit) = positive(get(&container.resources.limits)) else {
-                return false;
-            };
-            let request = positive(get(&container.resources.requests)).unwrap_or(limit);
-            requests = requests.saturating_add(request);
-            limits = limits.saturating_add(limit);
-        }
-        requests == limits
-    };
-    let has_none = |amounts: &ResourceAmounts| {
-        positive(amounts.cpu_milli).is_none() && positive(amounts.memory).is_none()
-    };
-    if plan.all_containers().all(|container| {
-        has_none(&container.resources.requests) && has_none(&container.resources.limits)
-    }) {
-        QosClass::BestEffort
-    } else if is_guaranteed(|amounts| amounts.cpu_milli) && is_guaranteed(|amounts| amounts.memory)
-    {
-        QosClass::Guaranteed
-    } else {
-        QosClass::Burstable
-    }
-}
-
 /// `oom_score_adj` of a container on a machine with this much memory (`GetContainerOOMScoreAdjust`).
 #[must_use]
 pub fn oom_score_adj(plan: &PodPlan, container: &ContainerPlan, capacity_bytes: u64) -> i32 {
-    match qos_class(plan) {
+    match plan.qos_class() {
         QosClass::Guaranteed => -997,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
@@ -132,11 +94,24 @@ pub fn oom_score_adj(plan: &PodPlan, container: &ContainerPlan, capacity_bytes: 
                 }
                 ContainerRole::Init | ContainerRole::Main => own,
             };
+            let request = request.saturating_add(unassigned_memory(plan));
             let part = u128::from(request) * 1000 / u128::from(capacity_bytes.max(1));
             let part = i32::try_from(part).unwrap_or(i32::MAX);
             1000_i32.saturating_sub(part).clamp(3, 999)
         }
     }
+}
+
+/// Each container's part of what the pod requests beyond its containers (`remainingPodMemReqPerContainer`).
+fn unassigned_memory(plan: &PodPlan) -> u64 {
+    if plan.resources.is_none() {
+        return 0;
+    }
+    let of_containers = plan.most_at_once(|container| container.resources.requests.memory);
+    let rest = plan
+        .requested(|amounts| amounts.memory)
+        .saturating_sub(of_containers);
+    rest / (plan.all_containers().count() as u64).max(1)
 }
 
 /// A `resourceFieldRef`'s value: the amount in milli-units over the divisor, rounded up.

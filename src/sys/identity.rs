@@ -29,6 +29,19 @@ pub fn random_hex() -> io::Result<String> {
     Ok(format!("{high:032x}{low:032x}"))
 }
 
+/// How many processors this process may run on.
+#[must_use]
+pub fn cpus() -> u64 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
+}
+
+/// Whether the kernel enforces AppArmor profiles.
+#[must_use]
+pub fn has_app_armor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with(b"Y"))
+}
+
 /// The kernel's release: `6.1.0-18-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {

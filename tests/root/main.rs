@@ -31,6 +31,7 @@ mod names;
 mod pods;
 mod ports;
 mod profiles;
+mod resources;
 mod restarts;
 mod security;
 mod status;

@@ -161,3 +161,33 @@ fn groups_and_users_of_the_image() {
     ];
     kplay.apply(&manifest).fails(1, &words);
 }
+
+#[test]
+fn an_apparmor_profile() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let profile = |fields: &str| format!("securityContext: {{appArmorProfile: {{{fields}}}}},");
+    let unconfined = profile("type: Unconfined");
+    assert_eq!(kplay.script_in(&unconfined, "", "echo runs"), "runs\n");
+    let default = script_pod("default", "", &profile("type: RuntimeDefault"), "true");
+    let run = kplay.apply_with(&default, ["--wait=complete"]);
+    assert!(
+        run.stderr
+            .contains("kplay has no AppArmor profile of its own"),
+        "{run}"
+    );
+    run.succeeds();
+    kplay.run(["delete", "pod", "default"]).succeeds();
+    let named = profile("type: Localhost, localhostProfile: kplay-has-no-such-profile");
+    let run = kplay.apply(&script_pod("named", "", &named, "true"));
+    if std::path::Path::new("/sys/module/apparmor").exists() {
+        assert_ne!(run.code, Some(0), "{run}");
+    } else {
+        run.fails(
+            4,
+            &["AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host"],
+        );
+    }
+    kplay.assert_nothing_left();
+}

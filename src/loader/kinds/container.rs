@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use super::super::node::At;
 use super::super::report::Report;
 use super::pod::{PodScope, choice};
+use super::resources::NeverRestarts;
 use super::{env, hooks, ports, resources, restarts, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
@@ -41,6 +42,11 @@ pub(super) fn convert(
         pod,
     );
     let resources = resources::convert(&requirements, at.field("resources"), report);
+    let never_restarts = match pod.spec.restart_policy.as_deref() {
+        Some("Never") => NeverRestarts::Yes,
+        _ => NeverRestarts::No,
+    };
+    let resize_policy = resources::resize_policy(container, never_restarts, at, report);
     let security = security::container(container, pod.spec, at.key("securityContext"), report);
     let restarts = restarts::convert(container, at, report);
     let (hooks, stop_signal) = hooks::convert(container, at, pod);
@@ -60,6 +66,7 @@ pub(super) fn convert(
         ports,
         mounts,
         resources,
+        resize_policy,
         security,
         probes: Probes::default(),
         termination_message_path: message_path.unwrap_or_default().into(),

@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub(super) use self::claim::{Made, made, recorded_claim, recorded_volume};
 pub(super) use self::pod::{Scope, plan, write_ports};
+pub use self::resources::Capacity;
 pub use self::sysctl::AllowedSysctls;
 pub(super) use self::workload::Workload;
 use super::binding;

@@ -12,7 +12,7 @@ use super::super::report::Report;
 use super::super::resolve::Index;
 use super::super::{Options, support};
 use super::workload::{self, Workload};
-use super::{claim, container, defaults, host, security, volume};
+use super::{claim, container, defaults, host, resources, security, volume};
 use crate::model::names::{ObjectKey, PodName};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
 
@@ -103,6 +103,10 @@ fn convert(
     let main = containers(&spec.containers, at.field("containers"), &pod, |_| {
         ContainerRole::Main
     });
+    let resources = resources::of_pod(&spec, &init_containers, &main, at, report);
+    if let Some(capacity) = scope.options.capacity {
+        resources::check_capacity(resources, &init_containers, &main, capacity, at, report);
+    }
     let volumes = volume::convert(&pod, at.field("volumes"));
     let (termination_grace_period, active_deadline) = times(workload, &spec, at, report);
     let dns = host::dns(&spec, at, report);
@@ -143,6 +147,7 @@ fn convert(
         host_ipc: spec.host_ipc == Some(true),
         share_process_namespace: spec.share_process_namespace == Some(true),
         security: pod_security,
+        resources,
         dns: dns?,
         host_aliases,
         volumes,
@@ -164,6 +169,18 @@ fn check_names(spec: &PodSpec, at: At<'_>, report: &Report) {
     if spec.host_pid == Some(true) && spec.share_process_namespace == Some(true) {
         let message = "`hostPID` and `shareProcessNamespace` exclude each other";
         report.error(at.key("shareProcessNamespace"), message);
+    }
+    for (field, host) in [
+        ("hostNetwork", spec.host_network),
+        ("hostPID", spec.host_pid),
+        ("hostIPC", spec.host_ipc),
+    ] {
+        if spec.host_users == Some(false) && host == Some(true) {
+            report.error(
+                at.key(field),
+                format!("`{field}` does not go with `hostUsers: false`"),
+            );
+        }
     }
     let mut places: HashMap<&str, usize> = HashMap::new();
     let init = spec.init_containers.as_deref().unwrap_or_default();

@@ -2,17 +2,165 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::super::decode::closest;
 use super::super::node::At;
 use super::super::report::Report;
-use crate::model::diagnostic::Diagnostic;
-use crate::model::plan::{ResourceAmounts, Resources};
+use super::pod::choice;
+use crate::model::diagnostic::{Diagnostic, Severity};
+use crate::model::plan::{
+    ContainerPlan, OnResize, ResizePolicy, ResourceAmounts, Resources, most_at_once,
+};
 use crate::model::quantity::Quantity;
 
 const KNOWN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
+/// What the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub cpu_milli: u64,
+    /// Bytes.
+    pub memory: u64,
+}
+
+type Get = fn(&ResourceAmounts) -> Option<u64>;
+
+/// The resources that count for pods, as amounts are written and as they are read.
+const OF_PODS: [(&str, Get); 2] = [
+    ("cpu", |amounts| amounts.cpu_milli),
+    ("memory", |amounts| amounts.memory),
+];
+
+/// Reads and checks the resources of a pod as a whole. `at` is the pod's `spec`.
+pub(super) fn of_pod(
+    spec: &PodSpec,
+    init_containers: &[ContainerPlan],
+    containers: &[ContainerPlan],
+    at: At<'_>,
+    report: &Report,
+) -> Option<Resources> {
+    let requirements = spec.resources.as_ref()?;
+    let place = at.field("resources");
+    let resources = convert(requirements, place, report);
+    for (list, amounts) in [
+        ("requests", &requirements.requests),
+        ("limits", &requirements.limits),
+    ] {
+        for name in amounts.iter().flatten().map(|(name, _)| name) {
+            if name == "ephemeral-storage" {
+                let message =
+                    "a pod as a whole has no `ephemeral-storage`: only its containers have";
+                report.error(place.field(list).key(name), message);
+            }
+        }
+    }
+    for (name, get) in OF_PODS {
+        let sum = most_at_once(init_containers, containers, |c| get(&c.resources.requests));
+        if get(&resources.requests).is_some_and(|pods| pods < sum) {
+            let message = format!("the pod requests less {name} than its containers together");
+            report.error(place.field("requests").field(name), message);
+        }
+        for container in init_containers.iter().chain(containers) {
+            let limits = (get(&container.resources.limits), get(&resources.limits));
+            if let (Some(own), Some(pods)) = limits
+                && own > pods
+            {
+                let message = format!(
+                    "the pod's limit of {name} is less than that of its container `{}`",
+                    container.name
+                );
+                report.error(place.field("limits").field(name), message);
+            }
+        }
+    }
+    let is_empty = resources == Resources::default();
+    (!is_empty).then_some(resources)
+}
+
+/// Warns of a pod that no scheduler would place on this machine. `at` is the pod's `spec`.
+pub(super) fn check_capacity(
+    pods: Option<Resources>,
+    init_containers: &[ContainerPlan],
+    containers: &[ContainerPlan],
+    capacity: Capacity,
+    at: At<'_>,
+    report: &Report,
+) {
+    for ((name, get), there) in OF_PODS
+        .into_iter()
+        .zip([capacity.cpu_milli, capacity.memory])
+    {
+        let own = pods.and_then(|pods| get(&pods.requests));
+        let requested = own.unwrap_or_else(|| {
+            most_at_once(init_containers, containers, |c| get(&c.resources.requests))
+        });
+        if requested <= there {
+            continue;
+        }
+        let amount = |amount: u64| match name {
+            "cpu" => format!("{amount}m"),
+            _ => format!("{}Mi", amount >> 20),
+        };
+        let message = format!(
+            "the pod requests {} of {name}, and this machine has {}: a scheduler would not place it here",
+            amount(requested),
+            amount(there)
+        );
+        report.push(Diagnostic::new(Severity::Warning, message).at(at.place()));
+    }
+}
+
+/// Reads `resizePolicy`. `at` is the container.
+pub(super) fn resize_policy(
+    container: &Container,
+    pod_never_restarts: NeverRestarts,
+    at: At<'_>,
+    report: &Report,
+) -> ResizePolicy {
+    let mut policy = ResizePolicy::default();
+    let mut seen = Vec::new();
+    for (index, entry) in container.resize_policy.iter().flatten().enumerate() {
+        let place = at.field("resizePolicy").index(index);
+        let values = [
+            ("NotRequired", OnResize::NotRequired),
+            ("RestartContainer", OnResize::RestartContainer),
+        ];
+        let at_policy = place.field("restartPolicy");
+        let chosen = choice(
+            &entry.restart_policy,
+            &values,
+            "restartPolicy",
+            at_policy,
+            report,
+        );
+        if chosen == Some(OnResize::RestartContainer) && pod_never_restarts == NeverRestarts::Yes {
+            let message = "`RestartContainer` does not go with the pod's `restartPolicy: Never`";
+            report.error(at_policy, message);
+        }
+        let at_name = place.field("resourceName");
+        let name = entry.resource_name.as_str();
+        if seen.contains(&name) {
+            report.error(at_name, format!("the policy for {name} is there twice"));
+        }
+        seen.push(name);
+        let names = [("cpu", true), ("memory", false)];
+        match choice(name, &names, "resourceName", at_name, report) {
+            Some(true) => policy.cpu = chosen.unwrap_or_default(),
+            Some(false) => policy.memory = chosen.unwrap_or_default(),
+            None => {}
+        }
+    }
+    policy
+}
+
+/// Whether a pod's `restartPolicy` is `Never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NeverRestarts {
+    Yes,
+    No,
+}
 
 /// Reads requests and limits. Requests that are missing were taken from the limits already.
 pub(super) fn convert(resources: &ResourceRequirements, at: At<'_>, report: &Report) -> Resources {

@@ -183,6 +183,10 @@ pub(super) fn container(
         let message = format!("`procMount` must be `Default` or `Unmasked`, is `{proc_mount}`");
         report.error(at.field("procMount"), message);
     }
+    if proc_mount == "Unmasked" && spec.host_users != Some(false) {
+        let message = "`procMount: Unmasked` needs `hostUsers: false` in the pod";
+        report.error(at.field("procMount"), message);
+    }
     // Those of the pod were checked in `pod`.
     let unseen = Report::default();
     let seccomp = match &own.seccomp_profile {

@@ -3,10 +3,12 @@
 //! | on the machine | plan and images as recorded | different |
 //! | --- | --- | --- |
 //! | nothing | create | create |
-//! | runs | keep | replace |
+//! | runs | keep | replace; refresh, if only resources differ and may ([`resize`]) |
 //! | ended as it should, or is a bare pod or a Job | keep | replace |
 //! | ended, and its owner would make a new one (Deployment, …) | replace | replace |
 //! | its executor died, or it is being deleted | replace | replace |
+
+mod resize;
 
 use std::collections::BTreeMap;
 
@@ -74,6 +76,8 @@ pub enum PodStep {
     Create,
     /// Stop what is there, then create.
     Replace,
+    /// Give the running pod what can change in it.
+    Refresh,
     Keep,
 }
 
@@ -83,7 +87,7 @@ impl PodStep {
     pub fn change(self) -> Change {
         match self {
             Self::Create => Change::Created,
-            Self::Replace => Change::Configured,
+            Self::Replace | Self::Refresh => Change::Configured,
             Self::Keep => Change::Unchanged,
         }
     }
@@ -118,13 +122,15 @@ pub fn pod_step(
             owner: recorded.owner.clone(),
         });
     }
-    let unchanged = recorded
+    let known = recorded
         .launch
-        .is_some_and(|launch| launch.plan == *plan && same_images(&launch.images, images));
-    Ok(if unchanged && may_stay(recorded.life, plan) {
-        PodStep::Keep
-    } else {
-        PodStep::Replace
+        .filter(|launch| same_images(&launch.images, images));
+    Ok(match known {
+        Some(launch) if launch.plan == *plan && may_stay(recorded.life, plan) => PodStep::Keep,
+        Some(launch) if recorded.life == Life::Runs && resize::is_enough(&launch.plan, plan) => {
+            PodStep::Refresh
+        }
+        _ => PodStep::Replace,
     })
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::plan::Resources;
+use crate::model::status::QosClass;
 use crate::spec::fixtures::{amounts, container, pod};
 
 const GI: u64 = 1 << 30;
@@ -33,7 +34,7 @@ const NONE: (u64, u64) = (0, 0);
 #[test]
 fn the_qos_class_is_over_all_containers() {
     let check = |inits: &[ContainerPlan], mains: &[ContainerPlan], expected| {
-        assert_eq!(qos_class(&pod(inits.to_vec(), mains.to_vec())), expected);
+        assert_eq!(pod(inits.to_vec(), mains.to_vec()).qos_class(), expected);
     };
     let full = (100, GI);
     check(&[], &[with("a", NONE, NONE)], QosClass::BestEffort);
@@ -131,7 +132,8 @@ fn shares_and_quotas_are_a_kubelets() {
 #[test]
 fn a_containers_limits_are_its_own() {
     let check = |requests: (u64, u64), limits: (u64, u64), shares, quota, memory| {
-        let actual = of_container(&with("a", requests, limits));
+        let pod = pod(Vec::new(), vec![with("a", requests, limits)]);
+        let actual = of_container(&pod, &pod.containers[0]);
         let expected = CgroupLimits {
             cpu_shares: shares,
             cpu_quota_us: quota,
@@ -209,4 +211,89 @@ fn a_field_is_rounded_up() {
     assert_eq!(field_value(250, 1), 250);
     assert_eq!(field_value(2000, 1000), 2);
     assert_eq!(field_value(64 * 1024 * 1024 * 1000, 1024 * 1024 * 1000), 64);
+}
+
+/// A pod with requests and limits of its own.
+fn whole(requests: (u64, u64), limits: (u64, u64), containers: &[ContainerPlan]) -> PodPlan {
+    let resources = Resources {
+        requests: amounts(requests.0, requests.1),
+        limits: amounts(limits.0, limits.1),
+    };
+    PodPlan {
+        resources: Some(resources),
+        ..pod(Vec::new(), containers.to_vec())
+    }
+}
+
+#[test]
+fn a_pods_own_resources_count_before_its_containers() {
+    let none = with("a", NONE, NONE);
+    let small = with("b", (500, GI), (1000, GI));
+    let check = |plan: &PodPlan, shares: u64, quota: Option<u64>, memory: Option<u64>, class| {
+        let limits = of_pod(plan);
+        let found = (limits.cpu_shares, limits.cpu_quota_us, limits.memory_bytes);
+        assert_eq!((found, plan.qos_class()), ((shares, quota, memory), class));
+    };
+    // One container without a limit does not undo it.
+    let both = [none.clone(), small.clone()];
+    let (full, burstable) = ((2000, 4 * GI), QosClass::Burstable);
+    check(
+        &whole(full, full, &both),
+        2048,
+        Some(200_000),
+        Some(4 * GI),
+        QosClass::Guaranteed,
+    );
+    // What the containers request, if the pod says nothing itself.
+    check(
+        &whole(NONE, full, &both),
+        512,
+        Some(200_000),
+        Some(4 * GI),
+        burstable,
+    );
+    // Its limit, if they say nothing either.
+    check(
+        &whole(NONE, full, std::slice::from_ref(&none)),
+        2048,
+        Some(200_000),
+        Some(4 * GI),
+        QosClass::Guaranteed,
+    );
+    check(
+        &whole((1000, GI), NONE, std::slice::from_ref(&none)),
+        1024,
+        None,
+        None,
+        burstable,
+    );
+    check(
+        &whole((0, GI), (0, 2 * GI), &both),
+        512,
+        None,
+        Some(2 * GI),
+        burstable,
+    );
+
+    // A container without a limit may use all of the pod's, and weighs as much.
+    let plan = whole(NONE, full, &both);
+    let of = |index: usize| {
+        let limits = of_container(&plan, &plan.containers[index]);
+        (limits.cpu_shares, limits.cpu_quota_us, limits.memory_bytes)
+    };
+    assert_eq!(of(0), (2048, Some(200_000), Some(4 * GI)));
+    assert_eq!(of(1), (512, Some(100_000), Some(GI)));
+}
+
+#[test]
+fn memory_that_only_the_pod_requests_protects_its_containers_alike() {
+    let score = |requests: (u64, u64), containers: &[ContainerPlan]| {
+        let plan = whole(requests, NONE, containers);
+        oom_score_adj(&plan, &plan.containers[0], 8 * GI)
+    };
+    let (none, one) = (with("a", NONE, NONE), with("b", (0, GI), NONE));
+    assert_eq!(score((0, 4 * GI), std::slice::from_ref(&none)), 500);
+    assert_eq!(score((0, 5 * GI), &[none.clone(), one.clone()]), 750);
+    assert_eq!(score((0, 5 * GI), &[one, none.clone()]), 625);
+    assert_eq!(score((1000, 0), &[none]), 999);
 }
