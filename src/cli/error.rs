@@ -16,6 +16,7 @@
 use std::io;
 
 use crate::image::Class;
+use crate::model::cause::chain;
 use crate::model::names::PodKey;
 use crate::protocol::{FailureClass, Refusal};
 use crate::{image, loader, manager, output, state, sys};
@@ -288,18 +289,6 @@ fn image_hint(error: &image::Error) -> Option<&'static str> {
             return None;
         }
     })
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

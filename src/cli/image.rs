@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use super::error::{Done, Error, chain};
+use super::error::{Done, Error};
 use super::session::{Network, Session};
 use crate::image::{
     self, Credentials, LoadSource, Platform, PullOptions, PullProgress, RETRY_WAITS, Store,
     TlsVerify,
 };
+use crate::model::cause::chain;
 use crate::model::reference::Reference;
 use crate::output::images::{self, Row};
 use crate::output::object::{self, Notation};

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::error::{Error, chain};
+use super::error::Error;
 use super::session::Session;
+use crate::model::cause::chain;
 use crate::model::names::{Namespace, ObjectKey, PodKey};
 use crate::output::{object, workload};
 use crate::state::view::PodView;

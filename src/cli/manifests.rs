@@ -141,7 +141,7 @@ pub(crate) fn load_valid(
 fn existing(session: &Session) -> Result<Vec<serde_json::Value>, Error> {
     let (records, unreadable) = state::object::list(&session.layout)?;
     for error in &unreadable {
-        session.ui.warning(&super::error::chain(error));
+        session.ui.warning(&crate::model::cause::chain(error));
     }
     Ok(records
         .into_iter()

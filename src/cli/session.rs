@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::app::{ColorArg, GlobalArgs, LogFormat};
-use super::error::{Error, chain};
+use super::error::Error;
 use super::events_file::EventsFile;
 use crate::image::Store;
 use crate::manager::{Event, sweep};
+use crate::model::cause::chain;
 use crate::model::names::Namespace;
 use crate::output::report::{self, Deed, Reality};
 use crate::output::{ColourChoice, Settings, Ui, Verbosity};

@@ -11,11 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::context::{Context, Message};
 use super::describe::Places;
-use super::error::{StartFailure, chain};
+use super::error::{StartFailure, system};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
 use super::{describe, output, process, profiles, termination};
+use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
@@ -124,8 +125,7 @@ pub(super) async fn start<R: Runtime + 'static>(
     let id = match identity::random_hex() {
         Ok(id) => id,
         Err(source) => {
-            let what = "get a random number";
-            let failure = StartFailure::System { what, source };
+            let failure = StartFailure::from(system("get a random number")(source));
             return Err(failure.into_fault(String::new()));
         }
     };
@@ -295,10 +295,7 @@ impl<R: Runtime + 'static> Run<R> {
     }
 
     fn stdio(&self) -> Result<(Stdio, Ends), StartFailure> {
-        let failed = |source| StartFailure::System {
-            what: "make a pipe",
-            source,
-        };
+        let failed = |e| system("make a pipe")(e);
         let none = Ends {
             outputs: Vec::new(),
             stdin: None,

@@ -10,9 +10,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock;
 use super::container::{Live, Place};
-use super::error::chain;
 use super::lifecycle::{self, Index};
 use super::status::Observed;
+use crate::model::cause::chain;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::image::Image;
 use crate::model::names::VolumeName;

@@ -146,7 +146,7 @@ fn exec_request<R: Runtime>(
         }
     };
     live.exec_request(context.paths().oci_state(), exec.command, stdio)
-        .map_err(|error| refused(Refusal::Failed, super::error::chain(&error)))
+        .map_err(|error| refused(Refusal::Failed, crate::model::cause::chain(&error)))
 }
 
 fn no_such_container<R: Runtime>(context: &Context<R>, name: &ContainerName) -> Reply {
@@ -170,7 +170,7 @@ fn not_executed(error: &runtime::Error) -> Reply {
         Some(_) => Refusal::CannotExecute,
         None => Refusal::Failed,
     };
-    refused(reason, super::error::chain(error))
+    refused(reason, crate::model::cause::chain(error))
 }
 
 fn refused(reason: Refusal, message: String) -> Reply {

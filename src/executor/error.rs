@@ -1,22 +1,35 @@
 //! What can go wrong while a pod is set up, and how a container's failure to start is reported.
 
-use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 
 use super::forward;
 use super::lifecycle::Fault;
+use crate::model::cause::chain;
 use crate::protocol::{FailureClass, LaunchFailure};
 use crate::{runtime, spec, state, sys, volume};
+
+/// A system call failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what}")]
+pub struct SystemError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// For `map_err`: a system call that failed.
+pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> SystemError {
+    move |source| SystemError {
+        what,
+        source: source.into(),
+    }
+}
 
 /// Why a pod cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot {what}")]
-    System {
-        what: &'static str,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
     #[error("cannot read the launch file {path:?}")]
     Launch {
         path: std::path::PathBuf,
@@ -42,14 +55,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: a system call that failed.
-    pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::System {
-            what,
-            source: source.into(),
-        }
-    }
-
     /// What the manager is told about a pod that could not be set up.
     pub(super) fn to_launch_failure(&self) -> LaunchFailure {
         let reason = match self {
@@ -96,11 +101,8 @@ pub(super) enum StartFailure {
     File(#[from] sys::fs::Error),
     #[error("failed to list services when setting up env vars")]
     Services(#[from] state::Error),
-    #[error("cannot {what}")]
-    System {
-        what: &'static str,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 impl StartFailure {
@@ -129,7 +131,7 @@ impl StartFailure {
             | Self::File(_)
             | Self::SeccompProfile { .. }
             | Self::NoSeccompProfile { .. }
-            | Self::System { .. } => ("CreateContainerError", FailureClass::Machine),
+            | Self::System(_) => ("CreateContainerError", FailureClass::Machine),
         };
         Fault::Create {
             reason,
@@ -137,16 +139,4 @@ impl StartFailure {
             class,
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

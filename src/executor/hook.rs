@@ -60,6 +60,6 @@ async fn execute<R: Runtime>(
             let error = format!("command '{}' exited with {}", words.join(" "), done.code);
             Err(failed(error, &done.output))
         }
-        Err(error) => Err(failed(super::error::chain(&error), b"")),
+        Err(error) => Err(failed(crate::model::cause::chain(&error), b"")),
     }
 }

@@ -3,22 +3,21 @@
 use std::path::Path;
 
 use super::context::Facts;
-use super::error::{Error, StartFailure};
+use super::error::{Error, StartFailure, system};
 use crate::protocol::Launch;
 use crate::spec::{DeviceKind, HostDevice, HostFacts, resources};
 use crate::sys::{capability, device, fs, identity, mount, process as processes};
 
 /// Found out once, while the machine's cgroups are still to be seen.
 pub(super) fn facts(launch: &Launch) -> Result<Facts, Error> {
-    let bounding = capability::bounding().map_err(Error::system("read the capabilities"))?;
+    let bounding = capability::bounding().map_err(system("read the capabilities"))?;
     let names = bounding
         .names()
         .filter_map(|name| name.strip_prefix("CAP_"));
     Ok(Facts {
         host: HostFacts {
             capabilities: names.map(str::to_owned).collect(),
-            oom_score_floor: processes::oom_score_floor()
-                .map_err(Error::system("read the OOM score"))?,
+            oom_score_floor: processes::oom_score_floor().map_err(system("read the OOM score"))?,
             open_files: processes::open_files_limit(),
             masked_paths: thermal_statistics()?,
             cgroup2_options: mount::cgroup2_options()?,

@@ -52,7 +52,8 @@ use tokio::task::LocalSet;
 
 use self::context::{Context, Message};
 use self::driver::Driver;
-pub use self::error::Error;
+use self::error::system;
+pub use self::error::{Error, SystemError};
 use self::lifecycle::{Cause, Event};
 use self::pod::PodResources;
 use self::progress::Channel;
@@ -79,14 +80,14 @@ const BUFFER: usize = 64 * 1024;
 /// # Errors
 /// The pod could not be set up (the manager has been told), or its state cannot be written.
 pub fn run(dir: &Path) -> Result<(), Error> {
-    let pipe = fd::inherited(PROGRESS).map_err(Error::system("find the manager's pipe"))?;
+    let pipe = fd::inherited(PROGRESS).map_err(system("find the manager's pipe"))?;
     let mut manager = Channel::new(pipe);
-    let lock = fd::inherited(LOCK).map_err(Error::system("find the executor's lock"))?;
+    let lock = fd::inherited(LOCK).map_err(system("find the executor's lock"))?;
     let result = set_up(dir, PidLock::inherited(lock)).and_then(|(context, messages)| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(Error::system("start the event loop"))?;
+            .map_err(system("start the event loop"))?;
         LocalSet::new().block_on(&runtime, play(context, messages, &mut manager))
     });
     if let Err(error) = &result {
@@ -102,8 +103,8 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     let launch = read_launch(dir)?;
     let paths = PodPaths::at(launch.data_dir.clone(), dir.to_owned());
     let dir = ExecutorDir::new(paths, lock)?;
-    processes::become_subreaper().map_err(Error::system("become the subreaper"))?;
-    processes::set_name("kplay-executor").map_err(Error::system("set the process's name"))?;
+    processes::become_subreaper().map_err(system("become the subreaper"))?;
+    processes::set_name("kplay-executor").map_err(system("set the process's name"))?;
     // Before the cgroups are out of sight.
     let facts = machine::facts(&launch)?;
     let hierarchies = enter_private_mounts()?;

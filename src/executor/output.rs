@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 
 use super::context::Context;
-use super::error::chain;
+use crate::model::cause::chain;
 use super::log::{LogWriter, Stream};
 use super::process;
 use crate::state::logs;

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::context::Context;
-use super::error::{Error, chain};
+use super::error::Error;
 use super::forward::{Bound, Forwarder, Publication};
 use super::{container, downward, etc, process};
+use crate::model::cause::chain;
 use crate::model::plan::VolumeMount;
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::container::termination_log;
 use super::context::Context;
-use super::error::chain;
+use crate::model::cause::chain;
 use crate::model::plan::{ContainerPlan, TerminationMessagePolicy};
 use crate::state::logs;
 use crate::sys::fs;

@@ -5,6 +5,7 @@
 //! Kubernetes spells it (`status`).
 #![forbid(unsafe_code)]
 
+pub mod cause;
 pub mod diagnostic;
 pub mod event;
 pub mod field;

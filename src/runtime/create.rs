@@ -14,6 +14,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use super::entry::{Entry, Filter};
 use super::wire::{Action, Answer, GO, Request, SOCKET, StdioKind, cut};
 use super::{environment, trace};
+use crate::model::cause::chain;
 use crate::sys::fd::MemoryUse;
 use crate::sys::{self, fd, process};
 
@@ -47,17 +48,6 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Sends an answer to the executor.

@@ -2,7 +2,8 @@
 //! `RESOLVE_IN_ROOT`), so that neither `..` nor a symbolic link gets out. Names within an open folder are single
 //! components ([`Name`]), and nothing here follows a link in the last one.
 //!
-//! Knows nothing of archives. Needs Linux 5.6.
+//! This is what image layers are written with, and knows nothing of archives: folders that kplay makes for volumes are
+//! [`dir`](super::dir)'s. Needs Linux 5.6.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -1,4 +1,9 @@
-//! A folder held open, and what is in it by name: no link is followed, modes do not depend on the umask.
+//! Folders of volumes. A [`Dir`] is held open, and what is in it goes by name: no link is followed, modes do not depend
+//! on the umask. Paths that a container may change are resolved by the kernel ([`open_within`]).
+//!
+//! Image layers, whose names are bytes and whose links lead within the layer, are [`beneath`](super::beneath)'s.
+
+mod within;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fs::{Error, Result};
+pub use within::{open_or_create_within, open_within};
 
 /// What a name in a folder stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

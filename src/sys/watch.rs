@@ -30,7 +30,7 @@ impl Watch {
     /// `NotFound` if there is no such folder.
     pub fn add(&self, folder: &Path) -> fs::Result<()> {
         let what = WatchFlags::CREATE
-            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVE
             | WatchFlags::MODIFY
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::DELETE

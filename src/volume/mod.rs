@@ -148,8 +148,8 @@ pub fn mount_sub_path(
 
 fn find_sub_path(root: &Path, sub_path: &Path, missing: Missing) -> Result<OwnedFd, Error> {
     Ok(match missing {
-        Missing::Create => sys::within::open_or_create_dir(root, sub_path)?,
-        Missing::Refuse => sys::within::open(root, sub_path)?,
+        Missing::Create => sys::dir::open_or_create_within(root, sub_path)?,
+        Missing::Refuse => sys::dir::open_within(root, sub_path)?,
     })
 }
 

@@ -1,13 +1,14 @@
 //! A pod without Kubernetes: folders on a tmpfs, an image of busybox, a cgroup, the runtime.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+pub(crate) use kplay::model::cause::chain;
 use kplay::runtime::{
     Error, ExecRequest, Libcontainer, Program, Runtime, SeccompProfile, StartRequest, Started,
     Stdio, enter_private_mounts, rootfs,
@@ -19,6 +20,7 @@ use kplay::sys::{fd, fs as sys_fs, mount};
 use oci_spec::runtime::{Process, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Set in the process that runs the body of a test.
 pub(crate) const INSIDE: &str = "KPLAY_RUNTIME_TEST";
@@ -336,6 +338,14 @@ pub(crate) fn pipes() -> (Stdio, Streams) {
 }
 
 impl Streams {
+    /// The first line of its output.
+    pub(crate) fn line(&self) -> String {
+        let mut line = String::new();
+        let output = File::from(self.stdout.try_clone().unwrap());
+        BufReader::new(output).read_line(&mut line).unwrap();
+        line
+    }
+
     /// Everything that was written, once nobody can write any more.
     pub(crate) fn read(self) -> (String, String) {
         drop(self.stdin);
@@ -364,22 +374,22 @@ pub(crate) fn has_ended(process: &PidFd) -> bool {
     rustix::event::poll(&mut polled, Some(&timeout)) == Ok(1)
 }
 
-/// Waits until something holds, but not for ever.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+/// Waits until so many children are left, but not for ever: each that ends is a signal.
+pub(crate) async fn wait_for_children(pod: &Pod, count: usize) {
+    // From here on none is missed.
+    let mut ended = signal(SignalKind::child()).unwrap();
+    let all = async {
+        while children(pod) != count {
+            ended.recv().await.unwrap();
+        }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, all).await;
+    in_time.unwrap_or_else(|_| panic!("{} children, not {count}", children(pod)));
 }
 
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+/// How many children are left when those that have ended and that nobody waits for are gone.
+pub(crate) fn children(pod: &Pod) -> usize {
+    pod.reaper.reap().unwrap();
+    let children = fs::read_to_string("/proc/thread-self/children").unwrap();
+    children.split_ascii_whitespace().count()
 }

@@ -7,7 +7,7 @@ use kplay::sys::cgroup::{DevicePolicy, Limits};
 use kplay::sys::pidfd::Exit;
 use serde_json::json;
 
-use crate::fixture::{Pod, isolated, pipes, process, spec, wait};
+use crate::fixture::{Pod, children, isolated, pipes, process, spec, wait, wait_for_children};
 
 struct Counts {
     children: usize,
@@ -17,11 +17,9 @@ struct Counts {
 }
 
 fn counts(pod: &Pod) -> Counts {
-    pod.reaper.reap().unwrap();
-    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
     let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     Counts {
-        children: children.split_ascii_whitespace().count(),
+        children: children(pod),
         fds: std::fs::read_dir("/proc/self/fd").unwrap().count(),
         mounts: mounts.lines().count(),
         cgroups: usize::from(pod.hierarchies.find(&format!("{}/c", pod.cgroup)).is_some()),
@@ -53,9 +51,7 @@ fn twenty_starts() {
             pod.start("c", broken, stdio).await.unwrap_err();
             pod.end("c");
         }
-        crate::fixture::eventually("the last helpers go", || {
-            counts(pod).children == before.children
-        });
+        wait_for_children(pod, before.children).await;
         let after = counts(pod);
         assert_eq!(
             (after.fds, after.mounts, after.cgroups),
@@ -77,9 +73,7 @@ fn many_execs() {
         for _ in 0..20 {
             pod.run_exec("c", process(&["true"])).await;
         }
-        crate::fixture::eventually("the last helpers go", || {
-            counts(pod).children == before.children
-        });
+        wait_for_children(pod, before.children).await;
         assert_eq!(counts(pod).fds, before.fds);
         let cgroup = pod.hierarchies.find(&pod.cgroup).unwrap();
         assert_eq!(cgroup.pids().unwrap().len(), 1);
@@ -102,9 +96,7 @@ fn a_dropped_request() {
             pod.end("c");
             drop(streams);
         }
-        crate::fixture::eventually("everything goes", || {
-            counts(pod).children == before.children
-        });
+        wait_for_children(pod, before.children).await;
         assert_eq!(counts(pod).fds, before.fds);
     });
 }

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use super::files::Files;
 use super::{Record, Stream, Tag, Timestamp, tail};
 use crate::sys::fs;
-use crate::sys::inotify::{Inotify, wait_readable};
+use crate::sys::poll;
+use crate::sys::watch::Watch;
 
 /// Why a log cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -313,7 +314,7 @@ impl Joined {
 #[derive(Debug)]
 pub struct Follower {
     reader: Reader,
-    changes: Inotify,
+    changes: Watch,
 }
 
 impl Follower {
@@ -322,8 +323,8 @@ impl Follower {
     /// # Errors
     /// The container's folder is not there yet, or cannot be watched or read.
     pub fn open(dir: &Path, restart: u32, options: &Options) -> Result<Self, Error> {
-        let changes = Inotify::new().map_err(Error::Wait)?;
-        changes.watch_folder(dir)?;
+        let changes = Watch::new().map_err(Error::Wait)?;
+        changes.add(dir)?;
         Ok(Self {
             reader: Reader::open(dir, restart, options)?,
             changes,
@@ -355,10 +356,7 @@ impl Follower {
     /// A descriptor cannot be waited for.
     pub fn wait(&self, other: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let fds: Vec<_> = [self.changes.as_fd()].into_iter().chain(other).collect();
-        match wait_readable(&fds, None) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(Error::Wait(e)),
-        }
+        poll::readable(&fds, None).map(drop).map_err(Error::Wait)
     }
 }
 

@@ -8,23 +8,23 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::fs::{Error, Result};
+use super::super::fs::{Error, Result};
 
 /// Opens `relative` in the folder `root`, without rights to read or write (`O_PATH`). Symbolic links are followed
 /// inside the folder only; one that leads out of it is an error.
 ///
 /// # Errors
 /// It is not there, leaves the folder, or `root` cannot be opened.
-pub fn open(root: &Path, relative: &Path) -> Result<OwnedFd> {
+pub fn open_within(root: &Path, relative: &Path) -> Result<OwnedFd> {
     let anchor = open_root(root)?;
     open_at(&anchor, relative).map_err(|e| failed(root, relative, e))
 }
 
-/// As [`open`]; what is missing is made as folders with the mode of `root`.
+/// As [`open_within`]; what is missing is made as folders with the mode of `root`.
 ///
 /// # Errors
-/// As [`open`], or a folder cannot be made.
-pub fn open_or_create_dir(root: &Path, relative: &Path) -> Result<OwnedFd> {
+/// As [`open_within`], or a folder cannot be made.
+pub fn open_or_create_within(root: &Path, relative: &Path) -> Result<OwnedFd> {
     let anchor = open_root(root)?;
     let mode = rustix::fs::fstat(&anchor)
         .map(|stat| Mode::from_raw_mode(stat.st_mode & 0o7777))
