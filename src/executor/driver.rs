@@ -99,8 +99,15 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     }
 
     async fn handle(&mut self, event: Event) {
-        for action in self.machine.on(event, clock::now()) {
-            self.act(action).await;
+        // Whoever looks for this process does not find it any more, so it must not go on.
+        let lost = (!self.context.dir.is_there()).then_some(Event::Stop {
+            grace: Some(Duration::ZERO),
+            cause: Cause::Deleted,
+        });
+        for event in lost.into_iter().chain([event]) {
+            for action in self.machine.on(event, clock::now()) {
+                self.act(action).await;
+            }
         }
         if !matches!(self.machine.stage, Stage::Over(_)) {
             self.publish();

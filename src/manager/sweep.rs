@@ -58,6 +58,7 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
 
 fn is_unswept(dir: &PodDir) -> bool {
     let paths = dir.paths();
-    // After a reboot nothing is left to clean up.
-    paths.run().exists() && (!paths.swept().exists() || paths.deleting().exists())
+    // Without its run folder, too: the machine has started anew and nothing is left, or somebody has removed the folder
+    // and the pod runs on.
+    !paths.swept().exists() || paths.deleting().exists()
 }

@@ -257,6 +257,7 @@ impl<'a> LockedPodDir<'a> {
     /// # Errors
     /// It cannot be written.
     pub fn mark_swept(&self) -> Result<(), Error> {
+        fs::create_dir_all(self.paths.run(), 0o700)?;
         Ok(fs::replace_in_memory(&self.paths.swept(), 0o600, b"")?)
     }
 
@@ -308,7 +309,7 @@ impl<'a> LockedPodDir<'a> {
 #[derive(Debug)]
 pub struct ExecutorDir {
     paths: PodPaths,
-    _lock: PidLock,
+    lock: PidLock,
 }
 
 impl ExecutorDir {
@@ -320,7 +321,7 @@ impl ExecutorDir {
     pub fn new(paths: PodPaths, lock: PidLock) -> Result<Self, Error> {
         let failed = |e| fs::Error::new("write", paths.executor_lock(), e);
         lock.name(std::process::id()).map_err(failed)?;
-        Ok(Self { paths, _lock: lock })
+        Ok(Self { paths, lock })
     }
 
     /// As [`ExecutorDir::new`], with a lock of its own.
@@ -334,6 +335,13 @@ impl ExecutorDir {
     #[must_use]
     pub fn paths(&self) -> &PodPaths {
         &self.paths
+    }
+
+    /// Whether others find this process: its lock is where they look for it. Nobody but kplay's own commands removes
+    /// it, unless the folder of all pods is removed by hand.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.lock.is_at(&self.paths.executor_lock())
     }
 
     /// Replaces the pod's status. That of a pod that has ended is kept on disk.

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
@@ -34,6 +34,14 @@ impl PidLock {
         // Padded, because a holder and whoever started it may both write it, and nobody may read a half.
         self.file
             .write_all_at(format!("{pid:<WIDTH$}").as_bytes(), 0)
+    }
+
+    /// Whether this is the lock that others find at `path`.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        let held = self.file.metadata().map(|held| (held.dev(), held.ino()));
+        let found = path.metadata().map(|found| (found.dev(), found.ino()));
+        matches!((held, found), (Ok(held), Ok(found)) if held == found)
     }
 }
 
@@ -124,6 +132,13 @@ mod tests {
         assert_eq!(pid(&path).unwrap(), Some(std::process::id()));
         drop(handed_over);
         assert!(!is_held(&path).unwrap());
+        super::super::fs::remove_file(&path).unwrap();
+        let lost = take(&path).unwrap();
+        assert!(lost.is_at(&path));
+        super::super::fs::remove_file(&path).unwrap();
+        assert!(!lost.is_at(&path));
+        let other = take(&path).unwrap();
+        assert!(other.is_at(&path) && !lost.is_at(&path));
         super::super::fs::remove_file(&path).unwrap();
     }
 }

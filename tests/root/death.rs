@@ -321,3 +321,21 @@ fn an_executor_that_ends_while_up_runs_is_no_zombie() {
     assert!(!up.wait().expect("up is our child").success());
     kplay.assert_nothing_left();
 }
+
+/// Somebody removes the folder of all running pods: the next command ends what nobody can find any more.
+#[test]
+fn the_run_folder_is_removed_under_a_running_pod() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let (executor, uid) = (kplay.executor("web"), uid(&kplay, "web"));
+    fs::remove_dir_all(kplay.runroot()).expect("it goes");
+    assert_eq!(kplay.phase("web"), "Failed");
+    assert!(wait::ended(executor, wait::PATIENCE), "it lives on");
+    assert_eq!(members(&uid), Vec::<u32>::new());
+    // Its name is free again.
+    kplay.apply(&pod("web")).succeeds();
+    kplay.until("web", "it runs", |pod| pod["status"]["phase"] == "Running");
+    delete_cleans(&kplay);
+}
