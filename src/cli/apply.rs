@@ -404,6 +404,13 @@ impl<'a> Teller<'a> {
                 event.reason,
                 event.message
             )),
+            Event::PodSilent(key, waits_for) => ui.talk(&format!(
+                "{} has not started yet{}",
+                pod_object(&key),
+                waits_for
+                    .map(|what| format!(": {what}"))
+                    .unwrap_or_default()
+            )),
             Event::PodStarted(key) => ui.detail(&format!("started {}", pod_object(&key))),
             Event::PodReached(key) => ui.detail(&format!("{} is as wanted", pod_object(&key))),
             Event::PodRestored(key) => ui.talk(&format!("{} runs again", pod_object(&key))),

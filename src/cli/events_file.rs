@@ -92,6 +92,13 @@ fn line(event: &Event, now: Timestamp) -> Option<String> {
             }
             "PodEvent"
         }
+        Event::PodSilent(key, waits_for) => {
+            pod(&mut set, key);
+            if let Some(what) = waits_for {
+                set("message", json!(what));
+            }
+            "PodSilent"
+        }
         Event::PodStarted(key) => {
             pod(&mut set, key);
             "PodStarted"

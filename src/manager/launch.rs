@@ -25,6 +25,7 @@ use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{PodRecord, SourceSet};
 use crate::sys::pidfd::{Exit, PidFd};
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
+use crate::sys::signal::Signal;
 use crate::sys::{append, fs, identity, poll};
 
 /// The environment variable with the filter of developers' messages; the only one that executors inherit.
@@ -35,6 +36,8 @@ const LOG_FILTER: &str = "KPLAY_LOG";
 pub struct Launcher {
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
+    /// For how long an executor may say nothing before it is looked at.
+    pub patience: Duration,
 }
 
 impl Launcher {
@@ -44,6 +47,7 @@ impl Launcher {
         Self {
             program: "/proc/self/exe".into(),
             arguments: vec!["kplay".into(), "internal".into(), "execute".into()],
+            patience: Duration::from_secs(10),
         }
     }
 }
@@ -130,7 +134,41 @@ pub(super) struct Launching {
     process: PidFd,
     pipe: PipeReader,
     unread: Vec<u8>,
-    log: PathBuf,
+    dir: PodDir,
+    silence: Silence,
+}
+
+/// How long an executor has said nothing.
+#[derive(Debug)]
+struct Silence {
+    /// When it is looked at, unless it says something before.
+    until: Instant,
+    /// How long it may last at first.
+    first: Duration,
+    /// How long it may go on then: longer each time.
+    patience: Duration,
+    /// What the last look saw.
+    state: Seen,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Running,
+    /// By a signal.
+    Stopped,
+    /// Because it was stopped and did not go on.
+    Killed,
+}
+
+impl Silence {
+    fn begin(patience: Duration) -> Self {
+        Self {
+            until: Instant::now() + patience,
+            first: patience,
+            patience,
+            state: Seen::Running,
+        }
+    }
 }
 
 /// How a launch went.
@@ -171,7 +209,8 @@ pub(super) fn start(
         process,
         pipe,
         unread: Vec::new(),
-        log: log_path,
+        dir: PodDir::clone(dir),
+        silence: Silence::begin(manager.launcher.patience),
     })
 }
 
@@ -203,7 +242,8 @@ fn spawn(
 }
 
 /// Waits until each executor has said how it went, and tells `decide` of every outcome, which may end the wait. Returns
-/// the pods that have not said anything when the deadline passed or the wait was ended.
+/// the pods that have not said anything when the deadline passed or the wait was ended. A start may take as long as its
+/// init containers do, so silence is told, not punished; an executor that somebody has stopped does not answer for ever.
 ///
 /// # Errors
 /// [`Error::Interrupted`].
@@ -219,9 +259,16 @@ pub(super) fn wait_all(
     while !launching.is_empty() {
         let mut fds = vec![manager.interrupt.as_fd()];
         fds.extend(launching.iter().map(|one| one.pipe.as_fd()));
-        let ready = poll::readable(&fds, deadline).map_err(failed())?;
-        if ready.is_empty() {
+        let look = launching.iter().map(|one| one.silence.until);
+        let until = deadline.into_iter().chain(look).min();
+        let ready = poll::readable(&fds, until).map_err(failed())?;
+        let now = Instant::now();
+        if ready.is_empty() && deadline.is_some_and(|deadline| deadline <= now) {
             break;
+        }
+        let silent = launching.iter_mut();
+        for one in silent.filter(|one| one.silence.until <= now) {
+            one.look(report).map_err(failed())?;
         }
         if let Some(signal) = manager.interrupt.take().map_err(failed())? {
             return Err(Error::Interrupted { signal });
@@ -258,6 +305,7 @@ impl Launching {
         if count == 0 {
             return self.died().map(Some);
         }
+        self.silence = Silence::begin(self.silence.first);
         self.unread
             .extend_from_slice(buffer.get(..count).unwrap_or_default());
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -271,18 +319,51 @@ impl Launching {
         Ok(None)
     }
 
+    /// Finds out why it says nothing.
+    fn look(&mut self, report: Report<'_>) -> std::io::Result<()> {
+        let seen = match (self.process.is_stopped()?, self.silence.state) {
+            (_, Seen::Killed) => Seen::Killed,
+            (false, _) => Seen::Running,
+            (true, Seen::Running) => Seen::Stopped,
+            (true, Seen::Stopped) => {
+                // The end of its pipe ends the wait.
+                self.process.signal(Signal::KILL)?;
+                Seen::Killed
+            }
+        };
+        let waits_for = match seen {
+            Seen::Killed => None,
+            Seen::Stopped => Some("its executor is stopped by a signal".to_owned()),
+            Seen::Running => {
+                self.silence.patience *= 2;
+                let status = self.dir.status().ok().flatten();
+                status.and_then(|status| status.waits_for())
+            }
+        };
+        self.silence.until = Instant::now() + self.silence.patience;
+        self.silence.state = seen;
+        if seen != Seen::Killed {
+            report(Event::PodSilent(self.key.clone(), waits_for));
+        }
+        Ok(())
+    }
+
     fn died(&self) -> std::io::Result<Outcome> {
         // The pipe is closed a moment before the process has ended. One that only closed it is not waited for.
         let soon = Some(Instant::now() + Duration::from_secs(1));
         poll::readable(&[self.process.as_fd()], soon)?;
         // Taking the status also keeps it from being a zombie for as long as the command lasts.
         let exit = self.process.try_wait()?;
+        let path = self.dir.paths().executor_log();
         let log = tail(
-            &fs::read_if_there(&self.log)
+            &fs::read_if_there(&path)
                 .unwrap_or_default()
                 .unwrap_or_default(),
         );
         let log = match (log.is_empty(), exit) {
+            _ if self.silence.state == Seen::Killed => {
+                "it was stopped by a signal and did not go on, so it was killed".into()
+            }
             (false, _) => log,
             (true, Some(Exit::Code(code))) => format!("it exited with {code} and said nothing"),
             (true, Some(Exit::Signal(signal))) => format!("it was killed by signal {signal}"),

@@ -30,6 +30,8 @@ pub enum Event {
     PodStarting(PodKey),
     /// What the executor tells while it starts the pod.
     Pod(PodKey, PodEvent),
+    /// It has not started yet, and its executor has said nothing for some time: what it waits for, if that is known.
+    PodSilent(PodKey, Option<String>),
     PodStarted(PodKey),
     /// It did not start, or failed while it did.
     PodFailed(PodKey, LaunchFailure),

@@ -135,6 +135,7 @@ pub(super) fn manager(layout: Layout) -> Manager {
         launcher: Launcher {
             program: "/proc/self/exe".into(),
             arguments: arguments.map(Into::into).into(),
+            patience: Duration::from_millis(100),
         },
         interrupt: Interrupt::install().unwrap(),
     }
@@ -299,6 +300,13 @@ fn fake_executor() {
         "die" => panic!("no space on the moon"),
         "start-error" => Some(failed(FailureClass::Start, "StartError")),
         "workload" => Some(failed(FailureClass::Workload, "Error")),
+        "frozen" => {
+            let pid = i32::try_from(std::process::id()).unwrap();
+            let stop = crate::sys::signal::Signal::parse("SIGSTOP").unwrap();
+            let this = crate::sys::pidfd::PidFd::open(pid).unwrap();
+            this.signal(stop).unwrap();
+            None
+        }
         "silent" | "slow" => None,
         _ => Some(Progress::Started),
     };

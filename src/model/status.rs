@@ -63,10 +63,40 @@ impl PodStatus {
             .for_each(ContainerStatus::lose);
     }
 
+    /// What keeps a pod from being started, as far as its containers tell.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        let inits =
+            self.init_container_statuses
+                .iter()
+                .find_map(|container| match &container.state {
+                    ContainerState::Running(_) if container.started != Some(true) => {
+                        Some(format!("init container `{}` runs", container.name))
+                    }
+                    state => waiting("init container", &container.name, state),
+                });
+        let mut mains = self.container_statuses.iter();
+        inits.or_else(|| {
+            mains.find_map(|container| waiting("container", &container.name, &container.state))
+        })
+    }
+
     fn is_true(&self, condition: &str) -> bool {
         self.conditions
             .iter()
             .any(|found| found.r#type == condition && found.status == ConditionStatus::True)
+    }
+}
+
+/// Says of a container why it is not started, unless others have to come first.
+fn waiting(what: &str, name: &str, state: &ContainerState) -> Option<String> {
+    match state {
+        ContainerState::Waiting(waiting) if waiting.reason != "PodInitializing" => {
+            Some(format!("{what} `{name}` waits: {}", waiting.reason))
+        }
+        ContainerState::Waiting(_) | ContainerState::Running(_) | ContainerState::Terminated(_) => {
+            None
+        }
     }
 }
 

@@ -98,6 +98,19 @@ impl PidFd {
             .ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
+    /// Whether the process, a child of the caller, is stopped (SIGSTOP) and has not been told to go on.
+    ///
+    /// # Errors
+    /// It is no child, or its status has been taken.
+    pub fn is_stopped(&self) -> io::Result<bool> {
+        // Not taken, so that it is told again for as long as it is so.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
+            Ok(status) => Ok(status.is_some()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn wait_with(&self, options: WaitIdOptions) -> io::Result<Option<Exit>> {
         loop {
             match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {

@@ -195,6 +195,35 @@ fn a_container_that_ran_and_failed_stays() {
 }
 
 #[test]
+fn a_stopped_executor_does_not_hold_up_the_apply() {
+    let mut machine = Machine::new();
+    let (cause, failures) = cause(machine.apply(&input(&[("a-0", "frozen")])).unwrap_err());
+    assert!(
+        matches!(&cause, Error::ExecutorDied { log, .. } if log.contains("stopped by a signal")),
+        "{cause:?}"
+    );
+    assert_eq!(failures, 0);
+    assert!(!machine.dir("a-0").exists());
+    let told = |event: &&Event| matches!(event, Event::PodSilent(..));
+    let silent: Vec<_> = machine.told.iter().filter(told).collect();
+    let stopped = Some("its executor is stopped by a signal".to_owned());
+    assert_eq!(silent, [&Event::PodSilent(key("a-0"), stopped)]);
+}
+
+#[test]
+fn a_long_start_is_told_and_goes_on() {
+    let mut machine = Machine::new();
+    let mut slow = input(&[("a-0", "silent")]);
+    slow.options.timeout = Some(Duration::from_millis(800));
+    let (late, _) = cause(machine.apply(&slow).unwrap_err());
+    assert!(matches!(late, Error::TimedOut { .. }), "{late:?}");
+    let told = |event: &&Event| matches!(event, Event::PodSilent(..));
+    // After 100 ms, and after 200 ms and 400 ms more.
+    let count = machine.told.iter().filter(told).count();
+    assert!((1..=3).contains(&count), "{count} times");
+}
+
+#[test]
 fn the_deadline_and_a_signal_undo_a_start_that_takes_too_long() {
     let mut machine = Machine::new();
     machine.apply(&input(&[("a-0", "run")])).unwrap();
