@@ -1,6 +1,6 @@
 //! `get` and `ps`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use crate::output::kinds::{self, Detail, Layout, Names, Namespaces};
 use crate::output::object::{self, Notation};
 use crate::output::report;
 use crate::output::table::Headers;
+use crate::output::template::{CustomColumns, Template};
 
 /// Flags of `get`.
 #[derive(Debug, Args)]
@@ -40,8 +41,8 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 struct HowArgs {
-    /// Print in this format
-    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    /// Print in this format: `wide`, `json`, `yaml`, `name`, `jsonpath=TEMPLATE` or `custom-columns=NAME:PATH,…`
+    #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse)]
     output: Option<Format>,
     /// Show all namespaces
     #[arg(short = 'A', long)]
@@ -54,12 +55,44 @@ struct HowArgs {
     no_headers: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Format {
     Wide,
     Json,
     Yaml,
     Name,
+    Template(Template),
+    Columns(CustomColumns),
+}
+
+impl Format {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        match (name, value) {
+            ("wide", None) => Ok(Self::Wide),
+            ("json", None) => Ok(Self::Json),
+            ("yaml", None) => Ok(Self::Yaml),
+            ("name", None) => Ok(Self::Name),
+            ("jsonpath", Some(text)) => Template::parse(text)
+                .map(Self::Template)
+                .map_err(|error| error.to_string()),
+            ("custom-columns", Some(text)) => CustomColumns::parse(text)
+                .map(Self::Columns)
+                .map_err(|error| error.to_string()),
+            _ => Err(
+                "not `wide`, `json`, `yaml`, `name`, `jsonpath=TEMPLATE` or `custom-columns=NAME:PATH,…`"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// Whether it is a list for people.
+    fn is_table(format: Option<&Self>) -> bool {
+        matches!(format, None | Some(Self::Wide))
+    }
 }
 
 /// Lists objects.
@@ -271,7 +304,7 @@ fn list(query: &Query, how: &HowArgs, session: &Session) -> Result<Done, Error> 
     print(&groups, single, how, session)?;
     let mut missing = missing.into_iter();
     let Some(last) = missing.next_back() else {
-        if groups.is_empty() && how.output.is_none_or(|format| format == Format::Wide) {
+        if groups.is_empty() && Format::is_table(how.output.as_ref()) {
             session.ui.talk(&nothing(&scope));
         }
         return Ok(Done::Well);
@@ -291,7 +324,9 @@ fn nothing(scope: &Scope) -> String {
 
 fn print(groups: &[Group], single: bool, how: &HowArgs, session: &Session) -> Result<(), Error> {
     let all = groups.iter().flat_map(|group| &group.objects);
-    let text = match how.output {
+    let text = match &how.output {
+        Some(Format::Template(template)) => template.fill(&whole(all, single)),
+        Some(Format::Columns(columns)) => columns.table(all, how.headers()),
         Some(Format::Name) => all.map(|object| object::name(object) + "\n").collect(),
         Some(Format::Json) => notation(all, single, Notation::Json)?,
         Some(Format::Yaml) => notation(all, single, Notation::Yaml)?,
@@ -307,22 +342,29 @@ fn print(groups: &[Group], single: bool, how: &HowArgs, session: &Session) -> Re
     Ok(session.ui.data(text.as_bytes())?)
 }
 
-/// One object as itself, several (or those that nobody named) as a list; nothing for one that is missing.
+/// As text; nothing for one object that is missing.
 fn notation<'a>(
     objects: impl Iterator<Item = &'a Value>,
     single: bool,
     notation: Notation,
 ) -> Result<String, Error> {
+    match whole(objects, single) {
+        Value::Null => Ok(String::new()),
+        whole => Ok(object::text(&whole, notation)?),
+    }
+}
+
+/// One object as itself, several (or those that nobody named) as a list; null for one that is missing.
+fn whole<'a>(objects: impl Iterator<Item = &'a Value>, single: bool) -> Value {
     let mut objects: Vec<Value> = objects.cloned().collect();
-    let whole = match (single, objects.pop()) {
-        (true, None) => return Ok(String::new()),
+    match (single, objects.pop()) {
+        (true, None) => Value::Null,
         (true, Some(object)) => object,
         (false, last) => {
             objects.extend(last);
             object::list(objects)
         }
-    };
-    Ok(object::text(&whole, notation)?)
+    }
 }
 
 impl HowArgs {
@@ -376,7 +418,12 @@ fn list_events(how: &HowArgs, session: &Session) -> Result<Done, Error> {
         };
         events::list(&all, columns, wide, Timestamp::now())
     };
-    let text = match how.output {
+    let text = match &how.output {
+        Some(Format::Template(template)) => template.fill(&object::list(objects().collect())),
+        Some(Format::Columns(columns)) => {
+            let objects: Vec<Value> = objects().collect();
+            columns.table(objects.iter(), how.headers())
+        }
         Some(Format::Json) => object::text(&object::list(objects().collect()), Notation::Json)?,
         Some(Format::Yaml) => object::text(&object::list(objects().collect()), Notation::Yaml)?,
         Some(Format::Name) => objects().map(|event| object::name(&event) + "\n").collect(),
@@ -396,6 +443,10 @@ fn list_images(how: &HowArgs, session: &Session) -> Result<Done, Error> {
         Some(Format::Json) => Some(Notation::Json),
         Some(Format::Yaml) => Some(Notation::Yaml),
         Some(Format::Name | Format::Wide) | None => None,
+        Some(Format::Template(_) | Format::Columns(_)) => {
+            let message = "images are printed as a table, `-o json` or `-o yaml`";
+            return Err(Error::usage(message));
+        }
     };
     image::print_list(notation, how.headers(), session)
 }

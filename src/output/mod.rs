@@ -21,6 +21,7 @@ pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod style;
 pub(crate) mod table;
+pub(crate) mod template;
 pub(crate) mod workload;
 mod yaml;
 

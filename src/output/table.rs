@@ -1,5 +1,7 @@
 //! Tables as kubectl prints them: columns three spaces apart, nothing after the last one.
 
+use std::borrow::Cow;
+
 use unicode_width::UnicodeWidthStr as _;
 
 /// Whether the column names are printed.
@@ -13,7 +15,7 @@ pub(crate) enum Headers {
 /// Rows under column names.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
-    columns: Vec<&'static str>,
+    columns: Vec<Cow<'static, str>>,
     rows: Vec<Vec<String>>,
 }
 
@@ -24,9 +26,9 @@ const MINIMUM: usize = 6;
 
 impl Table {
     /// An empty table.
-    pub(crate) fn new(columns: Vec<&'static str>) -> Self {
+    pub(crate) fn new<C: Into<Cow<'static, str>>>(columns: Vec<C>) -> Self {
         Self {
-            columns,
+            columns: columns.into_iter().map(Into::into).collect(),
             rows: Vec::new(),
         }
     }
@@ -42,7 +44,7 @@ impl Table {
 
     /// The lines of the table.
     pub(crate) fn render(&self, headers: Headers) -> String {
-        let header: Vec<String> = self.columns.iter().map(|name| (*name).to_owned()).collect();
+        let header: Vec<String> = self.columns.iter().map(ToString::to_string).collect();
         let lines: Vec<&[String]> = match headers {
             Headers::Shown => Some(header.as_slice()),
             Headers::Hidden => None,

@@ -88,6 +88,9 @@ fn usage_errors() {
     check("get pdos", "did you mean `pods`?");
     check("get nonsense", "nonsense");
     check("get pods,deploy web", "one type only");
+    check("get pods -o xml", "jsonpath=TEMPLATE");
+    check("get pods -o jsonpath={.a", "not closed");
+    check("get pods -o custom-columns=NAME", "NAME:PATH");
     check("delete", "name what to delete");
     check("delete pod", "name what to delete");
     check("image pull UPPER", "lower case");

@@ -274,7 +274,11 @@ fn namespaces_and_selectors() {
 fn get_prints_a_real_pod() {
     let Some(kplay) = Kplay::new() else { return };
     kplay.apply_with(WEB, ["--wait=ready"]).succeeds();
-    let json = kplay.run(["get", "pod", "web", "-o", "json"]).succeeds();
+    let said = |format: &str| kplay.run(["get", "pod", "web", "-o", format]).succeeds();
+    assert_eq!(said("jsonpath={.status.phase}"), "Running");
+    let columns = said("custom-columns=POD:.metadata.name,NODE:.absent");
+    assert_eq!(columns, "POD   NODE\nweb   <none>\n");
+    let json = said("json");
     let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_str(&json).expect("a v1.Pod");
     assert_eq!(pod.metadata.name.as_deref(), Some("web"));
     assert_eq!(pod.metadata.namespace.as_deref(), Some("default"));
