@@ -336,6 +336,6 @@ fn the_run_folder_is_removed_under_a_running_pod() {
     assert_eq!(members(&uid), Vec::<u32>::new());
     // Its name is free again.
     kplay.apply(&pod("web")).succeeds();
-    kplay.until("web", "it runs", |pod| pod["status"]["phase"] == "Running");
+    assert_eq!(kplay.phase("web"), "Running");
     delete_cleans(&kplay);
 }
