@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 
 use super::context::Context;
-use crate::model::cause::chain;
 use super::log::{LogWriter, Stream};
 use super::process;
+use crate::model::cause::chain;
 use crate::state::logs;
 use crate::sys::fs;
 
