@@ -233,6 +233,9 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
     let mut planned: Vec<Option<Planned<'_>>> = Vec::new();
     for object in read {
         note_effect(&object, report);
+        if let Some(Content::Data(..) | Content::Recorded) = &object.content {
+            support::fields(&object.metadata.key.kind, object.raw.at, report);
+        }
         let (raw, metadata) = (object.raw, object.metadata);
         let mut json = object.json;
         index.claims.note_volume(&metadata.key, &mut json);

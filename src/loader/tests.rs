@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod env;
+mod fields;
 mod names;
 
 fn options() -> Options {

@@ -92,6 +92,7 @@ fn it_reaps_as_process_one() {
 fn the_holder_has_nothing() {
     isolated("sandbox::the_holder_has_nothing", async |pod| {
         let sandbox = start(pod, false, &BTreeMap::new()).unwrap();
+        sandbox.settle().unwrap();
         let proc = |file: &str| {
             std::fs::read_to_string(format!("/proc/{}/{file}", sandbox.pid())).unwrap()
         };

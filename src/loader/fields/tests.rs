@@ -231,9 +231,15 @@ fn tests_are_found_by_their_path() {
 }
 
 #[test]
-fn the_tests_that_lines_name_exist() {
+fn every_honoured_field_names_tests_that_exist() {
     let mut known = HashSet::new();
     for field in all() {
+        assert!(
+            field.standing != Standing::Honoured || !field.tests.is_empty(),
+            "{}.{}: no test shows that it is honoured",
+            field.of,
+            field.name
+        );
         for test in field.tests.split(", ").filter(|test| !test.is_empty()) {
             let exists = known.contains(test) || exists(test);
             assert!(
