@@ -13,7 +13,7 @@ use super::http::{self, Agent};
 use super::lifecycle::{Hook, Index, Outcome};
 use crate::model::cause::chain;
 use crate::model::event::EventType;
-use crate::model::plan::{ContainerPlan, HookAction, HttpGet, Scheme};
+use crate::model::plan::{ContainerPlan, HookAction, HttpGet, Transport};
 use crate::runtime::Runtime;
 
 /// Runs the hook to its end, however long that takes.
@@ -59,7 +59,7 @@ async fn ask<R: Runtime>(
     let mut answer = http::get(&network, get, Agent::Lifecycle, None).await;
     if matches!(&answer, Err(error) if error.is_plain_answer()) {
         let plain = HttpGet {
-            scheme: Scheme::Http,
+            transport: Transport::Plain,
             headers: without_credentials(&get.headers),
             ..get.clone()
         };

@@ -16,7 +16,6 @@ pub(in crate::executor) enum Error {
 }
 
 impl Error {
-    #[cfg_attr(not(test), expect(dead_code, reason = "hooks are about to use it"))]
     /// Whether TLS was asked for and plain HTTP was answered.
     pub(in crate::executor) fn is_plain_answer(&self) -> bool {
         matches!(

@@ -37,7 +37,6 @@ const MOST_REDIRECTS: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Agent {
     Probe,
-    #[expect(dead_code, reason = "hooks are about to use it")]
     Lifecycle,
 }
 

@@ -176,15 +176,12 @@ async fn attempt<R: Runtime>(
     probe: &Probe,
 ) -> Result<Outcome, Fault> {
     let timeout = probe.timeout();
-    if let Check::Exec { command } = &probe.check {
-        return exec::check(context, run.container, command, timeout).await;
-    }
-    let network = Network::of(context).map_err(|error| Fault::unknown(chain(&error)))?;
+    let network = || Network::of(context).map_err(|error| Fault::unknown(chain(&error)));
     match &probe.check {
         Check::Exec { command } => exec::check(context, run.container, command, timeout).await,
-        Check::Http(get) => http::check(&network, get, timeout).await,
+        Check::Http(get) => http::check(&network()?, get, timeout).await,
         Check::Tcp { host, port } => {
-            Ok(tcp::check(&network, host.as_deref(), *port, timeout).await)
+            Ok(tcp::check(&network()?, host.as_deref(), *port, timeout).await)
         }
         Check::Grpc {
             port,
@@ -195,7 +192,7 @@ async fn attempt<R: Runtime>(
                 port: *port,
                 transport: *transport,
             };
-            Ok(grpc::check(&network, server, service, timeout).await)
+            Ok(grpc::check(&network()?, server, service, timeout).await)
         }
     }
 }

@@ -95,6 +95,11 @@ fn default_container(container: &mut Container, host_network: bool) {
         &mut container.startup_probe,
     ];
     probes.into_iter().flatten().for_each(default_probe);
+    let hooks = container.lifecycle.as_mut();
+    let hooks = hooks.map(|hooks| [&mut hooks.post_start, &mut hooks.pre_stop]);
+    let gets = hooks.into_iter().flatten().flatten();
+    gets.filter_map(|hook| hook.http_get.as_mut())
+        .for_each(default_http_get);
 }
 
 /// By the tag.

@@ -1,12 +1,12 @@
 //! `lifecycle` of a container: its hooks and its stop signal.
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::node::At;
 use super::super::report::Report;
-use super::pod::{PodScope, choice};
-use crate::model::plan::{HookAction, Hooks, HttpGet, Scheme};
+use super::pod::PodScope;
+use super::probe;
+use crate::model::plan::{HookAction, Hooks};
 
 /// What a hook may do, as the manifest names it.
 const ACTIONS: [&str; 4] = ["exec", "httpGet", "sleep", "tcpSocket"];
@@ -79,20 +79,11 @@ fn action(
     report: &Report,
 ) -> Option<HookAction> {
     if let Some(get) = &handler.http_get {
-        return http_get(get, container, at.key("httpGet"), report).map(HookAction::HttpGet);
+        return probe::http_get(get, container, at.key("httpGet"), report).map(HookAction::HttpGet);
     }
     if let Some(exec) = &handler.exec {
-        let command = exec.command.clone().unwrap_or_default();
-        if command.is_empty() {
-            report.error(at.key("exec"), "`exec` must have a `command`");
-            return None;
-        }
-        let with_nul = command.iter().position(|word| word.contains('\0'));
-        if let Some(index) = with_nul {
-            let place = at.path("exec.command").index(index);
-            report.error(place, "`command` must not have a NUL character");
-        }
-        return Some(HookAction::Exec { command });
+        return probe::command(exec, at.key("exec"), report)
+            .map(|command| HookAction::Exec { command });
     }
     if let Some(sleep) = &handler.sleep {
         let seconds = u32::try_from(sleep.seconds).ok();
@@ -111,55 +102,6 @@ fn action(
         return Some(HookAction::TcpSocket);
     }
     None
-}
-
-fn http_get(
-    get: &core::HTTPGetAction,
-    container: &core::Container,
-    at: At<'_>,
-    report: &Report,
-) -> Option<HttpGet> {
-    let schemes = [("HTTP", Scheme::Http), ("HTTPS", Scheme::Https)];
-    let written = get.scheme.as_deref().unwrap_or("HTTP");
-    let scheme = choice(written, &schemes, "scheme", at.field("scheme"), report);
-    let headers = get.http_headers.iter().flatten();
-    let not_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    Some(HttpGet {
-        scheme: scheme?,
-        host: not_empty(&get.host),
-        port: port(&get.port, container, at.field("port"), report)?,
-        path: not_empty(&get.path).unwrap_or_else(|| "/".to_owned()),
-        headers: headers
-            .map(|header| (header.name.clone(), header.value.clone()))
-            .collect(),
-    })
-}
-
-/// A port by its number or by its name.
-fn port(
-    port: &IntOrString,
-    container: &core::Container,
-    at: At<'_>,
-    report: &Report,
-) -> Option<u16> {
-    let (number, message) = match port {
-        IntOrString::Int(number) => (
-            Some(*number),
-            format!("`port` must be between 1 and 65535, is {number}"),
-        ),
-        IntOrString::String(name) => {
-            let mut ports = container.ports.iter().flatten();
-            let named = ports.find(|port| port.name.as_ref() == Some(name));
-            let message = format!("container `{}` has no port `{name}`", container.name);
-            (named.map(|port| port.container_port), message)
-        }
-    };
-    let number = number.and_then(|number| u16::try_from(number).ok());
-    let number = number.filter(|number| *number != 0);
-    if number.is_none() {
-        report.error(at, message);
-    }
-    number
 }
 
 fn check_signal(signal: &str, at: At<'_>, pod: &PodScope<'_>) {
