@@ -193,7 +193,7 @@ async fn count(folders: impl IntoIterator<Item = PathBuf>) -> Result<u64, fs::Er
 /// Bytes as Kubernetes writes them: in the largest binary unit that leaves no fraction.
 fn quantity(bytes: u64) -> String {
     let units = [(50, "Pi"), (40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
-    let whole = |power: &u32| bytes > 0 && bytes % (1 << power) == 0;
+    let whole = |power: &u32| bytes > 0 && bytes.is_multiple_of(1 << power);
     match units.iter().find(|(power, _)| whole(power)) {
         Some((power, unit)) => format!("{}{unit}", bytes >> power),
         None => bytes.to_string(),

@@ -14,7 +14,7 @@ enum Piece {
     Text(String),
     Value(Place),
     /// The pieces, for each value at the path.
-    Range(Place, Vec<Piece>),
+    Range(Place, Vec<Self>),
 }
 
 /// Where a value is; `None` is the object itself (`{@}`).

@@ -117,23 +117,23 @@ mod tests {
                 p,
                 amounts(Some(100), Some(64)),
                 amounts(Some(300), Some(64)),
-            )
+            );
         });
         check(true, &|p| {
-            main(p, amounts(Some(50), Some(32)), amounts(Some(100), Some(32)))
+            main(p, amounts(Some(50), Some(32)), amounts(Some(100), Some(32)));
         });
         // A limit is taken away.
         check(false, &|p| {
-            main(p, amounts(Some(100), Some(64)), amounts(None, Some(64)))
+            main(p, amounts(Some(100), Some(64)), amounts(None, Some(64)));
         });
         check(true, &|p| {
-            p.init_containers[1].resources.requests = amounts(Some(1), None)
+            p.init_containers[1].resources.requests = amounts(Some(1), None);
         });
         check(false, &|p| {
-            p.init_containers[0].resources.requests = amounts(Some(1), None)
+            p.init_containers[0].resources.requests = amounts(Some(1), None);
         });
         check(false, &|p| {
-            p.containers[0].resources.limits.ephemeral_storage = Some(1)
+            p.containers[0].resources.limits.ephemeral_storage = Some(1);
         });
         check(false, &|p| {
             main(
