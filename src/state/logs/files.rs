@@ -132,9 +132,12 @@ impl Files {
     /// The file with this number, or the first after it.
     fn find(&self, number: u64) -> fs::Result<Option<(u64, Source)>> {
         loop {
-            let rotated = rotations(&self.dir, self.restart)?;
-            let Some(found) = rotated.into_iter().find(|found| *found >= number) else {
-                let current = open_current(&self.dir, self.restart)?;
+            // In this order: what has been rotated by the time that the current one is opened is listed.
+            let current = open_current(&self.dir, self.restart)?;
+            let is_older =
+                |found: &u64| current.as_ref().is_none_or(|(current, _)| found < current);
+            let rotated = rotations(&self.dir, self.restart)?.into_iter();
+            let Some(found) = rotated.filter(is_older).find(|found| *found >= number) else {
                 return Ok(current.filter(|(found, _)| *found >= number));
             };
             // One that was removed in between is looked for no further.
