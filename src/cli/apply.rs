@@ -14,7 +14,7 @@ use crate::loader::{Loaded, Origin, Publish, PublishDeclared};
 use crate::manager::apply::{
     self, Applied, AppliedObject, ApplyInput, ApplyOptions, Kept, Mode, Prune, Rollback, WaitFor,
 };
-use crate::manager::diff::Replace;
+use crate::manager::diff::{Replace, Stale};
 use crate::manager::images::{PullOverride, Registries, StoreImages};
 use crate::manager::report::pod_object;
 use crate::manager::{self, Change, Event, Launcher, Manager};
@@ -405,6 +405,14 @@ impl<'a> Teller<'a> {
                 event.message
             )),
             Event::PodStarted(key) => ui.detail(&format!("started {}", pod_object(&key))),
+            Event::PodRefreshed(key, Stale::Nothing) => {
+                ui.detail(&format!("{} has its new files", pod_object(&key)));
+            }
+            Event::PodRefreshed(key, Stale::UntilRestart) => ui.talk(&format!(
+                "{} runs on: its containers see new variables and files of a `subPath` when they are started again \
+                 (`--replace` does that)",
+                pod_object(&key)
+            )),
             Event::PodReached(key) => ui.detail(&format!("{} is as wanted", pod_object(&key))),
             Event::PodRestored(key) => ui.talk(&format!("{} runs again", pod_object(&key))),
             // They are in the error at the end.

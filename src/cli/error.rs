@@ -163,9 +163,9 @@ fn tell_manager(error: &manager::Error, ui: &output::Ui) {
 
 fn tell_missing(missing: &manager::error::MissingImage, ui: &output::Ui) {
     let wanted = missing
-        .containers
+        .users
         .iter()
-        .map(|(pod, container)| format!("container `{container}` of the pod `{pod}`"));
+        .map(|(pod, user)| format!("{user} of the pod `{pod}`"));
     let wanted: Vec<String> = wanted.collect();
     ui.error_text(&format!(
         "cannot have the image `{}` for {}: {}",

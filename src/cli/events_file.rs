@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::error::Error;
+use crate::manager::diff::Stale;
 use crate::manager::report::pod_object;
 use crate::manager::{Change, Event};
 use crate::model::names::{ObjectKey, PodKey};
@@ -104,6 +105,11 @@ fn line(event: &Event, now: Timestamp) -> Option<String> {
                 set("container", json!(container.as_str()));
             }
             "PodFailed"
+        }
+        Event::PodRefreshed(key, stale) => {
+            pod(&mut set, key);
+            set("stale", json!(*stale == Stale::UntilRestart));
+            "PodRefreshed"
         }
         Event::PodReached(key) => {
             pod(&mut set, key);

@@ -309,7 +309,12 @@ fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error
     }
     let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for view in &views {
-        let ids: BTreeSet<&String> = view.record.images.values().collect();
+        let record = &view.record;
+        let ids: BTreeSet<&String> = record
+            .images
+            .values()
+            .chain(&record.volume_images)
+            .collect();
         for id in ids {
             let pods = used.entry(id.clone()).or_default();
             pods.push(view.record.key().to_string());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::context::{Context, Message};
-use super::describe::Places;
+use super::describe::{Description, Places};
 use super::error::{StartFailure, chain};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
@@ -192,7 +192,8 @@ impl<R: Runtime + 'static> Run<R> {
         let image = image.ok_or_else(|| StartFailure::Config("the image is missing".into()))?;
         self.report_image(image.pull.as_ref().filter(|_| self.attempt == 0));
         self.mount(&image.layers)?;
-        let spec = describe::container(context, plan, image, &self.places())?;
+        let Description { spec, late_mounts } =
+            describe::container(context, plan, image, &self.places())?;
         let seccomp = profiles::seccomp(context, plan)?;
         let Place { cgroup, prepared } = self.place()?;
         self.report("Created", format!("Created container: {}", plan.name));
@@ -202,6 +203,8 @@ impl<R: Runtime + 'static> Run<R> {
             bundle: context.paths().bundle(&self.id),
             state: context.paths().oci_state(),
             spec: spec.clone(),
+            late_mounts,
+            host_mounts: self.host_mounts()?,
             seccomp: seccomp.clone(),
             prepared,
             stdio,
@@ -292,6 +295,16 @@ impl<R: Runtime + 'static> Run<R> {
         };
         let path = format!("{}/{}", self.context.launch.cgroup, self.name);
         Ok(self.context.hierarchies.create(&path, &limits)?)
+    }
+
+    fn host_mounts(&self) -> Result<Option<OwnedFd>, StartFailure> {
+        let host = self.context.host_mounts.as_ref();
+        host.map(OwnedFd::try_clone)
+            .transpose()
+            .map_err(|source| StartFailure::System {
+                what: "pass the machine's mounts on",
+                source,
+            })
     }
 
     fn stdio(&self) -> Result<(Stdio, Ends), StartFailure> {

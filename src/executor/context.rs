@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -39,11 +40,16 @@ pub(super) enum Message {
 /// The pod, as far as it does not change, and the registries of what does.
 #[derive(Debug)]
 pub(super) struct Context<R> {
-    pub(super) launch: Launch,
+    /// What the pod was started with.
+    pub(super) launch: Rc<Launch>,
+    /// The same, with what has changed since: metadata, the content of files and variables.
+    pub(super) current: RefCell<Rc<Launch>>,
     pub(super) dir: ExecutorDir,
     pub(super) runtime: R,
     pub(super) reaper: Rc<Reaper>,
     pub(super) hierarchies: Hierarchies,
+    /// The machine's mount namespace, if mounts of a container are to be seen there.
+    pub(super) host_mounts: Option<OwnedFd>,
     pub(super) facts: Facts,
     /// The pause process's number, while there is one: its namespaces are joined.
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
@@ -77,6 +83,11 @@ pub(super) struct Facts {
 impl<R> Context<R> {
     pub(super) fn paths(&self) -> &PodPaths {
         self.dir.paths()
+    }
+
+    /// What the pod is to be now.
+    pub(super) fn current(&self) -> Rc<Launch> {
+        Rc::clone(&self.current.borrow())
     }
 
     /// Hands something to the driver, which lives as long as the pod.

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::context::{Context, Message};
 use super::lifecycle::{Cause, Event};
-use super::process;
+use super::{process, refresh};
 use crate::model::names::ContainerName;
 use crate::protocol::{Exec, Refusal, Reply, Request};
 use crate::runtime::{self, ExecRequest, Runtime, Stdio};
@@ -76,6 +76,14 @@ async fn answer<R: Runtime>(
                 .async_io(Interest::READABLE, Connection::receive)
                 .await?;
             Ok(())
+        }
+        Ok(Request::Refresh) => {
+            let answer = match refresh::run(context) {
+                Ok(()) => Reply::Refreshed,
+                Err(error) => refused(Refusal::Failed, super::error::chain(&error)),
+            };
+            context.send(Message::Busy);
+            reply(connection, &answer, None)
         }
         Ok(Request::Exec(exec)) => execute(context, connection, exec, packet.fds).await,
         Err(error) => {

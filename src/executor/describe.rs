@@ -1,28 +1,22 @@
 //! From a container's plan to what the runtime is told: user, environment, command, mounts.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::container::termination_log;
 use super::context::Context;
 use super::error::StartFailure;
 use super::pod::shared_memory;
-use super::{downward, etc};
+use super::{downward, mounts};
 use crate::model::image::{Image, ImageConfig};
-use crate::model::plan::{
-    ContainerPlan, SubPath, SupplementalGroupsPolicy, VolumeMount, VolumeSource,
-};
+use crate::model::plan::{ContainerPlan, SupplementalGroupsPolicy};
 use crate::model::status::{ContainerUser, LinuxContainerUser};
+use crate::runtime::LateMount;
 use crate::runtime::user::{self, User};
 use crate::spec::{
-    self, BindMount, ContainerInput, NamespaceChoice, Namespaces, ResolvedUser, Spec, arguments,
-    environment, resources,
+    self, ContainerInput, NamespaceChoice, Namespaces, ResolvedUser, Spec, arguments, environment,
+    resources,
 };
 use crate::sys::cgroup::Version;
-use crate::sys::fs;
 use crate::sys::namespace::Namespace;
-use crate::volume::{self, Missing};
 
 /// Who a container's first process is started as.
 pub(super) fn user(spec: &Spec) -> ContainerUser {
@@ -48,26 +42,38 @@ pub(super) struct Places {
     pub(super) sub_paths: PathBuf,
 }
 
+/// What the runtime is told.
+#[derive(Debug)]
+pub(super) struct Description {
+    pub(super) spec: Spec,
+    pub(super) late_mounts: Vec<LateMount>,
+}
+
 /// Describes a container, and mounts the parts of volumes that it gets.
 pub(super) fn container<R>(
     context: &Context<R>,
     plan: &ContainerPlan,
     image: &Image,
     places: &Places,
-) -> Result<Spec, StartFailure> {
+) -> Result<Description, StartFailure> {
     let pod = &context.launch.plan;
     let display_name = format!("{}_{}({})", pod.name, pod.namespace, context.launch.uid);
     let user = resolve_user(plan, &image.config, &places.rootfs, &display_name)?;
+    let launch = context.current();
+    let mut containers = launch.plan.all_containers();
+    let current = containers.find(|container| container.name == plan.name);
+    let variables = &current.unwrap_or(plan).env;
     let services = downward::services(context)?;
     let resolve = |value: &_| downward::variable(context, plan, value);
-    let declared = environment::declared(&plan.env, &services, &resolve)?;
+    let declared = environment::declared(variables, &services, &resolve)?;
     let args = arguments(plan, &image.config, &declared);
     if args.is_empty() {
         return Err(StartFailure::Config(
             "no command specified: neither the image nor the manifest names one".into(),
         ));
     }
-    let mounts = mounts(context, plan, places, &declared)?;
+    let mounts = mounts::all(context, plan, places, &declared)?;
+    let late_mounts = mounts::late(context, &mounts);
     let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
     additional_gids.extend(pod.security.fs_group);
     match pod.security.supplemental_groups_policy {
@@ -93,7 +99,7 @@ pub(super) fn container<R>(
     } else {
         Vec::new()
     };
-    Ok(spec::container(&ContainerInput {
+    let spec = spec::container(&ContainerInput {
         plan,
         args,
         env: environment::complete(defaults, &image.config.env, &declared),
@@ -111,7 +117,8 @@ pub(super) fn container<R>(
         cgroup2: context.hierarchies.version() == Version::V2,
         host: &context.facts.host,
         devices,
-    })?)
+    })?;
+    Ok(Description { spec, late_mounts })
 }
 
 /// The user of the manifest or the image, and the kubelet's three objections to root.
@@ -186,143 +193,5 @@ fn namespaces<R>(context: &Context<R>) -> Namespaces {
             (false, true) => joined(false, Namespace::Pid),
             (false, false) => NamespaceChoice::New,
         },
-    }
-}
-
-fn mounts<R>(
-    context: &Context<R>,
-    plan: &ContainerPlan,
-    places: &Places,
-    variables: &[(String, String)],
-) -> Result<Vec<BindMount>, StartFailure> {
-    let mut mounts = Vec::new();
-    for (number, mount) in plan.mounts.iter().enumerate() {
-        let own_place = places.sub_paths.join(number.to_string());
-        mounts.push(volume_mount(context, mount, own_place, variables)?);
-    }
-    let log = termination_log(&places.dir);
-    fs::replace_in_memory(&log, 0o666, b"")?;
-    fs::set_mode(&log, 0o666)?;
-    let log = BindMount {
-        source: log,
-        destination: plan.termination_message_path.clone(),
-        read_only: false,
-    };
-    // A container that mounts something there itself gets that.
-    if !mounts
-        .iter()
-        .any(|mount| mount.destination == log.destination)
-    {
-        mounts.push(log);
-    }
-    mounts.extend(etc::mounts(context, plan)?);
-    Ok(mounts)
-}
-
-fn volume_mount<R>(
-    context: &Context<R>,
-    mount: &VolumeMount,
-    own_place: PathBuf,
-    variables: &[(String, String)],
-) -> Result<BindMount, StartFailure> {
-    let missing = || StartFailure::Config(format!("volume \"{}\" is missing", mount.volume));
-    let volumes = context.volumes.borrow();
-    let root = volumes.get(&mount.volume).ok_or_else(missing)?;
-    let plan = &context.launch.plan;
-    let volume = plan
-        .volumes
-        .iter()
-        .find(|volume| volume.name == mount.volume);
-    let source = volume.map(|volume| &volume.source);
-    let is_files = matches!(source, Some(VolumeSource::Files { .. }));
-    let is_read_only = match source {
-        Some(VolumeSource::Claim { read_only, .. }) => *read_only,
-        _ => is_files,
-    };
-    let source = match &mount.sub_path {
-        None => root.clone(),
-        Some(sub_path) => {
-            let missing = if is_files {
-                Missing::Refuse
-            } else {
-                Missing::Create
-            };
-            let sub_path = sub_path_of(sub_path, variables)?;
-            volume::mount_sub_path(root, &sub_path, missing, &own_place).map_err(|source| {
-                StartFailure::SubPath {
-                    volume: mount.volume.to_string(),
-                    source,
-                }
-            })?;
-            own_place
-        }
-    };
-    Ok(BindMount {
-        source,
-        destination: mount.mount_path.clone(),
-        read_only: mount.read_only || is_read_only,
-    })
-}
-
-/// The path that a mount asks for, with a kubelet's objections (`kubelet_pods.go:makeMounts`).
-fn sub_path_of(
-    sub_path: &SubPath,
-    variables: &[(String, String)],
-) -> Result<PathBuf, StartFailure> {
-    let template = match sub_path {
-        SubPath::Path(path) => return Ok(path.clone()),
-        SubPath::Template(template) => template,
-    };
-    let missing = RefCell::new(BTreeSet::new());
-    let expanded = environment::expand(template, &|name| {
-        let value = environment::lookup(variables, name).filter(|value| !value.is_empty());
-        if value.is_none() {
-            missing.borrow_mut().insert(name.to_owned());
-        }
-        value.map(str::to_owned)
-    });
-    let missing = missing.into_inner();
-    let fault = if !missing.is_empty() {
-        let names: Vec<String> = missing.into_iter().collect();
-        format!("missing value for {}", names.join(", "))
-    } else if expanded.starts_with('/') {
-        format!("error SubPath `{expanded}` must not be an absolute path")
-    } else if expanded.split('/').any(|part| part == "..") {
-        format!("unable to provision SubPath `{expanded}`: must not contain '..'")
-    } else {
-        return Ok(expanded.into());
-    };
-    Err(StartFailure::Config(fault))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_template_needs_all_of_its_variables() {
-        let variables = [("A", "a"), ("EMPTY", ""), ("UP", ".."), ("ROOT", "/")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let check = |template: &str, expected: Result<&str, &str>| {
-            let path = sub_path_of(&SubPath::Template(template.into()), &variables);
-            let path = path.map_err(|failure| failure.to_string());
-            let path = path.as_ref().map(|path| path.to_str().unwrap());
-            assert_eq!(path.map_err(String::as_str), expected, "{template}");
-        };
-        check("plain", Ok("plain"));
-        check("$(A)/b", Ok("a/b"));
-        check("$$(A)", Ok("$(A)"));
-        check(
-            "$(NONE)/$(EMPTY)/$(A)",
-            Err("missing value for EMPTY, NONE"),
-        );
-        check(
-            "$(ROOT)etc",
-            Err("error SubPath `/etc` must not be an absolute path"),
-        );
-        check(
-            "x/$(UP)",
-            Err("unable to provision SubPath `x/..`: must not contain '..'"),
-        );
     }
 }

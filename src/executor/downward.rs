@@ -93,7 +93,7 @@ fn of_file(volume: &Path, path: &Path, key: &str) -> Result<String, NoValue> {
 
 /// The variables of the Services that there are at this moment.
 pub(super) fn services<R>(context: &Context<R>) -> Result<Vec<(String, String)>, StartFailure> {
-    let Launch { objects, plan, .. } = &context.launch;
+    let Launch { objects, plan, .. } = &*context.launch;
     let master = Namespace::default();
     let mut services = object::services(objects, &plan.namespace)?;
     if plan.namespace != master {
@@ -107,7 +107,8 @@ pub(super) fn services<R>(context: &Context<R>) -> Result<Vec<(String, String)>,
 }
 
 fn field<R>(context: &Context<R>, field: &FieldRef) -> String {
-    let plan = &context.launch.plan;
+    let launch = context.current();
+    let plan = &launch.plan;
     let host_ip = || {
         context
             .facts

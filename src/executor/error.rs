@@ -24,6 +24,8 @@ pub enum Error {
     },
     #[error("the launch file is of version {found}, this kplay knows version {known}")]
     Version { found: u32, known: u32 },
+    #[error("the launch file is of the pod with the uid {uid}")]
+    AnotherPod { uid: String },
     #[error("MountVolume.SetUp failed for volume \"{volume}\"")]
     Volume {
         volume: String,

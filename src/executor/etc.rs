@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::context::{Context, Message};
 use super::error::Error;
 use crate::model::event::EventType;
-use crate::model::plan::ContainerPlan;
+use crate::model::plan::{ContainerPlan, MountAccess};
 use crate::network::files;
 use crate::spec::BindMount;
 use crate::sys::fs;
@@ -40,11 +40,15 @@ pub(super) fn mounts<R>(
     };
     let mut mounts = Vec::new();
     // `hosts` is the kubelet's and writable; the others are the runtime's, which protects them with the root.
-    let read_only = plan.security.read_only_root_filesystem;
-    for (name, destination, read_only) in [
-        ("hosts", "/etc/hosts", false),
-        ("resolv.conf", "/etc/resolv.conf", read_only),
-        ("hostname", "/etc/hostname", read_only),
+    let protected = if plan.security.read_only_root_filesystem {
+        MountAccess::ReadOnly
+    } else {
+        MountAccess::ReadWrite
+    };
+    for (name, destination, access) in [
+        ("hosts", "/etc/hosts", MountAccess::ReadWrite),
+        ("resolv.conf", "/etc/resolv.conf", protected),
+        ("hostname", "/etc/hostname", protected),
     ] {
         if own(destination) {
             continue;
@@ -54,9 +58,8 @@ pub(super) fn mounts<R>(
             fs::overwrite(&source, MODE, hosts(context)?.as_bytes())?;
         }
         mounts.push(BindMount {
-            source,
-            destination: PathBuf::from(destination),
-            read_only,
+            access,
+            ..BindMount::plain(source, PathBuf::from(destination))
         });
     }
     Ok(mounts)

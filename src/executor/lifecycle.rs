@@ -25,6 +25,9 @@ use crate::model::event::EventType;
 use crate::model::plan::{ContainerRole, PodPlan, RestartPolicy};
 use crate::protocol::{FailureClass, LaunchFailure, Progress};
 
+/// What a pod gets that takes too much of the disk (`immediateEvictionGracePeriodSeconds`).
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
 /// A moment: for people, and for measuring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Now {
@@ -91,6 +94,10 @@ pub(super) enum Event {
         grace: Option<Duration>,
         cause: Cause,
     },
+    /// The pod takes more of the disk than it may.
+    Evict {
+        message: String,
+    },
     /// Time passed.
     Tick,
 }
@@ -132,6 +139,8 @@ pub(super) enum Cause {
     SandboxGone,
     /// A container's rule restarts all: the pod goes on in its sandbox.
     RestartAll,
+    /// It took more of the disk than it may.
+    Evicted,
 }
 
 /// What the driver has to do.
@@ -191,6 +200,8 @@ pub(super) struct Pod {
     told: bool,
     /// The container that was started last: the kubelet tries those behind it before it tries one again.
     cursor: Option<Index>,
+    /// Why it was evicted, in the kubelet's words.
+    pub(super) evicted: Option<String>,
 }
 
 impl Pod {
@@ -221,6 +232,7 @@ impl Pod {
             begun: now.monotonic,
             told: false,
             cursor: None,
+            evicted: None,
         }
     }
 
@@ -293,6 +305,16 @@ impl Pod {
             Event::SandboxReady => {}
             Event::Stop { grace, cause } => {
                 self.terminate(cause, grace.unwrap_or(self.grace), now);
+            }
+            Event::Evict { message } => {
+                actions.push(Action::Report {
+                    r#type: EventType::Warning,
+                    reason: "Evicted",
+                    message: message.clone(),
+                    container: None,
+                });
+                self.evicted = Some(message);
+                self.terminate(Cause::Evicted, EVICTION_GRACE, now);
             }
             Event::Tick => {}
         }

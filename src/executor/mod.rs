@@ -25,6 +25,7 @@ mod downward;
 mod driver;
 mod error;
 mod etc;
+mod eviction;
 pub mod forward;
 mod hook;
 #[expect(dead_code, reason = "probes are about to use the rest")]
@@ -32,14 +33,17 @@ mod http;
 mod lifecycle;
 pub mod log;
 mod machine;
+mod mounts;
 mod output;
 mod pod;
 mod process;
 mod profiles;
 mod progress;
+mod refresh;
 mod restart;
 mod status;
 mod termination;
+mod volumes;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -63,7 +67,7 @@ use crate::state::pod_dir::ExecutorDir;
 use crate::sys::lockfile::PidLock;
 use crate::sys::process::Reaper;
 use crate::sys::socket::{Blocking, Listener};
-use crate::sys::{fd, fs, process as processes};
+use crate::sys::{fd, fs, namespace, process as processes};
 
 /// The descriptor of the pipe to the manager.
 const PROGRESS: i32 = 3;
@@ -105,19 +109,26 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     processes::set_name("kplay-executor").map_err(Error::system("set the process's name"))?;
     // Before the cgroups are out of sight.
     let facts = machine::facts(&launch)?;
+    let host_mounts = match volumes::reach_host(&launch.plan) {
+        true => Some(namespace::own_mounts().map_err(Error::system("find the mounts"))?),
+        false => None,
+    };
     let hierarchies = enter_private_mounts()?;
     fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
     let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;
     let events = EventLog::open(&dir.paths().events())?;
     let reaper = Reaper::new();
     let (sender, messages) = mpsc::unbounded_channel();
+    let launch = Rc::new(launch);
     let context = Context {
         facts,
         runtime: Libcontainer::new(program, Rc::clone(&reaper)),
+        current: RefCell::new(Rc::clone(&launch)),
         launch,
         dir,
         reaper,
         hierarchies,
+        host_mounts,
         sandbox: RefCell::default(),
         places: RefCell::default(),
         live: RefCell::default(),
@@ -153,6 +164,7 @@ async fn play<R: Runtime + 'static>(
     tokio::task::spawn_local(obey_signals(Rc::clone(&context)));
     let listener = Listener::bind(&context.paths().control_socket(), Blocking::No)?;
     let resources = PodResources::acquire(&context)?;
+    tokio::task::spawn_local(eviction::watch(Rc::clone(&context)));
     tokio::task::spawn_local(control::serve(Rc::clone(&context), listener));
     Driver::new(context, messages, manager, resources)
         .run()

@@ -10,8 +10,7 @@ use std::rc::Rc;
 use super::context::Context;
 use super::error::{Error, chain};
 use super::forward::{Bound, Forwarder, Publication};
-use super::{container, downward, etc, process};
-use crate::model::plan::VolumeMount;
+use super::{container, etc, process, volumes};
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
@@ -20,7 +19,6 @@ use crate::sys::namespace::Namespace;
 use crate::sys::netns::NetNs;
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
-use crate::volume;
 
 /// The pod's resources.
 #[derive(Debug)]
@@ -68,7 +66,7 @@ impl PodResources {
         cgroup: CgroupEntry,
     ) -> Result<(), Error> {
         self.start_sandbox(context, ports, cgroup)?;
-        prepare_volumes(context)?;
+        volumes::prepare(context)?;
         etc::write(context)?;
         if !context.launch.plan.host_ipc {
             mount_shared_memory(&shared_memory(context))?;
@@ -219,40 +217,4 @@ fn publications<R>(context: &Context<R>) -> Vec<Publication> {
             })
         })
         .collect()
-}
-
-fn prepare_volumes<R>(context: &Context<R>) -> Result<(), Error> {
-    let plan = &context.launch.plan;
-    let (disk, memory) = (
-        context.paths().volumes(),
-        context.paths().mounts().join("volumes"),
-    );
-    let limit = resources::of_pod(plan).memory_bytes;
-    let mounts: Vec<&[VolumeMount]> = plan
-        .all_containers()
-        .map(|container| container.mounts.as_slice())
-        .collect();
-    let pod = volume::Context {
-        disk: &disk,
-        memory: &memory,
-        memory_size: limit.map_or(context.facts.memory, |limit| {
-            limit.min(context.facts.memory)
-        }),
-        fs_group: plan.security.fs_group,
-        change_policy: plan.security.fs_group_change_policy,
-        claims: &context.launch.claims,
-        mounts: &mounts,
-        resolve: &|content| downward::file(context, content),
-    };
-    for volume in &plan.volumes {
-        let path = volume::prepare(volume, &pod).map_err(|source| Error::Volume {
-            volume: volume.name.to_string(),
-            source,
-        })?;
-        context
-            .volumes
-            .borrow_mut()
-            .insert(volume.name.clone(), path);
-    }
-    Ok(())
 }

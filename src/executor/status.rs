@@ -147,6 +147,7 @@ fn final_phase(containers: &Containers, cause: Cause) -> Phase {
         | Cause::DeadlineExceeded
         | Cause::BackoffLimitExceeded
         | Cause::InitFailed
+        | Cause::Evicted
         | Cause::SandboxGone
         // Never the last one.
         | Cause::RestartAll => Phase::Failed,
@@ -163,6 +164,7 @@ fn end_reason(pod: &Pod) -> (Option<String>, Option<String>) {
             "BackoffLimitExceeded",
             "Job has reached the specified backoff limit",
         ),
+        Cause::Evicted => ("Evicted", pod.evicted.as_deref().unwrap_or_default()),
         Cause::SandboxGone if pod.policy() == RestartPolicy::Never => {
             ("SandboxGone", "the pod's namespaces were lost")
         }

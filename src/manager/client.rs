@@ -61,6 +61,23 @@ fn send_with(dir: &PodDir, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<
     }
 }
 
+/// Makes an executor read its launch file again, and waits until the pod is as that says.
+///
+/// # Errors
+/// [`Error::NotRunning`], [`Error::Refused`] with the reason, [`Error::Control`].
+pub fn refresh(dir: &PodDir) -> Result<(), Error> {
+    let session = ExecSession {
+        pod: dir.key().clone(),
+        connection: send(dir, &Request::Refresh)?,
+        terminal: None,
+    };
+    match session.receive()?.0 {
+        Reply::Refreshed => Ok(()),
+        Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
+        Reply::ExecStarted | Reply::ExecExited { .. } => Err(session.broken()),
+    }
+}
+
 /// Starts a command in a container.
 ///
 /// # Errors
@@ -90,7 +107,7 @@ pub fn exec(dir: &PodDir, exec: Exec, io: &ExecIo<'_>) -> Result<ExecSession, Er
             session.terminal = fds.pop();
             Ok(session)
         }
-        Reply::ExecStarted | Reply::ExecExited { .. } => Err(session.broken()),
+        Reply::ExecStarted | Reply::ExecExited { .. } | Reply::Refreshed => Err(session.broken()),
         Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
     }
 }
@@ -109,7 +126,7 @@ impl ExecSession {
         match self.receive()?.0 {
             Reply::ExecExited { code } => Ok(code),
             Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
-            Reply::ExecStarted => Err(self.broken()),
+            Reply::ExecStarted | Reply::Refreshed => Err(self.broken()),
         }
     }
 

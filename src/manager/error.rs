@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::model::names::{ContainerName, ObjectKey, PodKey};
+use crate::model::image::ImageUser;
+use crate::model::names::{ObjectKey, PodKey};
 use crate::model::reference::Reference;
 use crate::protocol::{FailureClass, LaunchFailure, Refusal};
 use crate::state;
@@ -134,7 +135,7 @@ impl Error {
 pub struct MissingImage {
     pub reference: Reference,
     /// Who needs it.
-    pub containers: Vec<(PodKey, ContainerName)>,
+    pub users: Vec<(PodKey, ImageUser)>,
     /// The kubelet's: `ErrImageNeverPull`, `ErrImagePull`.
     pub reason: &'static str,
     pub message: String,

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use super::error::{Error, MissingImage};
 use super::report::{Event, Report};
 use crate::image::{self, Hold, PullOptions, PullProgress, Store};
-use crate::model::image::{Image, Pull};
-use crate::model::names::{ContainerName, PodKey};
-use crate::model::plan::{ContainerPlan, PodPlan, PullPolicy};
+use crate::model::image::{Image, ImageUser, Pull};
+use crate::model::names::PodKey;
+use crate::model::plan::{PodPlan, PullPolicy, VolumeSource};
 use crate::model::reference::Reference;
 use crate::sys::poll::Interrupt;
 
@@ -102,14 +102,16 @@ pub enum Registries {
     Forbidden,
 }
 
-/// The images of each pod's containers.
-pub type PodImages = BTreeMap<PodKey, BTreeMap<ContainerName, Image>>;
+/// The images of each pod's containers and volumes.
+pub type PodImages = BTreeMap<PodKey, BTreeMap<ImageUser, Image>>;
 
 /// One image that is wanted, by all that want it.
 #[derive(Debug)]
 struct Wanted<'a> {
     policy: PullPolicy,
-    containers: Vec<(PodKey, &'a ContainerPlan)>,
+    /// As the first manifest that names it has it.
+    image: &'a str,
+    users: Vec<(PodKey, ImageUser)>,
 }
 
 /// Finds or pulls the images of all plans, the pulls at the same time.
@@ -182,22 +184,47 @@ pub(super) fn present(plans: &[PodPlan], source: &impl ImageSource) -> PodImages
 fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<&Reference, Wanted<'_>> {
     let mut all: BTreeMap<&Reference, Wanted<'_>> = BTreeMap::new();
     for plan in plans {
-        for container in plan.all_containers() {
+        for (user, image, reference, policy) in users(plan) {
             let policy = match pull {
-                None => container.pull_policy,
+                None => policy,
                 Some(PullOverride::Always) => PullPolicy::Always,
                 Some(PullOverride::Missing) => PullPolicy::IfNotPresent,
                 Some(PullOverride::Never) => PullPolicy::Never,
             };
-            let wanted = all.entry(&container.reference).or_insert(Wanted {
+            let wanted = all.entry(reference).or_insert(Wanted {
                 policy,
-                containers: Vec::new(),
+                image,
+                users: Vec::new(),
             });
             wanted.policy = stronger(wanted.policy, policy);
-            wanted.containers.push((plan.key(), container));
+            wanted.users.push((plan.key(), user));
         }
     }
     all
+}
+
+/// Who needs which image in a pod.
+fn users(plan: &PodPlan) -> Vec<(ImageUser, &str, &Reference, PullPolicy)> {
+    let containers = plan.all_containers().map(|container| {
+        let user = ImageUser::Container(container.name.clone());
+        let policy = container.pull_policy;
+        (user, container.image.as_str(), &container.reference, policy)
+    });
+    let volumes = plan
+        .volumes
+        .iter()
+        .filter_map(|volume| match &volume.source {
+            VolumeSource::Image {
+                image,
+                reference,
+                pull_policy,
+            } => {
+                let user = ImageUser::Volume(volume.name.clone());
+                Some((user, image.as_str(), reference, *pull_policy))
+            }
+            _ => None,
+        });
+    containers.chain(volumes).collect()
 }
 
 /// One container that may pull is enough for all that want the same image.
@@ -211,10 +238,7 @@ fn stronger(a: PullPolicy, b: PullPolicy) -> PullPolicy {
 
 /// Why a missing image may not be pulled; the first is the kubelet's own sentence.
 fn refusal(wanted: &Wanted<'_>, registries: Registries) -> Option<String> {
-    let image = wanted
-        .containers
-        .first()
-        .map(|(_, container)| &container.image)?;
+    let image = wanted.image;
     if wanted.policy == PullPolicy::Never {
         return Some(format!(
             "Container image \"{image}\" is not present with pull policy of Never"
@@ -236,12 +260,9 @@ impl Wanted<'_> {
         message: String,
         source: Option<SourceError>,
     ) -> MissingImage {
-        let containers = self.containers.iter();
         MissingImage {
             reference: reference.clone(),
-            containers: containers
-                .map(|(pod, container)| (pod.clone(), container.name.clone()))
-                .collect(),
+            users: self.users.clone(),
             reason,
             message,
             source,
@@ -303,7 +324,7 @@ fn by_pod(
 ) -> PodImages {
     let mut pods = PodImages::new();
     for (reference, wanted) in wanted {
-        for (pod, container) in &wanted.containers {
+        for (pod, user) in &wanted.users {
             if let Some(image) = images.get(reference) {
                 let of_pod = pods.entry(pod.clone()).or_default();
                 let mut image = image.clone();
@@ -311,7 +332,7 @@ fn by_pod(
                 if of_pod.values().any(|other| other.id == image.id) {
                     image.pull = None;
                 }
-                of_pod.insert(container.name.clone(), image);
+                of_pod.insert(user.clone(), image);
             }
         }
     }

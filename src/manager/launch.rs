@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Manager;
+use super::client;
 use super::error::Error;
 use super::report::{Event, Report};
-use crate::model::image::Image;
-use crate::model::names::{ContainerName, PodKey};
+use crate::model::image::{Image, ImageUser};
+use crate::model::names::PodKey;
 use crate::model::plan::PodPlan;
 use crate::protocol::{self, Launch, LaunchFailure, Progress};
 use crate::state::layout::Layout;
@@ -58,11 +59,18 @@ const KUBELET_PROFILES: &str = "/var/lib/kubelet/seccomp";
 pub(super) fn new_pod(
     layout: &Layout,
     plan: &PodPlan,
-    images: BTreeMap<ContainerName, Image>,
+    all_images: BTreeMap<ImageUser, Image>,
     sources: Option<&SourceSet>,
 ) -> Result<(PodRecord, Launch), Error> {
     let uid = identity::random_uuid().map_err(Error::io("make an identity for a pod"))?;
     let key = plan.key();
+    let (mut images, mut volume_images) = (BTreeMap::new(), BTreeMap::new());
+    for (user, image) in all_images {
+        match user {
+            ImageUser::Container(name) => images.insert(name, image),
+            ImageUser::Volume(name) => volume_images.insert(name, image),
+        };
+    }
     let record = PodRecord {
         namespace: plan.namespace.clone(),
         name: plan.name.clone(),
@@ -77,6 +85,10 @@ pub(super) fn new_pod(
             .iter()
             .map(|(name, image)| (name.clone(), image.id.clone()))
             .collect(),
+        volume_images: volume_images
+            .values()
+            .map(|image| image.id.clone())
+            .collect(),
         sources: sources.cloned(),
         unknown: serde_json::Map::new(),
     };
@@ -84,6 +96,7 @@ pub(super) fn new_pod(
         version: protocol::VERSION,
         plan: plan.clone(),
         images,
+        volume_images,
         claims: plan
             .claim_folders()
             .map(|(volume, claim)| (volume.clone(), layout.volume(&plan.namespace, claim)))
@@ -121,6 +134,20 @@ pub fn read_launch(dir: &PodDir) -> Result<Option<Launch>, Error> {
 pub(super) fn write(dir: &LockedPodDir<'_>, launch: &Launch) -> Result<(), Error> {
     let content = serde_json::to_vec(launch).expect("the keys of its maps are names");
     Ok(dir.write_launch(&content)?)
+}
+
+/// Gives a running pod another plan, of which nothing is new but what can change in it.
+///
+/// # Errors
+/// A file cannot be written, or the executor does not do it.
+pub(super) fn refresh(
+    dir: &LockedPodDir<'_>,
+    record: &PodRecord,
+    launch: &Launch,
+) -> Result<(), Error> {
+    dir.create(record)?;
+    write(dir, launch)?;
+    client::refresh(dir)
 }
 
 /// An executor that has been started and has not said yet how it went.

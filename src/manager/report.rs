@@ -1,5 +1,6 @@
 //! What the manager tells while it works: values, which `output` turns into lines.
 
+use super::diff::Stale;
 use crate::image::PullProgress;
 use crate::model::event::PodEvent;
 use crate::model::names::{ObjectKey, PodKey};
@@ -31,6 +32,8 @@ pub enum Event {
     /// What the executor tells while it starts the pod.
     Pod(PodKey, PodEvent),
     PodStarted(PodKey),
+    /// It has new files and metadata, and was not restarted.
+    PodRefreshed(PodKey, Stale),
     /// It did not start, or failed while it did.
     PodFailed(PodKey, LaunchFailure),
     /// What was waited for has come true for this pod.

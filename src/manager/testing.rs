@@ -337,6 +337,10 @@ fn serve(listener: &Listener, behaviour: &str, dir: &ExecutorDir) {
         match serde_json::from_slice(&packet.bytes).unwrap() {
             Request::Stop { .. } if behaviour == "hang" => {}
             Request::Stop { .. } => return,
+            Request::Refresh => {
+                let bytes = serde_json::to_vec(&Reply::Refreshed).unwrap();
+                connection.send(&bytes, &[]).unwrap();
+            }
             Request::Exec(exec) => {
                 dir.write_status(&status(Phase::Running, ConditionStatus::True))
                     .unwrap();

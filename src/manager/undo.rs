@@ -52,6 +52,8 @@ pub(super) struct Undo {
     objects: Vec<(ObjectKey, Option<ObjectRecord>)>,
     /// The claims whose folder was not there.
     folders: Vec<ObjectKey>,
+    /// Pods that were given something new, as they were.
+    refreshed: Vec<(PodRecord, Launch)>,
     pods: Vec<PodStep>,
 }
 
@@ -66,6 +68,11 @@ impl Undo {
         self.folders.push(claim);
     }
 
+    /// A running pod is about to be given something new.
+    pub(super) fn refreshed(&mut self, record: PodRecord, launch: Launch) {
+        self.refreshed.push((record, launch));
+    }
+
     /// A pod is about to be created, in the place of a previous one or not.
     pub(super) fn pod(&mut self, key: PodKey, new_uid: String, previous: Option<Previous>) {
         self.pods.push(PodStep {
@@ -77,7 +84,9 @@ impl Undo {
 
     /// The locks that undoing needs.
     pub(super) fn subjects(&self) -> Vec<Subject> {
-        let pods = self.pods.iter().map(|step| Subject::Pod(step.key.clone()));
+        let refreshed = self.refreshed.iter().map(|(record, _)| record.key());
+        let pods = self.pods.iter().map(|step| step.key.clone());
+        let pods = pods.chain(refreshed).map(Subject::Pod);
         let objects = self.objects.iter().map(|(key, _)| key);
         let objects = objects
             .chain(&self.folders)
@@ -112,6 +121,11 @@ impl Undo {
             }
         }
         errors.extend(restored(manager, launching, report));
+        for (record, launch) in self.refreshed.iter().rev() {
+            let dir = locks.pod(&record.key());
+            let restored = dir.map(|dir| launch::refresh(&dir, record, launch));
+            errors.extend(restored.and_then(Result::err));
+        }
         for claim in &self.folders {
             // What has been written there is worth more than an undo.
             if let Err(error) = volumes::remove_empty(locks, claim) {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::{ContainerName, VolumeName};
+
 /// An image of the store, ready to be mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -40,4 +42,20 @@ pub struct ImageConfig {
     pub working_dir: String,
     pub stop_signal: Option<String>,
     pub labels: BTreeMap<String, String>,
+}
+
+/// Who needs an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ImageUser {
+    Container(ContainerName),
+    Volume(VolumeName),
+}
+
+impl std::fmt::Display for ImageUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Container(name) => write!(f, "container `{name}`"),
+            Self::Volume(name) => write!(f, "volume `{name}`"),
+        }
+    }
 }

@@ -286,9 +286,32 @@ pub struct VolumeMount {
     pub volume: VolumeName,
     /// Absolute, as the manifest has it.
     pub mount_path: PathBuf,
-    pub read_only: bool,
+    pub access: MountAccess,
+    pub propagation: Propagation,
     /// Which part of the volume is mounted; all of it if `None`.
     pub sub_path: Option<SubPath>,
+}
+
+/// What a container may do with a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountAccess {
+    #[default]
+    ReadWrite,
+    /// Not with what is mounted below it.
+    ReadOnly,
+    /// `recursiveReadOnly`: with what is mounted below it, too.
+    RecursiveReadOnly,
+}
+
+/// `mountPropagation`: which later mounts are seen where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    None,
+    /// The container sees what is mounted below the volume.
+    HostToContainer,
+    /// And everybody else sees what the container mounts there.
+    Bidirectional,
 }
 
 /// A part of a volume.
@@ -329,6 +352,14 @@ pub enum VolumeSource {
         /// For all mounts.
         read_only: bool,
     },
+    /// The content of an image, which is never written to.
+    Image {
+        /// As the manifest has it.
+        image: String,
+        /// The same, normalised.
+        reference: Reference,
+        pull_policy: PullPolicy,
+    },
     /// ConfigMap, Secret, downward API or several of them: files that are written atomically, mounted read-only.
     Files {
         files: Vec<VolumeFile>,
@@ -354,6 +385,8 @@ pub enum Medium {
     #[default]
     Disk,
     Memory,
+    /// Huge pages of this many bytes; the kernel's default size if `None`.
+    HugePages(Option<u64>),
 }
 
 /// `hostPath.type`.

@@ -11,6 +11,7 @@
 //! | request | replies | descriptors |
 //! | --- | --- | --- |
 //! | `Stop` | none: the socket is closed when the executor ends | |
+//! | `Refresh` | `Refreshed` | |
 //! | `Exec` without tty | `ExecStarted`, `ExecExited` | request: stdin, stdout, stderr, in this order |
 //! | `Exec` with tty | `ExecStarted`, `ExecExited` | `ExecStarted`: the terminal's master side |
 #![forbid(unsafe_code)]
@@ -37,6 +38,8 @@ pub struct Launch {
     pub plan: PodPlan,
     /// For every container of the plan.
     pub images: BTreeMap<ContainerName, Image>,
+    /// For every volume that is an image.
+    pub volume_images: BTreeMap<VolumeName, Image>,
     /// The folders of kplay's own that the pod's claims are bound to.
     pub claims: BTreeMap<VolumeName, PathBuf>,
     /// The pod's folder under ROOT.
@@ -91,6 +94,8 @@ pub enum Request {
     Stop {
         grace_period: Option<u32>,
     },
+    /// Read `launch.json` again: metadata, and the content of files and variables, have changed.
+    Refresh,
     Exec(Exec),
 }
 
@@ -108,6 +113,8 @@ pub struct Exec {
 /// Executor → client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// The files are new. A container has its new variables when it is started again.
+    Refreshed,
     ExecStarted,
     /// 0–255; 128 + signal.
     ExecExited {

@@ -137,6 +137,8 @@ impl Runtime for Libcontainer {
             bundle,
             state,
             mut spec,
+            late_mounts,
+            host_mounts,
             seccomp,
             prepared: Prepared(helper),
             stdio,
@@ -152,7 +154,13 @@ impl Runtime for Libcontainer {
         environment::complete(&mut process, rootfs.as_deref())?;
         let terminal = stdio.terminal(process.user().uid());
         let seccomp_flags = seccomp::flags(&seccomp);
-        let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
+        let (seccomp, kind, mut fds) = self.prepare(&mut process, &seccomp, stdio)?;
+        let action = Action::Start {
+            bundle: bundle.clone(),
+            late_mounts,
+            host_mounts: host_mounts.is_some(),
+        };
+        fds.extend(host_mounts);
         let uid = process.user().uid();
         let directory = process.cwd().clone();
         if let Some(rootfs) = &rootfs {
@@ -165,7 +173,7 @@ impl Runtime for Libcontainer {
         let request = Request {
             id,
             state,
-            action: Action::Start { bundle },
+            action,
             stdio: kind,
             seccomp,
             seccomp_flags,

@@ -12,6 +12,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::entry::{Entry, Filter};
+use super::late::{self, LateMount};
 use super::wire::{Action, Answer, GO, Request, SOCKET, StdioKind, cut};
 use super::{environment, trace};
 use crate::sys::fd::MemoryUse;
@@ -139,7 +140,15 @@ fn create() -> Result<(), Failure> {
         }
     }
     let pid = match &request.action {
-        Action::Start { bundle } => start(builder, &request.state, bundle)?,
+        Action::Start {
+            bundle,
+            late_mounts,
+            host_mounts,
+        } => {
+            let host = host_mounts.then(&mut next).transpose()?;
+            let host = host.as_ref().map(AsFd::as_fd);
+            start(builder, &request.state, bundle, late_mounts, host)?
+        }
         Action::Exec { process } => exec(builder, &request, process)?,
     };
     let master = console.map(|console| console.accept()).transpose()?;
@@ -164,7 +173,13 @@ fn read_program(fd: OwnedFd) -> io::Result<Arc<Vec<u8>>> {
     Ok(Arc::new(program))
 }
 
-fn start(builder: ContainerBuilder, state: &Path, bundle: &Path) -> Result<i32, Failure> {
+fn start(
+    builder: ContainerBuilder,
+    state: &Path,
+    bundle: &Path,
+    late_mounts: &[LateMount],
+    host: Option<BorrowedFd<'_>>,
+) -> Result<i32, Failure> {
     let mut container = builder
         .with_root_path(state)?
         .as_init(bundle)
@@ -172,10 +187,11 @@ fn start(builder: ContainerBuilder, state: &Path, bundle: &Path) -> Result<i32, 
         .with_detach(true)
         .as_sibling(true)
         .build()?;
-    container.start()?;
     let pid = container
         .pid()
         .ok_or("libcontainer does not tell the container's process")?;
+    late::mount_all(pid.as_raw(), late_mounts, host)?;
+    container.start()?;
     Ok(pid.as_raw())
 }
 

@@ -28,6 +28,7 @@ mod error;
 #[cfg(test)]
 pub mod fake;
 mod helper;
+pub mod late;
 pub mod rootfs;
 pub mod sandbox;
 pub mod seccomp;
@@ -47,6 +48,7 @@ use crate::sys::process::Kept;
 pub use container::Libcontainer;
 pub use error::Error;
 pub use helper::Program;
+pub use late::LateMount;
 pub use rootfs::{enter_private_mounts, mount_shared_memory};
 pub use seccomp::{ProfileFile, SeccompProfile};
 
@@ -86,6 +88,10 @@ pub struct StartRequest {
     /// Without `linux.resources` and `linux.seccomp`: cgroups and seccomp are set outside libcontainer.
     /// `root.path` must be mounted. PATH and HOME are added to the environment where they are missing.
     pub spec: Spec,
+    /// Mounts of `spec` that take part in mount propagation, and those below them; outer ones first.
+    pub late_mounts: Vec<LateMount>,
+    /// The machine's mount namespace, if one of them is the machine's.
+    pub host_mounts: Option<OwnedFd>,
     pub seccomp: SeccompProfile,
     /// In the container's cgroup.
     pub prepared: Prepared,

@@ -2,7 +2,8 @@
 //! SEQPACKET socket, the helper's descriptor 3. Both ends are of the same build, so there is no version.
 //!
 //! The request is the message [`GO`] with descriptors: a sealed memory file with the [`Request`], then, if that says so,
-//! the seccomp program, and stdin, stdout, stderr. The helper waits for it, because it may be started ahead.
+//! the seccomp program, stdin, stdout, stderr, and the machine's mount namespace. The helper waits for it, because it may
+//! be started ahead.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
+use super::late::LateMount;
 use crate::sys::process::FIRST_FD;
 
 /// Where the helper, and the processes it makes, find the socket.
@@ -54,7 +56,12 @@ pub(super) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Action {
     /// Start the container of this bundle, whose `config.json` is written.
-    Start { bundle: PathBuf },
+    Start {
+        bundle: PathBuf,
+        late_mounts: Vec<LateMount>,
+        /// Whether the last of the optional descriptors is the machine's mount namespace.
+        host_mounts: bool,
+    },
     /// Run this process in the container.
     Exec { process: Box<Process> },
 }

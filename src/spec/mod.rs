@@ -22,7 +22,7 @@ use oci_spec::runtime::{
 
 pub use oci_spec::runtime::Spec;
 
-pub use mounts::BindMount;
+pub use mounts::{BindMount, Programs, propagated};
 pub use process::{DeviceKind, HostDevice, HostFacts, ResolvedUser, exec_process};
 
 use crate::model::plan::ContainerPlan;

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::{ContainerInput, Error};
+use crate::model::plan::{MountAccess, Propagation};
 
 /// containerd's list, which is Docker's.
 pub(super) const MASKED_PATHS: [&str; 12] = [
@@ -37,7 +38,31 @@ pub struct BindMount {
     pub source: PathBuf,
     /// Absolute, inside the container.
     pub destination: PathBuf,
-    pub read_only: bool,
+    pub access: MountAccess,
+    pub programs: Programs,
+    pub propagation: Propagation,
+}
+
+/// Whether what is mounted can be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    Run,
+    /// `noexec`: those of an image that is a volume.
+    DoNotRun,
+}
+
+impl BindMount {
+    /// A mount that is the container's alone, to be written to.
+    #[must_use]
+    pub fn plain(source: PathBuf, destination: PathBuf) -> Self {
+        Self {
+            source,
+            destination,
+            access: MountAccess::ReadWrite,
+            programs: Programs::Run,
+            propagation: Propagation::None,
+        }
+    }
 }
 
 /// All mounts: the kernel's file systems, then the rest, outer ones first. One that has the destination of a default
@@ -56,9 +81,33 @@ pub(super) fn all(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
     });
     for bind in binds {
         let destination = clean(&bind.destination);
-        mounts.push(bound(&bind.source, &destination, bind.read_only)?);
+        mounts.push(bound(
+            &bind.source,
+            &destination,
+            bind.access,
+            bind.programs,
+        )?);
     }
     Ok(mounts)
+}
+
+/// The mounts that take part in mount propagation, and those below them; outer ones first. The runtime makes all mounts
+/// private, so these are to be made once more, after it.
+#[must_use]
+pub fn propagated(mounts: &[BindMount]) -> Vec<BindMount> {
+    let mut sorted: Vec<BindMount> = mounts.to_vec();
+    for bind in &mut sorted {
+        bind.destination = clean(&bind.destination);
+    }
+    sorted.sort_by(|a, b| a.destination.cmp(&b.destination));
+    let mut chosen: Vec<BindMount> = Vec::new();
+    for bind in sorted {
+        let is_below = |outer: &BindMount| bind.destination.starts_with(&outer.destination);
+        if bind.propagation != Propagation::None || chosen.iter().any(is_below) {
+            chosen.push(bind);
+        }
+    }
+    chosen
 }
 
 /// Refuses what runc refuses, and what libcontainer gets wrong.
@@ -121,7 +170,12 @@ fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
         }
         mounts.push(mounted("cgroup2", "/sys/fs/cgroup", &options)?);
     }
-    mounts.push(bound(input.shared_memory, Path::new("/dev/shm"), false)?);
+    mounts.push(bound(
+        input.shared_memory,
+        Path::new("/dev/shm"),
+        MountAccess::ReadWrite,
+        Programs::Run,
+    )?);
     Ok(mounts)
 }
 
@@ -134,12 +188,25 @@ fn mounted(r#type: &str, destination: &str, options: &[&str]) -> Result<Mount, E
         .build()?)
 }
 
-fn bound(source: &Path, destination: &Path, read_only: bool) -> Result<Mount, Error> {
-    let access = if read_only { "ro" } else { "rw" };
+fn bound(
+    source: &Path,
+    destination: &Path,
+    access: MountAccess,
+    programs: Programs,
+) -> Result<Mount, Error> {
+    let access = match access {
+        MountAccess::ReadWrite => "rw",
+        MountAccess::ReadOnly => "ro",
+        MountAccess::RecursiveReadOnly => "rro",
+    };
+    let mut options = vec!["rbind", "rprivate", access];
+    if programs == Programs::DoNotRun {
+        options.push("noexec");
+    }
     Ok(MountBuilder::default()
         .typ("bind")
         .source(source)
         .destination(destination)
-        .options(super::owned(&["rbind", "rprivate", access]))
+        .options(super::owned(&options))
         .build()?)
 }

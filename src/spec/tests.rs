@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::model::plan::{MountAccess, Propagation};
 fn device(path: &str) -> HostDevice {
     HostDevice {
         path: path.into(),
@@ -35,7 +36,12 @@ fn mounted(
     let bind = |destination: &&str| BindMount {
         source: "/source".into(),
         destination: destination.into(),
-        read_only: *destination == "/a",
+        access: match *destination {
+            "/a" => MountAccess::ReadOnly,
+            _ => MountAccess::ReadWrite,
+        },
+        programs: Programs::Run,
+        propagation: Propagation::None,
     };
     container(&ContainerInput {
         plan: &plan,

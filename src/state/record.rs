@@ -7,7 +7,7 @@
 //! Fields that this kplay does not know are kept when it writes the record again. A record of a newer version is
 //! read as far as it is understood and never written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -43,6 +43,9 @@ pub struct PodRecord {
     pub manifest: Value,
     /// Each container's image ID.
     pub images: BTreeMap<ContainerName, String>,
+    /// The IDs of the images that are volumes.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub volume_images: BTreeSet<String>,
     /// Where it was applied from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources: Option<SourceSet>,

@@ -68,6 +68,7 @@ pub(crate) fn record(name: &str) -> PodRecord {
         labels: [("app".to_owned(), "web".to_owned())].into(),
         manifest: json!({"spec": {"containers": [{"name": "main", "image": "web"}]}}),
         images: [(ContainerName::parse("main").unwrap(), "sha256:1".to_owned())].into(),
+        volume_images: std::collections::BTreeSet::new(),
         sources: None,
         unknown: serde_json::Map::new(),
     }

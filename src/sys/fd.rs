@@ -122,9 +122,9 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The most descriptors that [`send`] passes at once.
-const MOST_PASSED: usize = 5;
+const MOST_PASSED: usize = 6;
 
-/// Sends one message, and at most five descriptors with it.
+/// Sends one message, and at most six descriptors with it.
 ///
 /// # Errors
 /// The other end is closed, or the message is too long.

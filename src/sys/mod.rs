@@ -34,5 +34,6 @@ pub mod signal;
 pub mod socket;
 pub mod terminal;
 pub mod unmount;
+pub mod usage;
 pub mod watch;
 pub mod within;

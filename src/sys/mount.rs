@@ -1,5 +1,7 @@
 //! Mounts, as this thread's mount namespace sees them.
 
+pub mod tree;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -103,6 +105,17 @@ fn make_mount_point(held: impl AsFd, target: &Path) -> rustix::io::Result<()> {
     }
 }
 
+/// Makes a folder or a mount a mount of its own that is shared: what is mounted on copies of it appears on all of them.
+///
+/// # Errors
+/// The caller may not, or it is not there.
+pub fn share(path: &Path) -> Result<()> {
+    let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    rustix::mount::mount_bind_recursive(path, path)
+        .and_then(|()| rustix::mount::mount_change(path, flags))
+        .map_err(|e| Error::new("share the mounts of", path, e))
+}
+
 /// Undoes [`bind_held`]: takes the mount away and removes the empty file or folder below it, but never anything that
 /// is mounted. Fine if there is none.
 ///
@@ -162,6 +175,44 @@ pub fn overlay(overlay: Overlay<'_>, target: &Path) -> Result<()> {
         other => other,
     }
     .map_err(|e| Error::new("mount an overlay on", target, e))
+}
+
+/// Mounts layers, the lowest first, on top of each other, to be read only.
+///
+/// # Errors
+/// A folder is not there, there are too many layers, or the kernel refuses.
+pub fn read_only_layers(layers: &[PathBuf], target: &Path) -> Result<()> {
+    // An overlay that nothing is written to has at least two.
+    if let [only] = layers {
+        return bind(only, target, Access::ReadOnly);
+    }
+    let mut held = Vec::with_capacity(layers.len());
+    let mut lower = String::from("lowerdir=");
+    for layer in layers.iter().rev() {
+        if !held.is_empty() {
+            lower.push(':');
+        }
+        lower.push_str(&hold(layer, &mut held)?);
+    }
+    mount("overlay", target, "overlay", MountFlags::RDONLY, &lower)
+        .map_err(|e| Error::new("mount an overlay on", target, e))
+}
+
+/// Mounts an empty file system of huge pages of `size` bytes, or of the kernel's default size.
+///
+/// # Errors
+/// The caller may not, or the machine has no such pages.
+pub fn huge_pages(target: &Path, size: Option<u64>) -> Result<()> {
+    let size = size.map_or_else(String::new, |size| format!(",pagesize={size}"));
+    let flags = MountFlags::empty();
+    mount(
+        "hugetlbfs",
+        target,
+        "hugetlbfs",
+        flags,
+        &format!("mode=777{size}"),
+    )
+    .map_err(|e| Error::new("mount huge pages on", target, e))
 }
 
 /// Opens a folder, keeps the descriptor in `held`, and returns a short path to it.

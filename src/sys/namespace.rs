@@ -1,7 +1,7 @@
 //! Namespaces, and the loopback device of a new network namespace.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 /// A kind of namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,22 @@ pub fn unshare_mounts() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// This thread's mount namespace.
+///
+/// # Errors
+/// There is no `/proc`.
+pub fn own_mounts() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open("/proc/thread-self/ns/mnt")?.into())
+}
+
+/// The mount namespace of a process that cannot end meanwhile.
+///
+/// # Errors
+/// It is not there, or the caller may not.
+pub fn mounts_of(pid: i32) -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open(format!("/proc/{pid}/ns/mnt"))?.into())
 }
 
 /// Moves this thread into the namespace that a descriptor of `/proc/PID/ns/…` stands for.

@@ -1,6 +1,6 @@
 //! Empty folders, on disk or in memory. Volumes of files start as one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Context, Error};
 use crate::model::names::VolumeName;
@@ -18,17 +18,30 @@ pub(super) fn make(
     size_limit: Option<u64>,
     context: &Context<'_>,
 ) -> Result<PathBuf, Error> {
-    let parent = match medium {
-        Medium::Disk => context.disk,
-        Medium::Memory => context.memory,
-    };
-    let root = parent.join(name.as_str());
-    sys::dir::create_all(parent, 0o700)?;
+    let root = place(name, medium, context);
+    sys::dir::create_all(parent(medium, context), 0o700)?;
     sys::dir::create_all(&root, MODE)?;
-    if medium == Medium::Memory {
-        sys::mount::unswapped_tmpfs(&root, size(size_limit, context.memory_size))?;
+    match medium {
+        Medium::Disk => {}
+        Medium::Memory => {
+            sys::mount::unswapped_tmpfs(&root, size(size_limit, context.memory_size))?;
+        }
+        // Its size is what the containers may use of them.
+        Medium::HugePages(page) => sys::mount::huge_pages(&root, page)?,
     }
     Ok(root)
+}
+
+/// Where a volume is.
+pub(super) fn place(name: &VolumeName, medium: Medium, context: &Context<'_>) -> PathBuf {
+    parent(medium, context).join(name.as_str())
+}
+
+fn parent<'a>(medium: Medium, context: &Context<'a>) -> &'a Path {
+    match medium {
+        Medium::Disk => context.disk,
+        Medium::Memory | Medium::HugePages(_) => context.memory,
+    }
 }
 
 /// A limit of 0 is none, as in a kubelet.

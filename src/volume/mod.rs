@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! DISK/NAME/           emptyDir; files that need not be secret
-//! MEMORY/NAME/         a tmpfs: emptyDir with `medium: Memory`; secrets and the downward API, never on a disk
+//! MEMORY/NAME/         a tmpfs: emptyDir with `medium: Memory`; secrets and the downward API, never on a disk;
+//!                      the mount of an image
 //! ```
 //!
 //! The tmpfs are mounted in the caller's private mount namespace and go with that; the folders go with the pod's.
@@ -14,6 +15,7 @@ mod claim;
 mod empty_dir;
 mod files;
 mod host_path;
+mod image;
 mod nested;
 mod ownership;
 
@@ -43,6 +45,8 @@ pub enum Error {
     Missing { path: PathBuf },
     #[error("the claim's folder is not known")]
     NoFolder,
+    #[error("the image is missing")]
+    NoImage,
     #[error("the volume's file `{path}` {problem}", path = path.display())]
     FilePath {
         path: PathBuf,
@@ -70,6 +74,8 @@ pub struct Context<'a> {
     pub change_policy: FsGroupChangePolicy,
     /// The folders of kplay's own that claims are bound to.
     pub claims: &'a BTreeMap<VolumeName, PathBuf>,
+    /// The layers of the images that are volumes, the lowest first.
+    pub images: &'a BTreeMap<VolumeName, &'a [PathBuf]>,
     /// `volumeMounts` of each container: where a volume is mounted inside of one of files, which is read-only, that one
     /// gets a folder for it first.
     pub mounts: &'a [&'a [VolumeMount]],
@@ -85,8 +91,7 @@ impl std::fmt::Debug for Context<'_> {
     }
 }
 
-/// Makes a volume ready when its pod starts, or brings the files of one on disk up to date; returns what is to be bound
-/// into containers. A volume of files is always to be bound read-only, whatever the mount says.
+/// Makes a volume ready when its pod starts; returns what is to be bound into containers. A volume of files is always to be bound read-only, whatever the mount says.
 ///
 /// # Errors
 /// A check of hostPath fails, or something cannot be made.
@@ -103,6 +108,7 @@ pub fn prepare(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error>
             host_path::check(path, *kind)?;
             Ok(path.clone())
         }
+        VolumeSource::Image { .. } => image::mount(&volume.name, context),
         VolumeSource::Claim { storage, .. } => claim::prepare(&volume.name, storage, context),
         VolumeSource::Files { files, medium } => {
             let payload = files::Payload::collect(files, context.resolve)?;
@@ -112,6 +118,20 @@ pub fn prepare(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error>
             Ok(root)
         }
     }
+}
+
+/// Brings a volume of files up to date that is mounted in running containers: they see the new files all at once. Other
+/// volumes stay as they are.
+///
+/// # Errors
+/// A file cannot be written; all are as before then.
+pub fn refresh(volume: &Volume, context: &Context<'_>) -> Result<(), Error> {
+    let VolumeSource::Files { files, medium } = &volume.source else {
+        return Ok(());
+    };
+    let payload = files::Payload::collect(files, context.resolve)?;
+    let root = empty_dir::place(&volume.name, *medium, context);
+    files::write(&root, &payload, context.fs_group)
 }
 
 /// What to do about a subPath that is not there.

@@ -71,13 +71,15 @@ fn check(below: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::plan::{MountAccess, Propagation};
 
     #[test]
     fn a_volume_gets_a_folder_for_each_volume_right_below_it() {
         let mount = |(volume, path): &(&str, &str)| VolumeMount {
             volume: VolumeName::parse(volume).unwrap(),
             mount_path: path.into(),
-            read_only: false,
+            access: MountAccess::ReadWrite,
+            propagation: Propagation::None,
             sub_path: None,
         };
         let check = |mounts: &[(&str, &str)], expected: &[&str]| {
@@ -111,7 +113,8 @@ mod tests {
         let mount = |path: &str| VolumeMount {
             volume: VolumeName::parse("outer").unwrap(),
             mount_path: path.into(),
-            read_only: false,
+            access: MountAccess::ReadWrite,
+            propagation: Propagation::None,
             sub_path: None,
         };
         let name = VolumeName::parse("outer").unwrap();

@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::model::names::VolumeName;
-use crate::model::plan::{FieldRef, HostPathType, Medium, VolumeFile};
+use crate::model::plan::{FieldRef, HostPathType, Medium, MountAccess, Propagation, VolumeFile};
 use crate::sys::dir::{self, Dir, Kind};
 
 /// A folder of its own for each test.
@@ -71,6 +71,7 @@ struct Setup {
     disk: PathBuf,
     memory: PathBuf,
     claims: BTreeMap<VolumeName, PathBuf>,
+    images: BTreeMap<VolumeName, &'static [PathBuf]>,
 }
 
 impl Setup {
@@ -79,6 +80,7 @@ impl Setup {
             disk: scratch.path("pod/volumes"),
             memory: scratch.path("pod/memory"),
             claims: BTreeMap::new(),
+            images: BTreeMap::new(),
         }
     }
 
@@ -94,6 +96,7 @@ impl Setup {
             fs_group,
             change_policy: FsGroupChangePolicy::Always,
             claims: &self.claims,
+            images: &self.images,
             mounts,
             resolve: &resolve,
         }
@@ -132,7 +135,8 @@ fn a_volume_of_files_has_mount_points_for_others_and_keeps_them() {
     let mount = |volume: &str, path: &str| VolumeMount {
         volume: VolumeName::parse(volume).unwrap(),
         mount_path: path.into(),
-        read_only: false,
+        access: MountAccess::ReadWrite,
+        propagation: Propagation::None,
         sub_path: None,
     };
     let mounts = [

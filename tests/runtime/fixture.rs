@@ -160,6 +160,8 @@ impl Pod {
         cgroup: &Cgroup,
     ) -> Result<Started, Error> {
         let request = StartRequest {
+            late_mounts: Vec::new(),
+            host_mounts: None,
             id: id.to_owned(),
             bundle: self.bundle(id),
             state: self.state(),

@@ -10,8 +10,8 @@ use super::pod::{PodScope, choice};
 use super::{env, hooks, ports, resources, restarts, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
-    ContainerPlan, ContainerRole, Probes, PullPolicy, SubPath, TerminationMessagePolicy,
-    VolumeMount,
+    ContainerPlan, ContainerRole, MountAccess, Probes, Propagation, PullPolicy, SubPath,
+    TerminationMessagePolicy, VolumeMount,
 };
 use crate::model::reference::Reference;
 
@@ -35,11 +35,7 @@ pub(super) fn convert(
     let requirements = container.resources.clone().unwrap_or_default();
     let env = env::convert(container, at, pod);
     let ports = ports::convert(declared, host_network, at.field("ports"), report);
-    let mounts = mounts(
-        container.volume_mounts.as_deref().unwrap_or_default(),
-        at.field("volumeMounts"),
-        pod,
-    );
+    let mounts = mounts(container, at.field("volumeMounts"), pod);
     let resources = resources::convert(&requirements, at.field("resources"), report);
     let security = security::container(container, pod.spec, at.key("securityContext"), report);
     let restarts = restarts::convert(container, at, report);
@@ -99,14 +95,15 @@ fn check_process(container: &core::Container, at: At<'_>, report: &Report) {
 
 fn pull_policy(container: &core::Container, at: At<'_>, report: &Report) -> Option<PullPolicy> {
     let text = container.image_pull_policy.as_deref().unwrap_or_default();
-    let policies = [
-        ("Always", PullPolicy::Always),
-        ("IfNotPresent", PullPolicy::IfNotPresent),
-        ("Never", PullPolicy::Never),
-    ];
     let place = at.field("imagePullPolicy");
-    choice(text, &policies, "imagePullPolicy", place, report)
+    choice(text, &PULL_POLICIES, "imagePullPolicy", place, report)
 }
+
+pub(super) const PULL_POLICIES: [(&str, PullPolicy); 3] = [
+    ("Always", PullPolicy::Always),
+    ("IfNotPresent", PullPolicy::IfNotPresent),
+    ("Never", PullPolicy::Never),
+];
 
 fn message_policy(
     container: &core::Container,
@@ -193,7 +190,8 @@ fn check_init(role: ContainerRole, at: At<'_>, report: &Report) {
     }
 }
 
-fn mounts(mounts: &[core::VolumeMount], at: At<'_>, pod: &PodScope<'_>) -> Vec<VolumeMount> {
+fn mounts(container: &core::Container, at: At<'_>, pod: &PodScope<'_>) -> Vec<VolumeMount> {
+    let mounts = container.volume_mounts.as_deref().unwrap_or_default();
     let report = pod.scope.report;
     let mut paths = HashSet::new();
     let mut converted = Vec::new();
@@ -208,23 +206,68 @@ fn mounts(mounts: &[core::VolumeMount], at: At<'_>, pod: &PodScope<'_>) -> Vec<V
             );
         }
         check_volume_name(&mount.name, place, place.field("name"), pod);
-        let recursive = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
-        if recursive != "Disabled" && mount.read_only != Some(true) {
-            report.error(
-                place.field("recursiveReadOnly"),
-                "`recursiveReadOnly` needs `readOnly: true`",
-            );
-        }
+        let propagation = propagation(mount, container, place, report);
         if let Ok(volume) = VolumeName::parse(&mount.name) {
             converted.push(VolumeMount {
                 volume,
                 mount_path: path.into(),
-                read_only: mount.read_only == Some(true),
+                access: access(mount, propagation, place, report),
+                propagation,
                 sub_path: sub_path(mount, place, report),
             });
         }
     }
     converted
+}
+
+fn access(
+    mount: &core::VolumeMount,
+    propagation: Propagation,
+    at: At<'_>,
+    report: &Report,
+) -> MountAccess {
+    let text = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
+    // Whatever runs containers here can do it.
+    let values = [("Disabled", false), ("IfPossible", true), ("Enabled", true)];
+    let place = at.field("recursiveReadOnly");
+    let recursive = choice(text, &values, "recursiveReadOnly", place, report) == Some(true);
+    let read_only = mount.read_only == Some(true);
+    if recursive && !read_only {
+        report.error(place, "`recursiveReadOnly` needs `readOnly: true`");
+    }
+    if recursive && propagation != Propagation::None {
+        report.error(place, "`recursiveReadOnly` excludes `mountPropagation`");
+    }
+    match (read_only, recursive) {
+        (true, true) => MountAccess::RecursiveReadOnly,
+        (true, false) => MountAccess::ReadOnly,
+        (false, _) => MountAccess::ReadWrite,
+    }
+}
+
+fn propagation(
+    mount: &core::VolumeMount,
+    container: &core::Container,
+    at: At<'_>,
+    report: &Report,
+) -> Propagation {
+    let text = mount.mount_propagation.as_deref().unwrap_or("None");
+    let values = [
+        ("None", Propagation::None),
+        ("HostToContainer", Propagation::HostToContainer),
+        ("Bidirectional", Propagation::Bidirectional),
+    ];
+    let place = at.field("mountPropagation");
+    let propagation = choice(text, &values, "mountPropagation", place, report);
+    let context = container.security_context.as_ref();
+    let privileged = context.and_then(|context| context.privileged) == Some(true);
+    if propagation == Some(Propagation::Bidirectional) && !privileged {
+        report.error(
+            place,
+            "only a privileged container may have `mountPropagation: Bidirectional`",
+        );
+    }
+    propagation.unwrap_or_default()
 }
 
 fn sub_path(mount: &core::VolumeMount, at: At<'_>, report: &Report) -> Option<SubPath> {

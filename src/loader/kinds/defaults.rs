@@ -54,10 +54,8 @@ fn default_container(container: &mut Container, host_network: bool) {
         .unwrap_or_default()
         .is_empty()
     {
-        let reference = Reference::parse(container.image.as_deref().unwrap_or_default());
-        let latest = reference.is_ok_and(|reference| reference.tag.as_deref() == Some("latest"));
-        container.image_pull_policy =
-            Some(if latest { "Always" } else { "IfNotPresent" }.to_owned());
+        let image = container.image.as_deref().unwrap_or_default();
+        container.image_pull_policy = Some(pull_policy(image).to_owned());
     }
     let path = container
         .termination_message_path
@@ -99,6 +97,14 @@ fn default_container(container: &mut Container, host_network: bool) {
     probes.into_iter().flatten().for_each(default_probe);
 }
 
+/// By the tag.
+fn pull_policy(image: &str) -> &'static str {
+    match Reference::parse(image) {
+        Ok(reference) if reference.tag.as_deref() == Some("latest") => "Always",
+        _ => "IfNotPresent",
+    }
+}
+
 fn default_probe(probe: &mut Probe) {
     let or = |value: &mut Option<i32>, default| {
         if value.unwrap_or(0) == 0 {
@@ -133,6 +139,12 @@ fn default_volume(volume: &mut Volume) {
     }
     if let Some(source) = &mut volume.host_path {
         source.type_.get_or_insert_default();
+    }
+    if let Some(source) = &mut volume.image {
+        let image = source.reference.as_deref().unwrap_or_default();
+        source
+            .pull_policy
+            .get_or_insert_with(|| pull_policy(image).to_owned());
     }
     let nothing = Volume {
         name: volume.name.clone(),

@@ -9,11 +9,13 @@ use super::super::binding::Binding;
 use super::super::decode::closest;
 use super::super::node::{At, Value};
 use super::super::report::Report;
+use super::container::PULL_POLICIES;
 use super::pod::{PodScope, choice, one_of};
 use super::volume_files;
 use crate::model::names::VolumeName;
 use crate::model::plan::{HostPathType, Medium, Volume, VolumeSource};
 use crate::model::quantity::Quantity;
+use crate::model::reference::Reference;
 
 /// Makes relative hostPaths absolute: `./data` is beside the manifest.
 pub(super) fn resolve_paths(spec: &mut core::PodSpec, base: &Path) {
@@ -103,6 +105,9 @@ fn source(volume: &core::Volume, at: At<'_>, pod: &PodScope<'_>) -> Option<Volum
         let (path, kind) = host_path(source, at.key("hostPath"), pod.scope.report)?;
         return Some(VolumeSource::HostPath { path, kind });
     }
+    if let Some(source) = &volume.image {
+        return image(source, at.key("image"), pod.scope.report);
+    }
     if let Some(source) = &volume.persistent_volume_claim {
         return claim(source, at.key("persistentVolumeClaim"), pod);
     }
@@ -116,15 +121,10 @@ fn empty_dir(
     report: &Report,
 ) -> Option<VolumeSource> {
     let medium = source.medium.as_deref().unwrap_or_default();
-    let media = [("", Medium::Disk), ("Memory", Medium::Memory)];
-    if medium.starts_with("HugePages") {
-        report.error(
-            at.field("medium"),
-            format!("the medium `{medium}` is not supported yet"),
-        );
-        return None;
-    }
-    let medium = choice(medium, &media, "medium", at.field("medium"), report);
+    let medium = match medium.strip_prefix("HugePages-") {
+        Some(size) => huge_pages(size, at.field("medium"), report),
+        None => choice(medium, &MEDIA, "medium", at.field("medium"), report),
+    };
     let limit = source
         .size_limit
         .as_ref()
@@ -138,6 +138,48 @@ fn empty_dir(
         size_limit: limit
             .and_then(|limit| u64::try_from(limit.value()).ok())
             .filter(|limit| *limit != 0),
+    })
+}
+
+const MEDIA: [(&str, Medium); 3] = [
+    ("", Medium::Disk),
+    ("Memory", Medium::Memory),
+    ("HugePages", Medium::HugePages(None)),
+];
+
+/// `HugePages-2Mi`.
+fn huge_pages(size: &str, at: At<'_>, report: &Report) -> Option<Medium> {
+    let bytes = Quantity::parse(size).ok().map(Quantity::value);
+    let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    let bytes = bytes.filter(|bytes| bytes.is_power_of_two());
+    if bytes.is_none() {
+        let message = format!("`medium` names huge pages of no size: `{size}`");
+        report.error_hint(
+            at,
+            message,
+            "write it as `HugePages-2Mi` or `HugePages-1Gi`",
+        );
+    }
+    bytes.map(|bytes| Medium::HugePages(Some(bytes)))
+}
+
+fn image(source: &core::ImageVolumeSource, at: At<'_>, report: &Report) -> Option<VolumeSource> {
+    let image = source.reference.as_deref().unwrap_or_default();
+    if image.is_empty() {
+        report.error(at, "an `image` volume must have a `reference`");
+        return None;
+    }
+    let reference = Reference::parse(image).map_err(|error| {
+        let message = format!("the image `{image}` cannot be used: {error}");
+        report.error(at.field("reference"), message);
+    });
+    let policy = source.pull_policy.as_deref().unwrap_or_default();
+    let place = at.field("pullPolicy");
+    let pull_policy = choice(policy, &PULL_POLICIES, "pullPolicy", place, report);
+    Some(VolumeSource::Image {
+        image: image.to_owned(),
+        reference: reference.ok()?,
+        pull_policy: pull_policy?,
     })
 }
 

@@ -327,7 +327,7 @@ fn nothing_is_stopped_before_every_image_is_there() {
         (missing[0].reason, &missing[0].reference),
         ("ErrImagePull", &reference("gone:1"))
     );
-    assert_eq!(missing[0].containers[0].0, key("b-0"));
+    assert_eq!(missing[0].users[0].0, key("b-0"));
     assert_eq!(machine.images.pulled.borrow().len(), 2);
     // Both were begun before one of them ended.
     let pulling = machine

@@ -126,6 +126,13 @@ impl<'a> Work<'a> {
         if let Some(signal) = signal.map_err(Error::io("take a signal"))? {
             return Err(Error::Interrupted { signal });
         }
+        for work in self
+            .pods
+            .iter()
+            .filter(|work| work.step == PodStep::Refresh)
+        {
+            work.refresh(undo, report)?;
+        }
         let mut launching = Vec::new();
         for work in self.changed() {
             report(Event::PodStarting(work.dir.key().clone()));
@@ -149,7 +156,8 @@ impl<'a> Work<'a> {
     ) -> Result<(), Error> {
         let starting = self.pods.iter().filter(|work| {
             let life = work.old.as_ref().map(|old| old.life);
-            work.step == PodStep::Keep && life == Some(Life::Runs)
+            let stays = matches!(work.step, PodStep::Keep | PodStep::Refresh);
+            stays && life == Some(Life::Runs)
         });
         let pods: Vec<PodKey> = starting.map(|work| work.dir.key().clone()).collect();
         // Those that run are found to at the first look.
@@ -169,7 +177,7 @@ impl<'a> Work<'a> {
     fn changed(&self) -> impl Iterator<Item = &PodWork<'a>> {
         self.pods.iter().filter(|work| match work.step {
             PodStep::Create | PodStep::Replace => true,
-            PodStep::Keep => false,
+            PodStep::Keep | PodStep::Refresh => false,
         })
     }
 
@@ -250,6 +258,32 @@ impl<'a> Work<'a> {
 }
 
 impl PodWork<'_> {
+    /// Gives a running pod what has changed of it. It keeps its identity.
+    fn refresh(&self, undo: &mut Undo, report: Report<'_>) -> Result<(), Error> {
+        let Some((old, launch)) = self
+            .old
+            .as_ref()
+            .and_then(|old| Some((old, old.launch.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        let record = PodRecord {
+            labels: self.new.labels.clone(),
+            manifest: self.new.manifest.clone(),
+            sources: self.new.sources.clone(),
+            ..old.record.clone()
+        };
+        let new = Launch {
+            plan: self.launch.plan.clone(),
+            ..launch.clone()
+        };
+        undo.refreshed(old.record.clone(), launch.clone());
+        launch::refresh(&self.dir, &record, &new)?;
+        let stale = diff::stale(&launch.plan, &new.plan);
+        report(Event::PodRefreshed(self.dir.key().clone(), stale));
+        Ok(())
+    }
+
     /// A pod that stays belongs to the files that named it last.
     fn note_sources(&self) -> Result<(), Error> {
         match (self.step, &self.old) {

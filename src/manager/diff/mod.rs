@@ -3,18 +3,21 @@
 //! | on the machine | plan and images as recorded | different |
 //! | --- | --- | --- |
 //! | nothing | create | create |
-//! | runs | keep | replace |
+//! | runs | keep | replace; refresh, if that is enough ([`refresh`]) |
 //! | ended as it should, or is a bare pod or a Job | keep | replace |
 //! | ended, and its owner would make a new one (Deployment, …) | replace | replace |
 //! | its executor died, or it is being deleted | replace | replace |
 
+mod refresh;
+
 use std::collections::BTreeMap;
 
+pub use self::refresh::{Stale, stale};
 use serde_json::Value;
 
 use super::report::Change;
-use crate::model::image::Image;
-use crate::model::names::{ContainerName, ObjectKey};
+use crate::model::image::{Image, ImageUser};
+use crate::model::names::ObjectKey;
 use crate::model::plan::PodPlan;
 use crate::model::status::Phase;
 use crate::protocol::Launch;
@@ -74,6 +77,8 @@ pub enum PodStep {
     Create,
     /// Stop what is there, then create.
     Replace,
+    /// Give the running pod what can change in it.
+    Refresh,
     Keep,
 }
 
@@ -83,7 +88,7 @@ impl PodStep {
     pub fn change(self) -> Change {
         match self {
             Self::Create => Change::Created,
-            Self::Replace => Change::Configured,
+            Self::Replace | Self::Refresh => Change::Configured,
             Self::Keep => Change::Unchanged,
         }
     }
@@ -102,7 +107,7 @@ pub struct Conflict {
 pub fn pod_step(
     recorded: Option<&Recorded<'_>>,
     plan: &PodPlan,
-    images: &BTreeMap<ContainerName, Image>,
+    images: &BTreeMap<ImageUser, Image>,
     sources: Option<&SourceSet>,
     replace: Replace,
 ) -> Result<PodStep, Conflict> {
@@ -118,13 +123,13 @@ pub fn pod_step(
             owner: recorded.owner.clone(),
         });
     }
-    let unchanged = recorded
-        .launch
-        .is_some_and(|launch| launch.plan == *plan && same_images(&launch.images, images));
-    Ok(if unchanged && may_stay(recorded.life, plan) {
-        PodStep::Keep
-    } else {
-        PodStep::Replace
+    let known = recorded.launch.filter(|launch| same_images(launch, images));
+    Ok(match known {
+        Some(launch) if launch.plan == *plan && may_stay(recorded.life, plan) => PodStep::Keep,
+        Some(launch) if recorded.life == Life::Runs && refresh::is_enough(&launch.plan, plan) => {
+            PodStep::Refresh
+        }
+        _ => PodStep::Replace,
     })
 }
 
@@ -140,17 +145,20 @@ fn may_stay(life: Life, plan: &PodPlan) -> bool {
 }
 
 /// By ID: layers may have moved when the image was loaded again.
-fn same_images(
-    recorded: &BTreeMap<ContainerName, Image>,
-    planned: &BTreeMap<ContainerName, Image>,
-) -> bool {
-    let ids = |images: &BTreeMap<ContainerName, Image>| -> Vec<(ContainerName, String)> {
-        images
-            .iter()
-            .map(|(name, image)| (name.clone(), image.id.clone()))
-            .collect()
-    };
-    ids(recorded) == ids(planned)
+fn same_images(recorded: &Launch, planned: &BTreeMap<ImageUser, Image>) -> bool {
+    let containers = recorded.images.iter();
+    let containers = containers.map(|(name, image)| (ImageUser::Container(name.clone()), image));
+    let volumes = recorded.volume_images.iter();
+    let volumes = volumes.map(|(name, image)| (ImageUser::Volume(name.clone()), image));
+    let recorded: BTreeMap<ImageUser, &str> = containers
+        .chain(volumes)
+        .map(|(user, image)| (user, image.id.as_str()))
+        .collect();
+    let planned = planned.iter();
+    recorded
+        .iter()
+        .map(|(user, id)| (user, *id))
+        .eq(planned.map(|(user, image)| (user, image.id.as_str())))
 }
 
 /// What becomes of an object that is not a pod.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::manager::testing::{image, plan};
+use crate::model::names::ContainerName;
 use crate::protocol;
 use crate::state::testing::object_key;
 
@@ -12,6 +13,7 @@ fn launch(behaviour: &str, id: &str) -> Launch {
         uid: "u".into(),
         plan: plan("web-0", behaviour),
         images: images(id),
+        volume_images: BTreeMap::new(),
         data_dir: "/d".into(),
         claims: BTreeMap::new(),
         log_dir: "/l".into(),
@@ -24,6 +26,14 @@ fn launch(behaviour: &str, id: &str) -> Launch {
 
 fn images(id: &str) -> BTreeMap<ContainerName, Image> {
     [(ContainerName::parse("main").unwrap(), image(id))].into()
+}
+
+/// As they are planned.
+fn planned(images: &BTreeMap<ContainerName, Image>) -> BTreeMap<ImageUser, Image> {
+    let images = images.iter();
+    images
+        .map(|(name, image)| (ImageUser::Container(name.clone()), image.clone()))
+        .collect()
 }
 
 fn lives() -> impl Strategy<Value = Life> {
@@ -58,7 +68,7 @@ proptest! {
             life,
         };
         let replace = if all { Replace::All } else { Replace::Changed };
-        let step = pod_step(Some(&recorded), &plan, &images(&new_image), None, replace);
+        let step = pod_step(Some(&recorded), &plan, &planned(&images(&new_image)), None, replace);
         let same = known && old == new && old_image == new_image;
         let stays = match life {
             Life::Runs | Life::Ended(Ending::Succeeded) => true,
@@ -81,7 +91,7 @@ proptest! {
             launch: Some(&read),
             life: Life::Runs,
         };
-        let step = pod_step(Some(&recorded), &launch.plan, &launch.images, None, Replace::Changed);
+        let step = pod_step(Some(&recorded), &launch.plan, &planned(&launch.images), None, Replace::Changed);
         prop_assert_eq!(step, Ok(PodStep::Keep));
     }
 }
@@ -99,7 +109,7 @@ fn layers_that_moved_change_nothing_and_a_missing_image_does() {
         let step = pod_step(
             Some(&recorded),
             &launch.plan,
-            images,
+            &planned(images),
             None,
             Replace::Changed,
         );
@@ -130,7 +140,7 @@ fn a_pod_of_other_files_is_a_conflict_unless_its_owner_is_the_same() {
             let step = pod_step(
                 Some(&recorded),
                 &launch.plan,
-                &images("a"),
+                &planned(&images("a")),
                 ours.as_ref(),
                 replace,
             );

@@ -1,0 +1,187 @@
+//! What a container has mounted beside its root file system: its volumes, and the pod's own files.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::container::termination_log;
+use super::context::Context;
+use super::describe::Places;
+use super::error::StartFailure;
+use super::{etc, volumes};
+use crate::model::plan::{
+    ContainerPlan, MountAccess, Propagation, SubPath, VolumeMount, VolumeSource,
+};
+use crate::runtime::LateMount;
+use crate::runtime::late::Origin;
+use crate::spec::{self, BindMount, Programs, environment};
+use crate::sys::fs;
+use crate::volume::{self, Missing};
+
+/// All of them. Parts of volumes are mounted where only the executor sees them.
+///
+/// # Errors
+/// A volume or a part of one cannot be had.
+pub(super) fn all<R>(
+    context: &Context<R>,
+    plan: &ContainerPlan,
+    places: &Places,
+    variables: &[(String, String)],
+) -> Result<Vec<BindMount>, StartFailure> {
+    let mut mounts = Vec::new();
+    for (number, mount) in plan.mounts.iter().enumerate() {
+        let own_place = places.sub_paths.join(number.to_string());
+        mounts.push(volume_mount(context, mount, own_place, variables)?);
+    }
+    let log = termination_log(&places.dir);
+    fs::replace_in_memory(&log, 0o666, b"")?;
+    fs::set_mode(&log, 0o666)?;
+    let log = BindMount::plain(log, plan.termination_message_path.clone());
+    // A container that mounts something there itself gets that.
+    if !mounts
+        .iter()
+        .any(|mount: &BindMount| mount.destination == log.destination)
+    {
+        mounts.push(log);
+    }
+    mounts.extend(etc::mounts(context, plan)?);
+    Ok(mounts)
+}
+
+/// Those that take part in mount propagation, and what is mounted below them.
+pub(super) fn late<R>(context: &Context<R>, mounts: &[BindMount]) -> Vec<LateMount> {
+    let of_host: BTreeSet<PathBuf> = volumes::of_host(context);
+    let late = spec::propagated(mounts).into_iter();
+    late.map(|mount| LateMount {
+        origin: if mount.propagation == Propagation::Bidirectional
+            && of_host.contains(&mount.source)
+        {
+            Origin::Host
+        } else {
+            Origin::Pod
+        },
+        source: mount.source,
+        destination: mount.destination,
+        access: mount.access,
+        propagation: mount.propagation,
+    })
+    .collect()
+}
+
+fn volume_mount<R>(
+    context: &Context<R>,
+    mount: &VolumeMount,
+    own_place: PathBuf,
+    variables: &[(String, String)],
+) -> Result<BindMount, StartFailure> {
+    let missing = || StartFailure::Config(format!("volume \"{}\" is missing", mount.volume));
+    let volumes = context.volumes.borrow();
+    let root = volumes.get(&mount.volume).ok_or_else(missing)?;
+    let plan = &context.launch.plan;
+    let volume = plan
+        .volumes
+        .iter()
+        .find(|volume| volume.name == mount.volume);
+    let source = volume.map(|volume| &volume.source);
+    let is_image = matches!(source, Some(VolumeSource::Image { .. }));
+    let is_read_only = match source {
+        Some(VolumeSource::Files { .. } | VolumeSource::Image { .. }) => true,
+        Some(VolumeSource::Claim { read_only, .. }) => *read_only,
+        Some(VolumeSource::EmptyDir { .. } | VolumeSource::HostPath { .. }) | None => false,
+    };
+    let source = match &mount.sub_path {
+        None => root.clone(),
+        Some(sub_path) => {
+            let missing = if is_image {
+                Missing::Refuse
+            } else {
+                Missing::Create
+            };
+            let sub_path = sub_path_of(sub_path, variables)?;
+            volume::mount_sub_path(root, &sub_path, missing, &own_place).map_err(|source| {
+                StartFailure::SubPath {
+                    volume: mount.volume.to_string(),
+                    source,
+                }
+            })?;
+            own_place
+        }
+    };
+    Ok(BindMount {
+        source,
+        destination: mount.mount_path.clone(),
+        access: match mount.access {
+            MountAccess::ReadWrite if is_read_only => MountAccess::ReadOnly,
+            access => access,
+        },
+        programs: if is_image {
+            Programs::DoNotRun
+        } else {
+            Programs::Run
+        },
+        propagation: mount.propagation,
+    })
+}
+
+/// The path that a mount asks for, with a kubelet's objections (`kubelet_pods.go:makeMounts`).
+fn sub_path_of(
+    sub_path: &SubPath,
+    variables: &[(String, String)],
+) -> Result<PathBuf, StartFailure> {
+    let template = match sub_path {
+        SubPath::Path(path) => return Ok(path.clone()),
+        SubPath::Template(template) => template,
+    };
+    let missing = RefCell::new(BTreeSet::new());
+    let expanded = environment::expand(template, &|name| {
+        let value = environment::lookup(variables, name).filter(|value| !value.is_empty());
+        if value.is_none() {
+            missing.borrow_mut().insert(name.to_owned());
+        }
+        value.map(str::to_owned)
+    });
+    let missing = missing.into_inner();
+    let fault = if !missing.is_empty() {
+        let names: Vec<String> = missing.into_iter().collect();
+        format!("missing value for {}", names.join(", "))
+    } else if expanded.starts_with('/') {
+        format!("error SubPath `{expanded}` must not be an absolute path")
+    } else if expanded.split('/').any(|part| part == "..") {
+        format!("unable to provision SubPath `{expanded}`: must not contain '..'")
+    } else {
+        return Ok(expanded.into());
+    };
+    Err(StartFailure::Config(fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_needs_all_of_its_variables() {
+        let variables = [("A", "a"), ("EMPTY", ""), ("UP", ".."), ("ROOT", "/")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let check = |template: &str, expected: Result<&str, &str>| {
+            let path = sub_path_of(&SubPath::Template(template.into()), &variables);
+            let path = path.map_err(|failure| failure.to_string());
+            let path = path.as_ref().map(|path| path.to_str().unwrap());
+            assert_eq!(path.map_err(String::as_str), expected, "{template}");
+        };
+        check("plain", Ok("plain"));
+        check("$(A)/b", Ok("a/b"));
+        check("$$(A)", Ok("$(A)"));
+        check(
+            "$(NONE)/$(EMPTY)/$(A)",
+            Err("missing value for EMPTY, NONE"),
+        );
+        check(
+            "$(ROOT)etc",
+            Err("error SubPath `/etc` must not be an absolute path"),
+        );
+        check(
+            "x/$(UP)",
+            Err("unable to provision SubPath `x/..`: must not contain '..'"),
+        );
+    }
+}
