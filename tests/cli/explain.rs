@@ -16,7 +16,7 @@ fn a_field_is_explained_with_what_kplay_makes_of_it() {
     FIELD: replicas <integer>
 
     MEANING:
-        Number of desired pods
+        How many pods there are
 
     KPLAY:
         `1` is honoured, all else is ignored: one pod is played

@@ -73,11 +73,11 @@ spec:
     assert_eq!(run.succeeds(), "deployment.apps/api created\n");
     assert_eq!(kplay.phase("api-0"), "Running");
     for name in ["api-0", "deploy/api", "deployment/api", "api"] {
-        let log = kplay.run(["logs", name, "-c", "main"]).succeeds();
-        assert!(
-            log.starts_with("hello from a deployment\n"),
-            "{name}: {log}"
-        );
+        // It is started again and again, and may have said nothing yet.
+        crate::wait::until(&format!("the log of {name}"), || {
+            let log = kplay.run(["logs", name, "-c", "main"]).succeeds();
+            log.starts_with("hello from a deployment\n")
+        });
     }
     assert_eq!(
         kplay.apply(deployment).succeeds(),

@@ -367,7 +367,7 @@ fn the_pod_tells_about_itself() {
     let pod = script_pod(
         "about",
         "serviceAccountName: robot, initContainers: [{name: side, image: 'localhost/busybox:1', command: ['true'], \
-         resources: {limits: {cpu: 1500m, memory: 1001k}}}],",
+         resources: {limits: {cpu: 1500m, memory: 16001k}}}],",
         &format!("env: [{}],", env.join(", ")),
         "env",
     );
@@ -393,7 +393,7 @@ fn the_pod_tells_about_itself() {
         ("REQUEST", "0".into()),
         ("REQUEST_MEMORY", "0".into()),
         ("SIDE_CPU", "1500".into()),
-        ("SIDE_MEMORY", "1001".into()),
+        ("SIDE_MEMORY", "16001".into()),
         ("SIDE_EXA", "1".into()),
     ];
     for (name, value) in expected {

@@ -110,14 +110,6 @@ fn pull_policy(image: &str) -> &'static str {
     }
 }
 
-/// By the tag.
-fn pull_policy(image: &str) -> &'static str {
-    match Reference::parse(image) {
-        Ok(reference) if reference.tag.as_deref() == Some("latest") => "Always",
-        _ => "IfNotPresent",
-    }
-}
-
 fn default_probe(probe: &mut Probe) {
     let or = |value: &mut Option<i32>, default| {
         if value.unwrap_or(0) == 0 {
