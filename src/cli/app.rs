@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueE
 use crate::model::names::Namespace;
 
 use super::{
-    apply, check, completion, delete, describe, events, exec, explain, get, image, logs, man, up,
-    version, wait,
+    apply, attach, check, completion, delete, describe, events, exec, explain, get, image, logs,
+    man, up, version, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -137,6 +137,8 @@ pub(crate) enum Command {
     Logs(logs::LogsArgs),
     /// Run a command in a container
     Exec(exec::ExecArgs),
+    /// See what a container prints, and be its standard input
+    Attach(attach::AttachArgs),
     /// Wait until pods are as wanted
     Wait(wait::WaitArgs),
     /// Manage images

@@ -54,7 +54,7 @@ enum Stdin {
 /// The pod or container is not there or not running, or the command cannot be started.
 pub(crate) fn run(arguments: &ExecArgs, session: &Session) -> Result<Done, Error> {
     let interrupt = Interrupt::install().map_err(machine("handle signals"))?;
-    let (key, container) = arguments.resolve(session)?;
+    let (key, container) = resolve(&arguments.pod, arguments.container.as_deref(), session)?;
     let dir = PodDir::new(&session.layout, &key);
     let stdin = if arguments.stdin {
         Stdin::Ours
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &ExecArgs, session: &Session) -> Result<Done, Error
 }
 
 /// A refusal without the pod's name gets it.
-fn named(error: crate::manager::Error, key: &PodKey) -> Error {
+pub(super) fn named(error: crate::manager::Error, key: &PodKey) -> Error {
     use crate::manager::Error as E;
     match error {
         E::Refused { reason, message } if !message.contains(key.name.as_str()) => E::Refused {
@@ -94,36 +94,11 @@ fn named(error: crate::manager::Error, key: &PodKey) -> Error {
     }
 }
 
-fn machine(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn machine(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Machine { what, source }
 }
 
 impl ExecArgs {
-    /// The pod, and the container's name.
-    fn resolve(&self, session: &Session) -> Result<(PodKey, ContainerName), Error> {
-        let namespace = &session.namespace;
-        // The usual case reads one pod instead of all.
-        if let Ok(name) = PodName::parse(&self.pod) {
-            let key = PodKey {
-                namespace: namespace.clone(),
-                name,
-            };
-            if let Some(view) = view::view(&PodDir::new(&session.layout, &key))? {
-                let pod = inventory::pod(view, "");
-                return Ok((key, self.container_of(&pod, session)?));
-            }
-        }
-        let inventory = Inventory::read(session, &Scope::Namespace(namespace.clone()))?;
-        let pod = target::one_pod(&inventory, &self.pod, session)?;
-        Ok((pod.key.clone(), self.container_of(pod, session)?))
-    }
-
-    fn container_of(&self, pod: &Pod, session: &Session) -> Result<ContainerName, Error> {
-        let name = target::container(pod, self.container.as_deref(), session)?;
-        ContainerName::parse(name)
-            .map_err(|fault| Error::Refused(format!("container `{name}`: its name {fault}")))
-    }
-
     /// As kubectl: a terminal for the command takes one on this side.
     fn can_have_tty(&self, session: &Session) -> bool {
         let stdin_fits = !self.stdin || io::stdin().is_terminal();
@@ -136,7 +111,40 @@ impl ExecArgs {
     }
 }
 
-fn duplicate(fd: impl std::os::fd::AsFd) -> Result<OwnedFd, Error> {
+/// The pod, and the container's name.
+pub(super) fn resolve(
+    pod: &str,
+    container: Option<&str>,
+    session: &Session,
+) -> Result<(PodKey, ContainerName), Error> {
+    let namespace = &session.namespace;
+    // The usual case reads one pod instead of all.
+    if let Ok(name) = PodName::parse(pod) {
+        let key = PodKey {
+            namespace: namespace.clone(),
+            name,
+        };
+        if let Some(view) = view::view(&PodDir::new(&session.layout, &key))? {
+            let pod = inventory::pod(view, "");
+            return Ok((key, container_of(&pod, container, session)?));
+        }
+    }
+    let inventory = Inventory::read(session, &Scope::Namespace(namespace.clone()))?;
+    let pod = target::one_pod(&inventory, pod, session)?;
+    Ok((pod.key.clone(), container_of(pod, container, session)?))
+}
+
+fn container_of(
+    pod: &Pod,
+    container: Option<&str>,
+    session: &Session,
+) -> Result<ContainerName, Error> {
+    let name = target::container(pod, container, session)?;
+    ContainerName::parse(name)
+        .map_err(|fault| Error::Refused(format!("container `{name}`: its name {fault}")))
+}
+
+pub(super) fn duplicate(fd: impl std::os::fd::AsFd) -> Result<OwnedFd, Error> {
     fd.as_fd()
         .try_clone_to_owned()
         .map_err(machine("copy a descriptor"))
@@ -187,7 +195,7 @@ fn on_terminal(
 }
 
 /// Copies until the command has ended, then what is left, and returns its exit code.
-fn attend(
+pub(super) fn attend(
     remote: ExecSession,
     channels: &mut [Channel],
     interrupt: &Interrupt,
@@ -216,7 +224,7 @@ fn attend(
     }
 }
 
-fn resize(master: &OwnedFd) -> Result<(), Error> {
+pub(super) fn resize(master: &OwnedFd) -> Result<(), Error> {
     let Some(Size { rows, columns }) =
         terminal::size(io::stdout()).or_else(|| terminal::size(io::stdin()))
     else {

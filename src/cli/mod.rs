@@ -7,6 +7,7 @@
 
 mod app;
 mod apply;
+mod attach;
 mod check;
 mod completion;
 mod delete;
@@ -130,6 +131,7 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Events(_)
         | Command::Logs(_)
         | Command::Exec(_)
+        | Command::Attach(_)
         | Command::Wait(_)
         // A pod that is half deleted still uses its images.
         | Command::Image(_)
@@ -167,6 +169,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Events(arguments) => events::run(arguments, session),
         Command::Logs(arguments) => logs::run(arguments, session),
         Command::Exec(arguments) => exec::run(arguments, session),
+        Command::Attach(arguments) => attach::run(arguments, session),
         Command::Wait(arguments) => wait::run(arguments, session),
         Command::Image(command) => image::run(command, session),
         Command::Pull(arguments) => image::pull(arguments, session),

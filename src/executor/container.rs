@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::attach::Audience;
 use super::context::{Context, Message};
 use super::describe::{Description, Places};
 use super::error::{StartFailure, system};
@@ -47,8 +48,18 @@ pub(super) struct Live {
     spec: Spec,
     started: Instant,
     pub(super) probes: probe::Workers,
-    /// Kept open where the manifest asks for standard input.
-    _stdin: Option<OwnedFd>,
+    /// Kept open where the manifest asks for standard input, until a client has had it if that is once only.
+    stdin: RefCell<Option<OwnedFd>>,
+    /// The container's terminal.
+    terminal: Option<OwnedFd>,
+    pub(super) audience: Rc<Audience>,
+}
+
+/// `stdinOnce`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Once {
+    Yes,
+    No,
 }
 
 /// What a container is told.
@@ -74,6 +85,21 @@ impl Live {
         match wish {
             Wish::Stop => self.process.signal(self.stop_signal),
             Wish::Kill => self.process.signal(Signal::KILL),
+        }
+    }
+
+    /// Gives what can be written into: the terminal, or standard input if it is wanted and there is one. What is
+    /// returned closes it for good, once it has been passed on.
+    pub(super) fn input(&self, stdin: bool, once: Once) -> io::Result<Option<OwnedFd>> {
+        if let Some(terminal) = &self.terminal {
+            return terminal.try_clone().map(Some);
+        }
+        let mut held = self.stdin.borrow_mut();
+        match (&*held, once) {
+            (_, _) if !stdin => Ok(None),
+            (_, Once::Yes) => Ok(held.take()),
+            (Some(held), Once::No) => held.try_clone().map(Some),
+            (None, Once::No) => Ok(None),
         }
     }
 
@@ -247,9 +273,12 @@ impl<R: Runtime + 'static> Run<R> {
         }
         let started = context.runtime.start(request).await;
         let started = started.inspect_err(|_| remove_cgroup(&cgroup))?;
-        if let Some(terminal) = started.terminal {
-            ends.outputs.push((Stream::Stdout, terminal));
+        let mut terminal = None;
+        if let Some(master) = started.terminal {
+            terminal = Some(master.try_clone().map_err(system("keep a terminal"))?);
+            ends.outputs.push((Stream::Stdout, master));
         }
+        let audience = Rc::new(Audience::default());
         let process = Rc::new(started.process);
         let cgroup = Rc::new(cgroup);
         let stop_signal = stop_signal(plan, image.config.stop_signal.as_deref());
@@ -270,7 +299,9 @@ impl<R: Runtime + 'static> Run<R> {
             spec,
             started: Instant::now(),
             probes: probe::Workers::default(),
-            _stdin: ends.stdin,
+            stdin: RefCell::new(ends.stdin),
+            terminal,
+            audience: Rc::clone(&audience),
         };
         context.live.borrow_mut().insert(self.index, live);
         if !Rc::ptr_eq(&context.launch, &context.current()) {
@@ -280,16 +311,24 @@ impl<R: Runtime + 'static> Run<R> {
         let log_dir = context.launch.log_dir.join(plan.name.as_str());
         let log = Rc::new(RefCell::new(LogWriter::open(&log_dir, self.attempt)?));
         self.tried(output::forget_old_runs(&log_dir, self.attempt));
-        let pumps = ends
-            .outputs
-            .into_iter()
-            .map(|(stream, fd)| output::pump(Rc::clone(context), Rc::clone(&log), stream, fd))
+        let outputs = ends.outputs.into_iter();
+        let pumps = outputs
+            .map(|(stream, fd)| {
+                output::pump(
+                    Rc::clone(context),
+                    Rc::clone(&log),
+                    Rc::clone(&audience),
+                    stream,
+                    fd,
+                )
+            })
             .collect();
         let watch = Watch {
             run: Self::new(context, self.index, self.attempt, self.id.clone()),
             process,
             cgroup,
             pumps,
+            audience,
             _kept: started.kept,
         };
         tokio::task::spawn_local(watch.until_the_end());
@@ -476,6 +515,7 @@ struct Watch<R> {
     process: Rc<PidFd>,
     cgroup: Rc<Cgroup>,
     pumps: Vec<JoinHandle<()>>,
+    audience: Rc<Audience>,
     _kept: Kept,
 }
 
@@ -499,6 +539,7 @@ impl<R: Runtime + 'static> Watch<R> {
                 abort.abort();
             }
         }
+        self.audience.end().await;
         let run = self.run;
         let message = termination::message(&run.context, run.plan(), run.attempt, &run.dir(), exit);
         run.context.live.borrow_mut().remove(&run.index);

@@ -10,11 +10,13 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::attach::Parting;
+use super::container::Once;
 use super::context::{Context, Message};
-use super::lifecycle::{Cause, Event};
+use super::lifecycle::{Cause, Event, Index};
 use super::{process, refresh};
 use crate::model::names::ContainerName;
-use crate::protocol::{Exec, Refusal, Reply, Request};
+use crate::protocol::{Attach, Exec, Refusal, Reply, Request};
 use crate::runtime::{self, ExecRequest, Runtime, Stdio};
 use crate::sys::socket::{Blocking, Connection, Listener, Packet};
 
@@ -86,10 +88,60 @@ async fn answer<R: Runtime>(
             reply(connection, &answer, None)
         }
         Ok(Request::Exec(exec)) => execute(context, connection, exec, packet.fds).await,
+        Ok(Request::Attach(wanted)) => attach(context, connection, wanted, packet.fds).await,
         Err(error) => {
             let message = format!("the executor does not know this request: {error}");
             reply(connection, &refused(Refusal::Failed, message), None)
         }
+    }
+}
+
+/// Lets a client look at a container until that ends or the client goes.
+async fn attach<R: Runtime>(
+    context: &Rc<Context<R>>,
+    connection: &AsyncFd<Connection>,
+    wanted: Attach,
+    fds: Vec<OwnedFd>,
+) -> std::io::Result<()> {
+    let Ok([stdout, stderr]) = <[OwnedFd; 2]>::try_from(fds) else {
+        let message = "an attach comes with 2 descriptors".to_owned();
+        return reply(connection, &refused(Refusal::Failed, message), None);
+    };
+    let index = match find(context, wanted.container) {
+        Ok(index) => index,
+        Err(refusal) => return reply(connection, &refusal, None),
+    };
+    let plan = context.container_plan(index);
+    let once = if plan.stdin_once { Once::Yes } else { Once::No };
+    let found = {
+        let live = context.live.borrow();
+        let live = live.get(&index);
+        live.map(|live| (Rc::clone(&live.audience), live.input(wanted.stdin, once)))
+    };
+    let Some((audience, input)) = found else {
+        return reply(connection, &not_running(&plan.name), None);
+    };
+    let input = input?;
+    let terminal = plan.tty;
+    let attending = audience.attend(stdout, stderr);
+    reply(
+        connection,
+        &Reply::Attached { terminal },
+        input.as_ref().map(|fd| fd.as_fd()),
+    )?;
+    // With `stdinOnce` the client's is now the only one.
+    drop(input);
+    tokio::select! {
+        parting = attending => match parting? {
+            // One that does not listen any more may still wait for the answer.
+            Parting::Ended | Parting::Left => reply(connection, &Reply::AttachEnded, None),
+            Parting::TooSlow => {
+                let message = "the output was not read fast enough; the rest is in the log".to_owned();
+                reply(connection, &refused(Refusal::Failed, message), None)
+            }
+        },
+        // The client has nothing to say but that it goes.
+        gone = connection.async_io(Interest::READABLE, Connection::receive) => gone.map(drop),
     }
 }
 
@@ -121,25 +173,10 @@ fn exec_request<R: Runtime>(
     exec: Exec,
     fds: Vec<OwnedFd>,
 ) -> Result<ExecRequest, Reply> {
-    let plan = &context.launch.plan;
-    let name = match exec.container {
-        Some(name) => name,
-        None => match plan.containers.first() {
-            Some(container) => container.name.clone(),
-            None => {
-                return Err(refused(
-                    Refusal::NoSuchContainer,
-                    "the pod has no containers".into(),
-                ));
-            }
-        },
-    };
-    let known = plan.all_containers().position(|c| c.name == name);
-    let index = known.ok_or_else(|| no_such_container(context, &name))?;
+    let index = find(context, exec.container)?;
     let live = context.live.borrow();
     let Some(live) = live.get(&index) else {
-        let message = format!("container `{name}` is not running");
-        return Err(refused(Refusal::NotRunning, message));
+        return Err(not_running(&context.container_plan(index).name));
     };
     let stdio = match (exec.tty, <[OwnedFd; 3]>::try_from(fds)) {
         (Some((rows, columns)), _) => Stdio::Terminal { rows, columns },
@@ -155,6 +192,23 @@ fn exec_request<R: Runtime>(
     };
     live.exec_request(context.paths().oci_state(), exec.command, stdio)
         .map_err(|error| refused(Refusal::Failed, crate::model::cause::chain(&error)))
+}
+
+/// The container of a request.
+fn find<R: Runtime>(context: &Context<R>, name: Option<ContainerName>) -> Result<Index, Reply> {
+    let plan = &context.launch.plan;
+    let name = name.or_else(|| Some(plan.containers.first()?.name.clone()));
+    let Some(name) = name else {
+        let message = "the pod has no containers".to_owned();
+        return Err(refused(Refusal::NoSuchContainer, message));
+    };
+    let index = plan.all_containers().position(|c| c.name == name);
+    index.ok_or_else(|| no_such_container(context, &name))
+}
+
+fn not_running(name: &ContainerName) -> Reply {
+    let message = format!("container `{name}` is not running");
+    refused(Refusal::NotRunning, message)
 }
 
 fn no_such_container<R: Runtime>(context: &Context<R>, name: &ContainerName) -> Reply {

@@ -14,6 +14,7 @@
 //! It has one thread: it forks, and the price of an idle pod is this process. It pulls no images and reads no manifests.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod clock;
 mod command;
 mod container;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 
+use super::attach::Audience;
 use super::context::{Context, Message};
 use super::log::{LogWriter, Stream};
 use super::process;
@@ -22,6 +23,7 @@ const REST: Duration = Duration::from_secs(10);
 pub(super) fn pump<R: 'static>(
     context: Rc<Context<R>>,
     log: Rc<RefCell<LogWriter>>,
+    audience: Rc<Audience>,
     stream: Stream,
     fd: OwnedFd,
 ) -> JoinHandle<()> {
@@ -34,6 +36,7 @@ pub(super) fn pump<R: 'static>(
     tokio::task::spawn_local(async move {
         let mut rotations = log.borrow().rotations();
         let read = process::read_all(fd, &context.buffer, |bytes| {
+            audience.show(stream, bytes);
             let written = log
                 .borrow_mut()
                 .write_chunk(stream, bytes, SystemTime::now());

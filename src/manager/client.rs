@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::error::Error;
 use crate::model::names::PodKey;
-use crate::protocol::{Exec, Reply, Request};
+use crate::protocol::{Attach, Exec, Reply, Request};
 use crate::state::pod_dir::PodDir;
 use crate::sys::socket::{Connection, Packet};
 
@@ -74,7 +74,10 @@ pub fn refresh(dir: &PodDir) -> Result<(), Error> {
     match session.receive()?.0 {
         Reply::Refreshed => Ok(()),
         Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
-        Reply::ExecStarted | Reply::ExecExited { .. } => Err(session.broken()),
+        Reply::ExecStarted
+        | Reply::ExecExited { .. }
+        | Reply::Attached { .. }
+        | Reply::AttachEnded => Err(session.broken()),
     }
 }
 
@@ -107,8 +110,52 @@ pub fn exec(dir: &PodDir, exec: Exec, io: &ExecIo<'_>) -> Result<ExecSession, Er
             session.terminal = fds.pop();
             Ok(session)
         }
-        Reply::ExecStarted | Reply::ExecExited { .. } | Reply::Refreshed => Err(session.broken()),
+        Reply::ExecStarted
+        | Reply::ExecExited { .. }
+        | Reply::Refreshed
+        | Reply::Attached { .. }
+        | Reply::AttachEnded => Err(session.broken()),
         Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
+    }
+}
+
+/// Where a container's output goes from now on.
+#[derive(Debug)]
+pub struct AttachIo<'a> {
+    pub stdout: BorrowedFd<'a>,
+    pub stderr: BorrowedFd<'a>,
+}
+
+/// A container that is looked at. Readable (in poll's sense) when it has ended.
+#[derive(Debug)]
+pub struct AttachSession {
+    pub session: ExecSession,
+    /// What can be written into: the terminal, or standard input if it was asked for and is to be had.
+    pub input: Option<OwnedFd>,
+    pub has_terminal: bool,
+}
+
+/// Looks at a running container.
+///
+/// # Errors
+/// [`Error::NotRunning`], [`Error::Refused`] with the reason, [`Error::Control`].
+pub fn attach(dir: &PodDir, wanted: Attach, io: &AttachIo<'_>) -> Result<AttachSession, Error> {
+    let session = ExecSession {
+        pod: dir.key().clone(),
+        connection: send_with(dir, &Request::Attach(wanted), &[io.stdout, io.stderr])?,
+        terminal: None,
+    };
+    let (reply, mut fds) = session.receive()?;
+    match reply {
+        Reply::Attached { terminal } => Ok(AttachSession {
+            session,
+            input: fds.pop(),
+            has_terminal: terminal,
+        }),
+        Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
+        Reply::ExecStarted | Reply::ExecExited { .. } | Reply::AttachEnded | Reply::Refreshed => {
+            Err(session.broken())
+        }
     }
 }
 
@@ -118,7 +165,7 @@ impl ExecSession {
         self.terminal.take()
     }
 
-    /// Waits for the command's end and returns its exit code: 128 + n for a signal.
+    /// Waits for the command's end and returns its exit code: 128 + n for a signal. 0 at the end of what was looked at.
     ///
     /// # Errors
     /// [`Error::Control`] if the executor ended before the command was seen to.
@@ -126,7 +173,8 @@ impl ExecSession {
         match self.receive()?.0 {
             Reply::ExecExited { code } => Ok(code),
             Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
-            Reply::ExecStarted | Reply::Refreshed => Err(self.broken()),
+            Reply::AttachEnded => Ok(0),
+            Reply::ExecStarted | Reply::Refreshed | Reply::Attached { .. } => Err(self.broken()),
         }
     }
 

@@ -14,6 +14,7 @@
 //! | `Refresh` | `Refreshed` | |
 //! | `Exec` without tty | `ExecStarted`, `ExecExited` | request: stdin, stdout, stderr, in this order |
 //! | `Exec` with tty | `ExecStarted`, `ExecExited` | `ExecStarted`: the terminal's master side |
+//! | `Attach` | `Attached`, `AttachEnded` | request: stdout, stderr; `Attached`: what can be written into, if anything |
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -97,6 +98,7 @@ pub enum Request {
     /// Read `launch.json` again: what can change in a running pod has changed.
     Refresh,
     Exec(Exec),
+    Attach(Attach),
 }
 
 /// A command to run in a container.
@@ -110,11 +112,26 @@ pub struct Exec {
     pub tty: Option<(u16, u16)>,
 }
 
+/// To see what a container prints from now on, and to be its standard input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The pod's first main container if `None`.
+    pub container: Option<ContainerName>,
+    /// Whether standard input is wanted. With `stdinOnce` it ends with the first client that has it.
+    pub stdin: bool,
+}
+
 /// Executor → client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The pod is as its launch file says.
     Refreshed,
+    Attached {
+        /// Whether the container has a terminal: what is passed is its master side.
+        terminal: bool,
+    },
+    /// The container has ended, and all of its output has been passed on.
+    AttachEnded,
     ExecStarted,
     /// 0–255; 128 + signal.
     ExecExited {

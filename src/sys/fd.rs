@@ -121,6 +121,14 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::io::read(fd, buffer)?)
 }
 
+/// Writes once.
+///
+/// # Errors
+/// There is no place (in a non-blocking descriptor), or it cannot be written to.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::io::write(fd, bytes)?)
+}
+
 /// The most descriptors that [`send`] passes at once.
 const MOST_PASSED: usize = 6;
 

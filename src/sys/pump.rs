@@ -245,9 +245,17 @@ pub fn output_pipe() -> io::Result<Pipe> {
 }
 
 fn pipe(ours: OwnedFd, theirs: OwnedFd) -> io::Result<Pipe> {
-    let flags = rustix::fs::fcntl_getfl(&ours)?;
-    rustix::fs::fcntl_setfl(&ours, flags | OFlags::NONBLOCK)?;
+    make_nonblocking(&ours)?;
     Ok(Pipe { ours, theirs })
+}
+
+/// Makes kplay's end of a pipe one that does not block.
+///
+/// # Errors
+/// The descriptor does not allow it.
+pub fn make_nonblocking(ours: impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&ours)?;
+    Ok(rustix::fs::fcntl_setfl(&ours, flags | OFlags::NONBLOCK)?)
 }
 
 #[cfg(test)]

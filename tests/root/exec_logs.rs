@@ -190,8 +190,10 @@ fn a_container_that_never_stops_printing_stops_nobody_else() {
     assert!(answered.elapsed() < wait::PATIENCE / 3);
     let log = kplay.run(["logs", "noisy", "-c", "quiet"]).succeeds();
     assert_eq!(log, "one\n");
+    // More may come while the last lines are read.
     let tail = kplay.run(["logs", "noisy", "-c", "main", "--tail=3"]);
-    assert_eq!(tail.succeeds(), "y\ny\ny\n");
+    let tail = tail.succeeds();
+    assert!(tail.starts_with("y\ny\ny\n"), "{tail}");
     for file in fs::read_dir(&logs).expect("the logs").flatten() {
         // One may have been removed in between.
         let size = file.metadata().map_or(0, |metadata| metadata.len());

@@ -16,6 +16,7 @@ mod leftovers;
 mod wait;
 
 mod apply;
+mod attach;
 mod bad_input;
 mod claims;
 mod concurrency;

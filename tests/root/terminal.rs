@@ -148,3 +148,36 @@ fn control_c_is_for_the_command_in_the_container() {
     terminal.expect("interrupted");
     assert_eq!(terminal.exit_code(), Some(9));
 }
+
+#[test]
+fn attaching_to_a_containers_own_terminal() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let script = "while read line; do case $line in size) stty size;; end) exit 4;; *) echo got $line;; esac; done";
+    let pod = script_pod(
+        "screen",
+        "terminationGracePeriodSeconds: 0,",
+        "stdin: true, tty: true,",
+        script,
+    );
+    kplay.apply(&pod).succeeds();
+    let command = kplay.command(["attach", "-it", "screen"]).std();
+    let mut terminal = Terminal::run(&command, 33, 77);
+    terminal.expect("press");
+    terminal.write("size\r");
+    terminal.expect("33 77");
+    resize(&terminal.master, 50, 132);
+    // The change travels beside the words.
+    let start = std::time::Instant::now();
+    while !terminal.seen.contains("50 132") && start.elapsed() < wait::PATIENCE {
+        terminal.write("size\r");
+        assert!(terminal.read_some(), "{}", terminal.seen);
+    }
+    terminal.write("hello\r");
+    terminal.expect("got hello");
+    terminal.write("end\r");
+    assert_eq!(terminal.exit_code(), Some(0));
+    let log = kplay.run(["logs", "screen"]).succeeds();
+    assert!(log.contains("got hello"), "{log}");
+}
