@@ -21,6 +21,11 @@ said() {
     fact "$1" "$text"
 }
 
+# A pod's identity.
+uid_of() {
+    "$kplay" get pod "$1" -o 'jsonpath={.metadata.uid}'
+}
+
 # The values of a key in a pod's JSON.
 of_pod() {
     "$kplay" get pod "$1" -o json | sed -nE "s/^ *\"$2\": \"?([^\",]*)\"?,?$/\1/p"
@@ -68,7 +73,7 @@ readme() {
 limits() {
     said limits "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
     local files=(cpu.weight cpu.max memory.max memory.swap.max memory.oom.group pids.max)
-    limited=$pods/$(of_pod limited uid) unlimited=$pods/$(of_pod unlimited uid)
+    limited=$pods/$(uid_of limited) unlimited=$pods/$(uid_of unlimited)
     values limited "$limited" "${files[@]}" cgroup.procs cgroup.subtree_control
     values limited/half "$limited/half-0" "${files[@]}"
     values limited/one "$limited/one-0" "${files[@]}"
@@ -144,7 +149,7 @@ under_systemd() {
         >/run/systemd/system/limited.service
     said 'another unit' systemctl start limited
     said 'reload' systemctl daemon-reload
-    values limited "$pods/$(of_pod limited uid)" cpu.max memory.max
+    values limited "$pods/$(uid_of limited)" cpu.max memory.max
     fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
     said delete "$kplay" delete pod --force limited unlimited
     left delete
