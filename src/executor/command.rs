@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 
 use super::context::Context;
+use super::error::{SystemError, system};
 use super::lifecycle::Index;
 use super::process;
 use crate::runtime::{self, Runtime, Stdio};
@@ -31,21 +32,12 @@ pub(super) struct Done {
 pub(super) enum Error {
     #[error("the container is not running")]
     NotRunning,
-    #[error("cannot {what}")]
-    System {
-        what: &'static str,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-}
-
-impl Error {
-    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::System { what, source }
-    }
 }
 
 /// Killed when it is dropped before its end.
@@ -70,7 +62,7 @@ pub(super) async fn run<R: Runtime>(
     container: Index,
     words: Vec<String>,
 ) -> Result<Done, Error> {
-    let (output, stdio) = stdio().map_err(Error::system("make a pipe"))?;
+    let (output, stdio) = stdio().map_err(system("make a pipe"))?;
     let request = {
         let live = context.live.borrow();
         let live = live.get(&container).ok_or(Error::NotRunning)?;
@@ -90,7 +82,7 @@ pub(super) async fn run<R: Runtime>(
     let watched = output
         .as_fd()
         .try_clone_to_owned()
-        .map_err(Error::system("watch a command"))?;
+        .map_err(system("watch a command"))?;
     let exit = {
         let mut exit = std::pin::pin!(process::wait(&started.process));
         tokio::select! {
@@ -103,8 +95,8 @@ pub(super) async fn run<R: Runtime>(
         }
     };
     running.ended = exit.is_ok();
-    let exit = exit.map_err(Error::system("wait for a command"))?;
-    read_rest(&output, &context.buffer, take).map_err(Error::system("read from a command"))?;
+    let exit = exit.map_err(system("wait for a command"))?;
+    read_rest(&output, &context.buffer, take).map_err(system("read from a command"))?;
     Ok(Done {
         code: exit.code(),
         output: kept.into_inner(),
