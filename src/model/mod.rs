@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cause;
+pub mod cluster;
 pub mod diagnostic;
 pub mod event;
 pub mod expansion;

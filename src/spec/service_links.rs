@@ -4,9 +4,11 @@
 //! none here, so there are no such variables, as on a kubelet without API server; unless somebody applies such a
 //! Service: then it counts for all pods, whatever they say.
 
+use std::net::IpAddr;
+
 use crate::model::names::Namespace;
 use crate::model::plan::Protocol;
-use crate::model::service::Service;
+use crate::model::service::{Service, ServiceAddress};
 
 /// The Service of the API server.
 pub const MASTER: &str = "kubernetes";
@@ -31,8 +33,15 @@ pub fn variables(
     all.flat_map(of_service).collect()
 }
 
+/// A Service without an address has none.
 fn of_service(service: &Service) -> Vec<(String, String)> {
-    let (name, ip) = (upper(&service.name), &service.cluster_ip);
+    let ServiceAddress::Cluster(ips) = &service.address else {
+        return Vec::new();
+    };
+    let Some(ip) = ips.first().map(IpAddr::to_string) else {
+        return Vec::new();
+    };
+    let name = upper(&service.name);
     let mut variables = vec![(format!("{name}_SERVICE_HOST"), ip.clone())];
     if let Some(first) = service.ports.first() {
         variables.push((format!("{name}_SERVICE_PORT"), first.port.to_string()));
@@ -78,19 +87,25 @@ fn upper(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::service::ServicePort;
+    use crate::model::service::{Exposure, ServicePort, TargetPort};
 
     fn service(namespace: &str, name: &str, ports: &[(&str, u16, Protocol)]) -> Service {
         Service {
             namespace: Namespace::parse(namespace).unwrap(),
             name: name.into(),
-            cluster_ip: "10.0.0.9".into(),
+            address: ServiceAddress::Cluster(vec![[10, 0, 0, 9].into()]),
+            selector: std::collections::BTreeMap::new(),
+            affinity_seconds: None,
+            publish_not_ready_addresses: false,
+            exposure: Exposure::Cluster,
             ports: ports
                 .iter()
                 .map(|(name, port, protocol)| ServicePort {
                     name: (!name.is_empty()).then(|| (*name).to_owned()),
                     port: *port,
                     protocol: *protocol,
+                    target: TargetPort::Number(*port),
+                    node_port: None,
                 })
                 .collect(),
         }

@@ -1,5 +1,6 @@
 //! Objects that are not pods: ConfigMaps, Secrets, Deployments, Services, … as they were applied.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use super::layout::Layout;
 use super::lock::Locks;
 use super::record::{self, ObjectRecord};
 use crate::model::names::{Namespace, ObjectKey};
-use crate::model::service::{Service, ServicePort};
+use crate::model::service::{Exposure, Service, ServiceAddress, ServicePort, TargetPort};
 use crate::sys::fs;
 
 /// An object's record; `None` if it was not applied.
@@ -52,7 +53,7 @@ pub fn list(layout: &Layout) -> Result<(Vec<ObjectRecord>, Vec<Error>), Error> {
     Ok((records, errors))
 }
 
-/// The Services of a namespace that have an address; `objects` is the folder of objects' records.
+/// The Services of a namespace; `objects` is the folder of objects' records.
 ///
 /// # Errors
 /// A record cannot be read, or is corrupt.
@@ -71,27 +72,94 @@ pub fn services(objects: &Path, namespace: &Namespace) -> Result<Vec<Service>, E
     Ok(services)
 }
 
-fn service(record: &ObjectRecord) -> Option<Service> {
+/// The Services of all namespaces; `objects` is the folder of objects' records.
+///
+/// # Errors
+/// A record cannot be read, or is corrupt.
+pub fn all_services(objects: &Path) -> Result<Vec<Service>, Error> {
+    let mut all = Vec::new();
+    for name in fs::list(objects)? {
+        if let Ok(namespace) = Namespace::parse(&name.to_string_lossy()) {
+            all.extend(services(objects, &namespace)?);
+        }
+    }
+    Ok(all)
+}
+
+/// What a record of a Service says. It has been checked before it was recorded; what is not understood is left out.
+#[must_use]
+pub fn service(record: &ObjectRecord) -> Option<Service> {
     let spec = record.manifest.get("spec")?;
-    let text =
-        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let r#type = text(spec, "type");
+    let address = match (r#type.as_deref(), cluster_ips(spec)) {
+        (Some("ExternalName"), _) => ServiceAddress::External(text(spec, "externalName")?),
+        (_, Some(ips)) => ServiceAddress::Cluster(ips),
+        (_, None) => ServiceAddress::Headless,
+    };
+    let affinity = match text(spec, "sessionAffinity").as_deref() {
+        Some("ClientIP") => spec
+            .pointer("/sessionAffinityConfig/clientIP/timeoutSeconds")
+            .and_then(Value::as_u64)
+            .and_then(|seconds| seconds.try_into().ok())
+            .or(Some(DEFAULT_AFFINITY_SECONDS)),
+        _ => None,
+    };
     let ports = spec.get("ports").and_then(Value::as_array);
-    let ports = ports.into_iter().flatten().filter_map(|port| {
-        let protocol = port.get("protocol").cloned();
-        Some(ServicePort {
-            name: text(port, "name"),
-            port: port.get("port")?.as_u64()?.try_into().ok()?,
-            protocol: protocol
-                .and_then(|protocol| serde_json::from_value(protocol).ok())
-                .unwrap_or_default(),
-        })
-    });
+    let selector = spec.get("selector").cloned().unwrap_or_default();
     Some(Service {
         namespace: record.key.namespace.clone(),
         name: record.key.name.clone(),
-        cluster_ip: text(spec, "clusterIP").filter(|ip| !ip.is_empty() && ip != "None")?,
-        ports: ports.collect(),
+        address,
+        selector: serde_json::from_value(selector).unwrap_or_default(),
+        ports: ports.into_iter().flatten().filter_map(port).collect(),
+        affinity_seconds: affinity,
+        publish_not_ready_addresses: spec.get("publishNotReadyAddresses")
+            == Some(&Value::Bool(true)),
+        exposure: match r#type.as_deref() {
+            Some("NodePort") => Exposure::NodePort,
+            Some("LoadBalancer") => Exposure::LoadBalancer,
+            _ => Exposure::Cluster,
+        },
     })
+}
+
+/// As the API server defaults it.
+const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
+
+/// `clusterIPs`, or `clusterIP` where only that is given; none if the Service is headless.
+fn cluster_ips(spec: &Value) -> Option<Vec<IpAddr>> {
+    let list = spec.get("clusterIPs").and_then(Value::as_array);
+    let list = list.into_iter().flatten().filter_map(Value::as_str);
+    let ips: Vec<IpAddr> = list.filter_map(|ip| ip.parse().ok()).collect();
+    if ips.is_empty() {
+        Some(vec![text(spec, "clusterIP")?.parse().ok()?])
+    } else {
+        Some(ips)
+    }
+}
+
+fn port(port: &Value) -> Option<ServicePort> {
+    let number = |name: &str| port.get(name)?.as_u64()?.try_into().ok();
+    let protocol = port.get("protocol").cloned();
+    let own = number("port")?;
+    let target = match port.get("targetPort") {
+        Some(Value::String(name)) => TargetPort::Name(name.clone()),
+        _ => TargetPort::Number(number("targetPort").unwrap_or(own)),
+    };
+    Some(ServicePort {
+        name: text(port, "name"),
+        port: own,
+        protocol: protocol
+            .and_then(|protocol| serde_json::from_value(protocol).ok())
+            .unwrap_or_default(),
+        target,
+        node_port: number("nodePort"),
+    })
+}
+
+fn text(value: &Value, name: &str) -> Option<String> {
+    let text = value.get(name).and_then(Value::as_str)?;
+    Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Writes an object's record.
@@ -132,6 +200,8 @@ fn remedy(key: &ObjectKey) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::plan::Protocol;
     use crate::state::lock::Subject;
@@ -170,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_those_with_an_address() {
+    fn services_as_they_are_recorded() {
         let scratch = Scratch::new();
         let layout = scratch.layout();
         let interrupt = Interrupt::install().unwrap();
@@ -182,11 +252,19 @@ mod tests {
         let records = [
             service(
                 "db",
-                serde_json::json!({"clusterIP": "10.0.0.1", "ports": [
-                    {"port": 53, "name": "dns", "protocol": "UDP"}, {"port": 80}]}),
+                serde_json::json!({"clusterIP": "10.0.0.1", "selector": {"app": "db"},
+                    "type": "NodePort", "sessionAffinity": "ClientIP", "ports": [
+                    {"port": 53, "name": "dns", "protocol": "UDP", "targetPort": "dns"},
+                    {"port": 80, "targetPort": 8080, "nodePort": 30080}]}),
             ),
-            service("headless", serde_json::json!({"clusterIP": "None"})),
-            service("without", serde_json::json!({"ports": [{"port": 1}]})),
+            service(
+                "far",
+                serde_json::json!({"type": "ExternalName", "externalName": "example.com"}),
+            ),
+            service(
+                "headless",
+                serde_json::json!({"clusterIP": "None", "publishNotReadyAddresses": true}),
+            ),
         ];
         let subjects = records
             .iter()
@@ -196,24 +274,46 @@ mod tests {
             write(&locks, record).unwrap();
         }
         let [objects, _] = layout.objects();
-        let port = |name: Option<&str>, port, protocol| ServicePort {
-            name: name.map(str::to_owned),
-            port,
-            protocol,
-        };
-        let expected = Service {
+        let plain = |name: &str, address| Service {
             namespace: Namespace::default(),
-            name: "db".into(),
-            cluster_ip: "10.0.0.1".into(),
-            ports: vec![
-                port(Some("dns"), 53, Protocol::Udp),
-                port(None, 80, Protocol::Tcp),
-            ],
+            name: name.into(),
+            address,
+            selector: BTreeMap::new(),
+            ports: Vec::new(),
+            affinity_seconds: None,
+            publish_not_ready_addresses: false,
+            exposure: Exposure::Cluster,
         };
-        assert_eq!(
-            services(&objects, &Namespace::default()).unwrap(),
-            [expected]
-        );
+        let db = Service {
+            selector: [("app".into(), "db".into())].into(),
+            ports: vec![
+                ServicePort {
+                    name: Some("dns".into()),
+                    port: 53,
+                    protocol: Protocol::Udp,
+                    target: TargetPort::Name("dns".into()),
+                    node_port: None,
+                },
+                ServicePort {
+                    name: None,
+                    port: 80,
+                    protocol: Protocol::Tcp,
+                    target: TargetPort::Number(8080),
+                    node_port: Some(30080),
+                },
+            ],
+            affinity_seconds: Some(10_800),
+            exposure: Exposure::NodePort,
+            ..plain("db", ServiceAddress::Cluster(vec![[10, 0, 0, 1].into()]))
+        };
+        let far = plain("far", ServiceAddress::External("example.com".into()));
+        let headless = Service {
+            publish_not_ready_addresses: true,
+            ..plain("headless", ServiceAddress::Headless)
+        };
+        let mut found = all_services(&objects).unwrap();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(found, [db, far, headless]);
         let other = Namespace::parse("other").unwrap();
         assert_eq!(services(&objects, &other).unwrap(), []);
     }
