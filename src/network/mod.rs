@@ -1,4 +1,36 @@
-//! Files and sockets of the pod's network.
+//! The pod's network: a bridge on the machine, a link from it into each pod, addresses, the packet filter's rules, and
+//! the files that say all this inside the pod. Everything is asked of the kernel directly; no other program runs.
 #![forbid(unsafe_code)]
 
+mod attach;
+mod bridge;
 pub mod files;
+mod lease;
+mod netlink;
+mod nft;
+mod subnet;
+#[cfg(test)]
+mod tests;
+
+pub use self::attach::{Attachment, attach, sweep};
+pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
+
+use crate::sys::fs;
+
+/// Why a pod has no network.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Kernel(#[from] netlink::Refused),
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    #[error("the record of the network in {path:?} is not readable")]
+    Record {
+        path: std::path::PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("all private IPv4 ranges are routed somewhere already")]
+    NoSubnet,
+    #[error("all {0} addresses of the bridge are taken")]
+    NoAddress(usize),
+}

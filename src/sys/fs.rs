@@ -316,7 +316,19 @@ pub struct Lock {
 /// # Errors
 /// The file cannot be opened.
 pub fn lock(path: &Path, mode: LockMode) -> Result<Lock> {
-    let file = open_lock(path)?;
+    wait_for_lock(open_lock(path)?, path, mode)
+}
+
+/// Takes a lock on a file that is only read, or that stands for something of the kernel's, and waits for it.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn lock_existing(path: &Path, mode: LockMode) -> Result<Lock> {
+    let file = File::open(path).map_err(|e| Error::new("open the lock file", path, e))?;
+    wait_for_lock(file, path, mode)
+}
+
+fn wait_for_lock(file: File, path: &Path, mode: LockMode) -> Result<Lock> {
     let operation = match mode {
         LockMode::Shared => FlockOperation::LockShared,
         LockMode::Exclusive => FlockOperation::LockExclusive,

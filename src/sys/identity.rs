@@ -76,7 +76,11 @@ pub fn node_name() -> String {
         .into_owned()
 }
 
-fn random_bytes() -> io::Result<[u8; 16]> {
+/// Bytes that nobody can guess.
+///
+/// # Errors
+/// The kernel has no random numbers yet.
+pub fn random_bytes() -> io::Result<[u8; 16]> {
     let mut bytes = [0_u8; 16];
     let mut filled = 0;
     while filled < bytes.len() {

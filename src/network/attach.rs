@@ -1,0 +1,133 @@
+//! A pod's link to the bridge, which comes with the first pod and goes with the last.
+//!
+//! ```text
+//! FOLDER/lock            flock: somebody changes what is below
+//! FOLDER/network.json    the bridge, its subnets, and the address that was given out last
+//! FOLDER/leases/OFFSET   flock: a pod has this address
+//! ```
+//!
+//! The link itself belongs to the pod's network namespace and ends with it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::bridge::Bridge;
+use super::lease::{self, Lease, Record};
+use crate::sys::fs::{self, Lock, LockMode};
+use crate::sys::netns::NetNs;
+
+/// A pod's place in the network.
+#[derive(Debug)]
+pub struct Attachment {
+    folder: PathBuf,
+    lease: Lease,
+    ips: Vec<IpAddr>,
+    limits: Vec<String>,
+}
+
+/// Gives a pod's network namespace an interface, addresses and routes. `folder` is the network's, and `holder` is said
+/// to whoever looks whose an address is.
+///
+/// # Errors
+/// The kernel refuses, no address is free, or the folder cannot be written. Nothing is left then.
+pub fn attach(folder: &Path, holder: &str, netns: &NetNs) -> Result<Attachment, Error> {
+    fs::create_dir_all(folder, 0o700)?;
+    let _lock = lock(folder)?;
+    let mut record = current(folder)?;
+    let lease = record.lease(folder, holder)?;
+    let connected = record
+        .write(folder)
+        .and_then(|()| Ok(record.bridge.connect(netns, lease.offset)?));
+    match connected {
+        Ok(ips) => Ok(Attachment {
+            folder: folder.to_owned(),
+            lease,
+            ips,
+            limits: record.bridge.limits,
+        }),
+        Err(error) => {
+            let undone = lease.release().and_then(|()| remove_unused(folder));
+            if let Err(error) = undone {
+                tracing::error!(%error, "cannot give an address back");
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Attachment {
+    /// The pod's addresses: IPv4, and IPv6 where the machine has it.
+    #[must_use]
+    pub fn ips(&self) -> &[IpAddr] {
+        &self.ips
+    }
+
+    /// What pods on this machine cannot do, and why.
+    #[must_use]
+    pub fn limits(&self) -> &[String] {
+        &self.limits
+    }
+
+    /// Gives the addresses back, and removes the bridge if nobody else has any. The link goes with the namespace.
+    ///
+    /// # Errors
+    /// The kernel refuses, or a file cannot be removed. [`sweep`] tries again.
+    pub fn release(self) -> Result<(), Error> {
+        let _lock = lock(&self.folder)?;
+        self.lease.release()?;
+        remove_unused(&self.folder)
+    }
+}
+
+/// Removes the bridge if no pod lives that has an address of it: what killed executors could not do.
+///
+/// # Errors
+/// The kernel refuses, or a file cannot be removed.
+pub fn sweep(folder: &Path) -> Result<(), Error> {
+    if !folder.join("network.json").exists() {
+        return Ok(());
+    }
+    let _lock = lock(folder)?;
+    remove_unused(folder)
+}
+
+fn lock(folder: &Path) -> Result<Lock, Error> {
+    Ok(fs::lock(&folder.join("lock"), LockMode::Exclusive)?)
+}
+
+/// The network as it is, made if it is not there.
+fn current(folder: &Path) -> Result<Record, Error> {
+    let before = Record::read(folder)?;
+    if let Some(record) = &before
+        && record.bridge.exists()?
+    {
+        return Ok(record.clone());
+    }
+    let _others = namespace_lock()?;
+    let bridge = Bridge::make(before.as_ref().map(|record| &record.bridge))?;
+    let record = Record::new(bridge, before.as_ref());
+    if let Err(error) = record.write(folder) {
+        if let Err(error) = record.bridge.remove() {
+            tracing::error!(%error, "cannot remove a bridge that was made in vain");
+        }
+        return Err(error);
+    }
+    Ok(record)
+}
+
+/// Excludes all who choose names and subnets in this network namespace, whatever their folders.
+fn namespace_lock() -> Result<Lock, Error> {
+    let namespace = Path::new("/proc/thread-self/ns/net");
+    Ok(fs::lock_existing(namespace, LockMode::Exclusive)?)
+}
+
+fn remove_unused(folder: &Path) -> Result<(), Error> {
+    if lease::any_held(folder)? {
+        return Ok(());
+    }
+    match Record::read(folder)? {
+        Some(record) => Ok(record.bridge.remove()?),
+        None => Ok(()),
+    }
+}

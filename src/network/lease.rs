@@ -1,0 +1,108 @@
+//! Addresses, each held by a locked file: an address whose holder has died is free, however it died.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::bridge::Bridge;
+use crate::sys::fs::{self, Lock, LockMode};
+
+/// The first offset that a pod may have: the subnet's own address and the gateway's come before it.
+const FIRST: u16 = 2;
+
+/// The network of a run folder, in `network.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    pub(super) bridge: Bridge,
+    /// The offset that was given out last: the ones after it come first, so that an address rests before it is another
+    /// pod's.
+    last: u16,
+}
+
+const VERSION: u32 = 1;
+
+impl Record {
+    pub(super) fn new(bridge: Bridge, before: Option<&Self>) -> Self {
+        Self {
+            version: VERSION,
+            bridge,
+            last: before.map_or(FIRST - 1, |before| before.last),
+        }
+    }
+
+    /// The record; none if there has been no network, or one in the words of another version.
+    pub(super) fn read(folder: &Path) -> Result<Option<Self>, Error> {
+        let path = folder.join("network.json");
+        let Some(bytes) = fs::read_if_there(&path)? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice(&bytes);
+        let record: Self = record.map_err(|source| Error::Record { path, source })?;
+        Ok(Some(record).filter(|record| record.version == VERSION))
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), Error> {
+        let text = serde_json::to_vec(self).expect("plain data");
+        // Of no use after a restart of the machine.
+        Ok(fs::replace_in_memory(
+            &folder.join("network.json"),
+            0o600,
+            &text,
+        )?)
+    }
+
+    /// Takes the next free address for `holder`.
+    pub(super) fn lease(&mut self, folder: &Path, holder: &str) -> Result<Lease, Error> {
+        let count = self.bridge.capacity();
+        let folder = leases(folder);
+        fs::create_dir_all(&folder, 0o700)?;
+        for step in 1..=count {
+            let offset = FIRST + (self.last - (FIRST - 1) + step - 1) % count;
+            let path = folder.join(offset.to_string());
+            if let Some(lock) = fs::try_lock(&path, LockMode::Exclusive)? {
+                fs::overwrite(&path, 0o600, holder.as_bytes())?;
+                self.last = offset;
+                return Ok(Lease {
+                    path,
+                    offset,
+                    _lock: lock,
+                });
+            }
+        }
+        Err(Error::NoAddress(count.into()))
+    }
+}
+
+/// An address that nobody else gets as long as this lives.
+#[derive(Debug)]
+pub(super) struct Lease {
+    path: PathBuf,
+    pub(super) offset: u16,
+    _lock: Lock,
+}
+
+impl Lease {
+    /// Gives it back. With the network's lock.
+    pub(super) fn release(self) -> Result<(), Error> {
+        Ok(fs::remove_file(&self.path)?)
+    }
+}
+
+/// Whether somebody has an address. Removes what the dead have left. With the network's lock.
+pub(super) fn any_held(folder: &Path) -> Result<bool, Error> {
+    let folder = leases(folder);
+    for name in fs::list(&folder)? {
+        let path = folder.join(name);
+        if fs::try_lock(&path, LockMode::Exclusive)?.is_none() {
+            return Ok(true);
+        }
+        fs::remove_file(&path)?;
+    }
+    Ok(false)
+}
+
+fn leases(folder: &Path) -> PathBuf {
+    folder.join("leases")
+}

@@ -1,0 +1,135 @@
+//! The machine's own table: pods that talk to the world do it with the machine's address.
+
+use std::io;
+
+use super::{
+    ACK, Batch, Compare, DUMP, End, GET_CHAIN, HOOK_POSTROUTING, Header, Hook, INET, REQUEST,
+    message, netlink, open,
+};
+use crate::network::subnet::Subnet;
+
+/// Masks what leaves these subnets by another way than the bridge. The table has the bridge's name.
+///
+/// # Errors
+/// The kernel has no nftables, or no NAT.
+pub(in crate::network) fn masquerade(bridge: &str, subnets: &[Subnet]) -> io::Result<()> {
+    const SOURCE_NAT: i32 = 100;
+    let chain = "postrouting";
+    let mut batch = Batch::new(bridge);
+    // One that a network of the same name left behind, with other rules.
+    batch.add_table();
+    batch.delete_table();
+    batch.add_table();
+    batch.add_chain(
+        chain,
+        Hook {
+            r#type: "nat",
+            hook: HOOK_POSTROUTING,
+            priority: SOURCE_NAT,
+        },
+    );
+    for subnet in subnets {
+        batch.add_rule(chain, |rule| {
+            rule.address(End::Source, subnet.address, subnet.prefix);
+            rule.leaves_by(Compare::NotEqual, bridge);
+            rule.masquerade();
+        });
+    }
+    batch.commit(&open()?)
+}
+
+/// Removes the table of a bridge; fine if there is none.
+///
+/// # Errors
+/// The kernel refuses.
+pub(in crate::network) fn remove_table(bridge: &str) -> io::Result<()> {
+    let mut batch = Batch::new(bridge);
+    batch.add_table();
+    batch.delete_table();
+    batch.commit(&open()?)
+}
+
+/// The names of the chains that drop what the machine forwards unless a rule of them says otherwise, as `table chain`:
+/// with such a firewall, packets of pods do not get through.
+///
+/// # Errors
+/// The kernel has no nftables.
+pub(in crate::network) fn forward_policy_drops() -> io::Result<Vec<String>> {
+    const ANY_FAMILY: u8 = 0;
+    let mut bytes = Vec::new();
+    message(
+        &mut bytes,
+        Header {
+            r#type: GET_CHAIN,
+            flags: REQUEST | DUMP | ACK,
+            sequence: 1,
+            family: ANY_FAMILY,
+            resource: 0,
+        },
+        |_| {},
+    );
+    let socket = open()?;
+    netlink::send(&socket, &bytes)?;
+    let mut found = Vec::new();
+    loop {
+        for message in netlink::split(&netlink::receive(&socket)?) {
+            const DONE: u16 = 3;
+            const ERROR: u16 = 2;
+            let r#type = message.get(4..).and_then(<[u8]>::first_chunk);
+            match r#type.map(|bytes| u16::from_ne_bytes(*bytes)) {
+                Some(DONE) => return Ok(found),
+                Some(ERROR) => {
+                    let code = super::error_code(message).unwrap_or_default();
+                    return match code {
+                        0 => Ok(found),
+                        code => Err(io::Error::from_raw_os_error(-code)),
+                    };
+                }
+                _ => found.extend(dropping_chain(message)),
+            }
+        }
+    }
+}
+
+/// The chain of this message, if it is hooked into forwarding and drops by itself.
+fn dropping_chain(message: &[u8]) -> Option<String> {
+    const FORWARD: u32 = 2;
+    const DROP: u32 = 0;
+    let family = *message.get(16)?;
+    if ![INET, 2, 10].contains(&family) {
+        return None;
+    }
+    let body = message.get(20..)?;
+    let hook = attribute(body, 4)?;
+    let hooked = number(attribute(hook, 1)?)?;
+    let policy = number(attribute(body, 5)?)?;
+    let text = |r#type| {
+        let bytes = attribute(body, r#type)?;
+        Some(
+            String::from_utf8_lossy(bytes)
+                .trim_end_matches('\0')
+                .to_owned(),
+        )
+    };
+    (hooked == FORWARD && policy == DROP).then(|| ())?;
+    Some(format!("{} {}", text(1)?, text(3)?))
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.first_chunk()?))
+}
+
+/// The value of an attribute.
+fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    const TYPE_MASK: u16 = 0x3fff;
+    let mut rest = bytes;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let r#type = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?) & TYPE_MASK;
+        let value = rest.get(4..length)?;
+        if r#type == wanted {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+}

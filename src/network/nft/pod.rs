@@ -1,0 +1,143 @@
+//! The table in a pod's own network namespace: how its containers reach Services.
+//!
+//! As kube-proxy does it: a connection to a Service's address is sent to one of its endpoints by the kernel, chosen by
+//! chance when it begins, and what has no endpoint is refused at once. The pod's own address stays the client's.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Batch, End, HOOK_OUTPUT, Hook, open};
+use crate::model::plan::Protocol;
+use crate::sys::netns::NetNs;
+
+/// An address that no interface has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualAddress {
+    pub ip: IpAddr,
+    /// Connections to all other ports are refused.
+    pub ports: Vec<VirtualPort>,
+}
+
+/// A port of a [`VirtualAddress`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualPort {
+    pub protocol: Protocol,
+    pub port: u16,
+    /// Where connections go; refused if there is none.
+    pub backends: Vec<SocketAddr>,
+}
+
+/// The table of one pod; it ends with the pod's network namespace.
+#[derive(Debug)]
+pub struct PodTable {
+    made: bool,
+    addresses: Vec<VirtualAddress>,
+}
+
+const TABLE: &str = "kplay";
+const NAT: &str = "services";
+const FILTER: &str = "no-endpoints";
+
+impl Default for PodTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PodTable {
+    /// No table yet: a pod that knows no Service needs none.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            made: false,
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Makes the table say this, in one step. Does nothing if it says so already.
+    ///
+    /// # Errors
+    /// The kernel has no nftables, or no NAT, or refuses. The table is as it was.
+    pub fn set(&mut self, netns: &NetNs, addresses: Vec<VirtualAddress>) -> io::Result<()> {
+        if addresses == self.addresses {
+            return Ok(());
+        }
+        let mut batch = Batch::new(TABLE);
+        if self.made {
+            batch.flush_chain(NAT);
+            batch.flush_chain(FILTER);
+        } else {
+            add_chains(&mut batch);
+        }
+        for address in &addresses {
+            add_rules(&mut batch, address);
+        }
+        // A socket belongs to the namespace in which it was made, and so does what it asks for.
+        let socket = netns.visit(open)?;
+        batch.commit(&socket)?;
+        self.made = true;
+        self.addresses = addresses;
+        Ok(())
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn addresses(&self) -> &[VirtualAddress] {
+        &self.addresses
+    }
+}
+
+fn add_chains(batch: &mut Batch) {
+    const DESTINATION_NAT: i32 = -100;
+    const FILTERING: i32 = 0;
+    batch.add_table();
+    batch.add_chain(
+        NAT,
+        Hook {
+            r#type: "nat",
+            hook: HOOK_OUTPUT,
+            priority: DESTINATION_NAT,
+        },
+    );
+    batch.add_chain(
+        FILTER,
+        Hook {
+            r#type: "filter",
+            hook: HOOK_OUTPUT,
+            priority: FILTERING,
+        },
+    );
+}
+
+fn add_rules(batch: &mut Batch, address: &VirtualAddress) {
+    let whole = match address.ip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    };
+    for port in &address.ports {
+        let protocol = match port.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        };
+        let same_family = |backend: &&SocketAddr| backend.is_ipv4() == address.ip.is_ipv4();
+        let backends: Vec<&SocketAddr> = port.backends.iter().filter(same_family).collect();
+        for (index, backend) in backends.iter().enumerate() {
+            batch.add_rule(NAT, |rule| {
+                rule.address(End::Destination, address.ip, whole);
+                rule.of_protocol(protocol);
+                rule.to_port(port.port);
+                let left = backends.len() - index;
+                if left > 1 {
+                    rule.by_chance(u32::try_from(left).unwrap_or(u32::MAX));
+                }
+                rule.redirect(backend.ip(), backend.port());
+            });
+        }
+    }
+    // What has been redirected does not come by here with this destination.
+    batch.add_rule(FILTER, |rule| {
+        rule.address(End::Destination, address.ip, whole);
+        rule.reject();
+    });
+}

@@ -1,0 +1,319 @@
+//! Real bridges and links, each in a network namespace that stands for a machine.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::*;
+use crate::model::plan::Protocol;
+use crate::sys::netns::NetNs;
+
+/// Runs a test on a machine of its own, with nothing but a loopback interface.
+fn on_a_machine(test: impl FnOnce(&Machine) + Send) {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may unshare");
+            ip("link set lo up");
+            let folder = format!(
+                "kplay-network-{}",
+                crate::sys::identity::random_hex().unwrap()
+            );
+            let folder = std::env::temp_dir().join(folder);
+            test(&Machine {
+                folder: folder.clone(),
+            });
+            std::fs::remove_dir_all(folder).unwrap();
+            assert_eq!(bridges(), [""; 0], "a bridge is left");
+        });
+        run.join().expect("the test passes");
+    });
+}
+
+struct Machine {
+    folder: PathBuf,
+}
+
+struct Pod {
+    netns: NetNs,
+    attachment: Attachment,
+}
+
+impl Machine {
+    fn pod(&self, name: &str) -> Pod {
+        let netns = NetNs::fresh();
+        Pod {
+            attachment: attach(&self.folder, name, &netns).unwrap(),
+            netns,
+        }
+    }
+}
+
+impl Pod {
+    fn ip(&self, index: usize) -> IpAddr {
+        self.attachment.ips()[index]
+    }
+
+    fn listen(&self, address: &str) -> TcpListener {
+        self.netns.visit(|| TcpListener::bind(address)).unwrap()
+    }
+
+    fn connect(&self, address: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+        let address = address.into();
+        self.netns.visit(|| TcpStream::connect(address))
+    }
+}
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn bridges() -> Vec<String> {
+    let list = ip("-o link show type bridge");
+    let names = list.lines().filter_map(|line| line.split(": ").nth(1));
+    names.map(str::to_owned).collect()
+}
+
+/// What the accepted client's address is, after a word was exchanged.
+fn talk(listener: &TcpListener, client: TcpStream) -> IpAddr {
+    let (mut server, address) = listener.accept().unwrap();
+    let mut client = client;
+    client.write_all(b"ping").unwrap();
+    let mut word = [0; 4];
+    server.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"ping");
+    address.ip()
+}
+
+#[test]
+fn pods_reach_each_other_and_the_machine() {
+    on_a_machine(|machine| {
+        let (a, b) = (machine.pod("a"), machine.pod("b"));
+        assert_eq!(a.ip(0).to_string(), "10.244.0.2");
+        assert_eq!(b.ip(0).to_string(), "10.244.0.3");
+        assert!(a.ip(1).is_ipv6());
+        let server = b.listen("[::]:8080");
+        for (index, wildcard) in ["0.0.0.0:9090", "[::]:9090"].iter().enumerate() {
+            let client = a.connect((b.ip(index), 8080)).unwrap();
+            let seen = talk(&server, client).to_canonical();
+            assert_eq!(seen, a.ip(index), "pods see each other's addresses");
+            let client = TcpStream::connect((b.ip(index), 8080)).unwrap();
+            talk(&server, client);
+            let host = TcpListener::bind(wildcard).unwrap();
+            let gateway = match a.ip(index) {
+                IpAddr::V4(_) => "10.244.0.1".parse().unwrap(),
+                IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64 | 1).into()),
+            };
+            let client = a.connect((gateway, 9090)).unwrap();
+            assert_eq!(talk(&host, client).to_canonical(), a.ip(index));
+        }
+        let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        assert_eq!(forwarding.trim(), "1");
+        assert_eq!(a.attachment.limits(), [""; 0]);
+        a.attachment.release().unwrap();
+        assert_eq!(bridges(), ["kplay0"], "somebody has an address yet");
+        b.attachment.release().unwrap();
+    });
+}
+
+#[test]
+fn addresses_rest_before_they_are_given_out_again() {
+    on_a_machine(|machine| {
+        let first = machine.pod("first");
+        let second = machine.pod("second");
+        first.attachment.release().unwrap();
+        let third = machine.pod("third");
+        assert_eq!(third.ip(0).to_string(), "10.244.0.4");
+        second.attachment.release().unwrap();
+        third.attachment.release().unwrap();
+        let fourth = machine.pod("fourth");
+        assert_eq!(
+            fourth.ip(0).to_string(),
+            "10.244.0.5",
+            "also with a new bridge"
+        );
+        fourth.attachment.release().unwrap();
+    });
+}
+
+#[test]
+fn what_the_killed_leave_is_swept() {
+    on_a_machine(|machine| {
+        let killed = machine.pod("killed");
+        let alive = machine.pod("alive");
+        // The kernel closes files and ends namespaces; nobody releases anything.
+        drop(killed);
+        sweep(&machine.folder).unwrap();
+        assert_eq!(bridges(), ["kplay0"]);
+        drop(alive);
+        sweep(&machine.folder).unwrap();
+        assert_eq!(bridges(), [""; 0]);
+        sweep(&machine.folder).unwrap();
+        // Its links go with the pods' namespaces, a little later.
+        while ip("-o link show type veth").contains("kplay") {
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn a_bridge_that_was_taken_away_is_made_again() {
+    on_a_machine(|machine| {
+        let lost = machine.pod("lost");
+        ip("link delete kplay0");
+        ip("link add kplay0 type bridge");
+        let pod = machine.pod("pod");
+        assert_eq!(
+            bridges(),
+            ["kplay0", "kplay1"],
+            "somebody else's is left alone"
+        );
+        lost.attachment.release().unwrap();
+        pod.attachment.release().unwrap();
+        ip("link delete kplay0");
+    });
+}
+
+#[test]
+fn subnets_of_the_machine_are_avoided() {
+    on_a_machine(|machine| {
+        ip("link add other type bridge");
+        ip("link set other up mtu 1400");
+        ip("route add 10.244.0.0/21 dev other");
+        ip("route add default dev other");
+        let pod = machine.pod("pod");
+        assert_eq!(pod.ip(0).to_string(), "10.244.8.2");
+        let other = Machine {
+            folder: machine.folder.join("other"),
+        };
+        let second = other.pod("pod of another run folder");
+        assert_eq!(second.ip(0).to_string(), "10.244.12.2");
+        let link = ip("-o link show kplay0-2");
+        assert!(link.contains("mtu 1400"), "that of the way out: {link}");
+        pod.attachment.release().unwrap();
+        second.attachment.release().unwrap();
+        ip("link delete other");
+    });
+}
+
+#[test]
+fn many_at_once_have_addresses_of_their_own() {
+    on_a_machine(|machine| {
+        let here = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let addresses = std::sync::Mutex::new(std::collections::BTreeSet::new());
+        std::thread::scope(|scope| {
+            for number in 0..20 {
+                let (here, addresses) = (&here, &addresses);
+                scope.spawn(move || {
+                    nix::sched::setns(here, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                    let pod = machine.pod("pod");
+                    assert!(addresses.lock().unwrap().insert(pod.ip(0)));
+                    // Half of them are killed.
+                    if number % 2 == 0 {
+                        pod.attachment.release().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(addresses.lock().unwrap().len(), 20);
+        sweep(&machine.folder).unwrap();
+    });
+}
+
+fn service(ip: &str, protocol: Protocol, backends: &[SocketAddr]) -> VirtualAddress {
+    VirtualAddress {
+        ip: ip.parse().unwrap(),
+        ports: vec![VirtualPort {
+            protocol,
+            port: 80,
+            backends: backends.to_vec(),
+        }],
+    }
+}
+
+#[test]
+fn connections_to_a_virtual_address_reach_all_backends_and_no_other() {
+    on_a_machine(|machine| {
+        let (client, a, b) = (machine.pod("c"), machine.pod("a"), machine.pod("b"));
+        let mut table = PodTable::new();
+        for (index, address) in ["10.96.0.10", "fd96::10"].into_iter().enumerate() {
+            let virtual_ip: IpAddr = address.parse().unwrap();
+            let connect = || client.connect((virtual_ip, 80));
+            let (on_a, on_b) = (a.listen("[::]:8080"), b.listen("[::]:8080"));
+            let backends = [(&a, 8080), (&b, 8080)].map(|(pod, port)| (pod.ip(index), port).into());
+            let rules = |backends: &[SocketAddr]| vec![service(address, Protocol::Tcp, backends)];
+            table.set(&client.netns, rules(&backends)).unwrap();
+            for listener in [&on_a, &on_b] {
+                listener.set_nonblocking(true).unwrap();
+            }
+            let mut seen = [0, 0];
+            let connections: Vec<TcpStream> = (0..64).map(|_| connect().unwrap()).collect();
+            for (count, listener) in seen.iter_mut().zip([&on_a, &on_b]) {
+                while let Ok((_, from)) = listener.accept() {
+                    *count += 1;
+                    assert_eq!(from.ip().to_canonical(), client.ip(index));
+                }
+            }
+            drop(connections);
+            assert_eq!(seen[0] + seen[1], 64);
+            assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+            table.set(&client.netns, rules(&backends[..1])).unwrap();
+            connect().unwrap();
+            on_a.accept().unwrap();
+            table.set(&client.netns, rules(&[])).unwrap();
+            let refused = connect().unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+            let other_port = client.connect((virtual_ip, 81)).unwrap_err();
+            assert_eq!(other_port.kind(), ErrorKind::ConnectionRefused);
+            table.set(&client.netns, Vec::new()).unwrap();
+        }
+        for pod in [client, a, b] {
+            pod.attachment.release().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_pod_reaches_itself_by_a_virtual_address_with_the_same_port() {
+    on_a_machine(|machine| {
+        let pod = machine.pod("pod");
+        let server = pod.listen("0.0.0.0:80");
+        let mut table = PodTable::new();
+        let itself = [(pod.ip(0), 80).into()];
+        let rules = vec![service("10.96.0.1", Protocol::Tcp, &itself)];
+        table.set(&pod.netns, rules).unwrap();
+        let client = pod.connect(([10, 96, 0, 1], 80)).unwrap();
+        assert_eq!(talk(&server, client), pod.ip(0));
+        pod.attachment.release().unwrap();
+    });
+}
+
+#[test]
+fn datagrams_to_a_virtual_address_are_answered_from_it() {
+    on_a_machine(|machine| {
+        let (client, server) = (machine.pod("client"), machine.pod("server"));
+        let serving = server
+            .netns
+            .visit(|| UdpSocket::bind("0.0.0.0:5353"))
+            .unwrap();
+        let asking = client.netns.visit(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+        let mut table = PodTable::new();
+        let backend = [(server.ip(0), 5353).into()];
+        let rules = vec![service("10.96.0.53", Protocol::Udp, &backend)];
+        table.set(&client.netns, rules).unwrap();
+        asking.connect("10.96.0.53:80").unwrap();
+        asking.send(b"who").unwrap();
+        let mut buffer = [0; 8];
+        let (length, from) = serving.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from.ip()), (&b"who"[..], client.ip(0)));
+        serving.send_to(b"me", from).unwrap();
+        assert_eq!(asking.recv(&mut buffer).unwrap(), 2);
+        client.attachment.release().unwrap();
+        server.attachment.release().unwrap();
+    });
+}
