@@ -24,7 +24,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("output", &["model"]),
     ("loader", &["model"]),
-    ("manager", &["image", "state", "protocol", "model", "sys"]),
+    (
+        "manager",
+        &["image", "network", "state", "protocol", "model", "sys"],
+    ),
     (
         "executor",
         &[

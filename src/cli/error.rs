@@ -223,6 +223,7 @@ fn manager_code(error: &manager::Error) -> u8 {
             Refusal::NotRunning | Refusal::Failed => MACHINE,
         },
         E::Images(_)
+        | E::Network(_)
         | E::State(_)
         | E::Io { .. }
         | E::InUse { .. }

@@ -19,6 +19,7 @@ use crate::model::image::Image;
 use crate::model::names::VolumeName;
 use crate::model::plan::ContainerPlan;
 use crate::model::status::QosClass;
+use crate::network::Attachment;
 use crate::protocol::Launch;
 use crate::spec::HostFacts;
 use crate::state::events::EventLog;
@@ -53,6 +54,8 @@ pub(super) struct Context<R> {
     /// The machine's mount namespace, if mounts of a container are to be seen there.
     pub(super) host_mounts: Option<OwnedFd>,
     pub(super) facts: Facts,
+    /// The pod's place in the network, if it has one of its own.
+    pub(super) network: RefCell<Option<Attachment>>,
     /// The pause process's number, while there is one: its namespaces are joined.
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
     /// The containers that start next.
@@ -90,6 +93,15 @@ impl<R> Context<R> {
     /// What the pod is to be now.
     pub(super) fn current(&self) -> Rc<Launch> {
         Rc::clone(&self.current.borrow())
+    }
+
+    /// The pod's addresses, the one that counts first: with the machine's network, the machine's.
+    pub(super) fn pod_ips(&self) -> Vec<IpAddr> {
+        match &*self.network.borrow() {
+            Some(attachment) => attachment.ips().to_vec(),
+            None if self.launch.plan.host_network => self.facts.host_ip.into_iter().collect(),
+            None => Vec::new(),
+        }
     }
 
     /// Hands something to the driver, which lives as long as the pod.

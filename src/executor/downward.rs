@@ -115,14 +115,7 @@ fn field<R>(context: &Context<R>, field: &FieldRef) -> String {
             .host_ip
             .map_or_else(String::new, |ip| ip.to_string())
     };
-    // The pod is reachable where its ports are forwarded to.
-    let pod_ip = || {
-        if plan.host_network {
-            host_ip()
-        } else {
-            "127.0.0.1".to_owned()
-        }
-    };
+    let pod_ips = || context.pod_ips().into_iter().map(|ip| ip.to_string());
     let find =
         |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned().unwrap_or_default();
     match field {
@@ -136,7 +129,8 @@ fn field<R>(context: &Context<R>, field: &FieldRef) -> String {
         FieldRef::NodeName => context.launch.node_name.clone(),
         FieldRef::ServiceAccountName => plan.service_account.clone(),
         FieldRef::HostIp | FieldRef::HostIps => host_ip(),
-        FieldRef::PodIp | FieldRef::PodIps => pod_ip(),
+        FieldRef::PodIp => pod_ips().next().unwrap_or_default(),
+        FieldRef::PodIps => pod_ips().collect::<Vec<_>>().join(","),
     }
 }
 

@@ -267,6 +267,7 @@ fn status_facts<R>(context: &Context<R>, launch: &Launch) -> status::Facts {
         &launch.plan,
         &launch.images,
         context.facts.host_ip.map(|ip| ip.to_string()),
+        context.pod_ips().iter().map(ToString::to_string).collect(),
         context.facts.qos_class,
     )
 }

@@ -7,7 +7,7 @@ use super::forward;
 use super::lifecycle::Fault;
 use crate::model::cause::chain;
 use crate::protocol::{FailureClass, LaunchFailure};
-use crate::{runtime, spec, state, sys, volume};
+use crate::{network, runtime, spec, state, sys, volume};
 
 /// A system call failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,8 @@ pub enum Error {
     },
     #[error(transparent)]
     Forward(#[from] forward::Error),
+    #[error("cannot give the pod a network")]
+    Network(#[from] network::Error),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     #[error(transparent)]

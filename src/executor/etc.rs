@@ -71,7 +71,7 @@ fn hosts<R>(context: &Context<R>) -> Result<String, fs::Error> {
     Ok(files::hosts(&files::Hosts {
         hostname: &plan.hostname,
         fqdn: plan.fqdn().as_deref(),
-        pod_ips: &[],
+        pod_ips: &context.pod_ips(),
         aliases: &plan.host_aliases,
         host_file: host_file.as_deref(),
     }))

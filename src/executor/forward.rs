@@ -67,13 +67,13 @@ pub struct Publication {
     pub host_ip: Option<IpAddr>,
     /// 0 takes any free port.
     pub host_port: u16,
-    /// Where to connect to, as seen inside the pod.
-    pub target: SocketAddr,
+    /// The pod's port to connect to.
+    pub container_port: u16,
 }
 
 /// Ports that are taken; whoever connects waits until [`Bound::serve`].
 #[derive(Debug)]
-pub struct Bound(Vec<(Listener, SocketAddr)>);
+pub struct Bound(Vec<(Listener, u16)>);
 
 #[derive(Debug)]
 enum Listener {
@@ -114,7 +114,7 @@ impl Bound {
         let mut listeners = Vec::new();
         for publication in publications {
             let bound = Listener::bind(publication)?.into_iter();
-            listeners.extend(bound.map(|listener| (listener, publication.target)));
+            listeners.extend(bound.map(|listener| (listener, publication.container_port)));
         }
         Ok(Self(listeners))
     }
@@ -131,23 +131,24 @@ impl Bound {
             .collect()
     }
 
-    /// Starts to forward into the pod's network namespace.
+    /// Starts to forward to the pod's address, from inside its network namespace.
     #[must_use]
-    pub fn serve(self, netns: NetNs) -> Forwarder {
+    pub fn serve(self, netns: NetNs, pod_ip: IpAddr) -> Forwarder {
         let datagram_sockets = self.0.iter();
         let datagram_sockets = datagram_sockets
             .filter(|(listener, _)| matches!(listener, Listener::Datagram(_)))
             .count();
         let limits = Limits::new(inet::open_files_limit(), datagram_sockets);
-        self.serve_within(netns, limits)
+        self.serve_within(netns, pod_ip, limits)
     }
 
-    fn serve_within(self, netns: NetNs, limits: Limits) -> Forwarder {
+    fn serve_within(self, netns: NetNs, pod_ip: IpAddr, limits: Limits) -> Forwarder {
         let pod = Arc::new(Pod {
             netns,
             connections: Arc::new(Semaphore::new(limits.connections)),
         });
-        let start = |(listener, target)| {
+        let start = |(listener, port)| {
+            let target = SocketAddr::new(pod_ip, port);
             let pod = Arc::clone(&pod);
             match listener {
                 Listener::Stream(listener) => tokio::spawn(accept(listener, target, pod)),

@@ -131,6 +131,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         reaper,
         hierarchies,
         host_mounts,
+        network: RefCell::default(),
         sandbox: RefCell::default(),
         places: RefCell::default(),
         live: RefCell::default(),

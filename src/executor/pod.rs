@@ -3,16 +3,17 @@
 //! command.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::context::Context;
+use super::context::{Context, Message};
 use super::error::Error;
 use super::forward::{Bound, Forwarder, Publication};
 use super::{container, etc, process, volumes};
 use crate::model::cause::chain;
+use crate::model::event::EventType;
 use crate::model::plan::PodPlan;
+use crate::network::{self, Attachment};
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
@@ -32,7 +33,7 @@ pub(super) struct PodResources {
 
 impl PodResources {
     /// Acquires everything, in the order in which it can fail without having been in vain. On an error, what has been
-    /// acquired goes with the process, except the cgroup, which is removed here.
+    /// acquired goes with the process, except the cgroup and the network, which are given back here.
     pub(super) fn acquire<R: Runtime + 'static>(context: &Rc<Context<R>>) -> Result<Self, Error> {
         let ports = Bound::bind(&publications(context))?;
         let limits = pod_limits(&context.launch.plan);
@@ -51,6 +52,7 @@ impl PodResources {
         });
         if let Err(error) = filled {
             context.places.borrow_mut().clear();
+            leave_network(context);
             resources.remove_cgroup();
             return Err(error);
         }
@@ -91,7 +93,17 @@ impl PodResources {
         self._kept = Some(context.reaper.keep(sandbox.pid()));
         if !plan.host_network {
             let netns = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
-            self.forwarder = Some(ports.serve(netns));
+            let holder = plan.key().to_string();
+            let attachment = network::attach(&context.launch.network, &holder, &netns)?;
+            for limit in attachment.limits() {
+                let limit = limit.clone();
+                let event = context.event(EventType::Warning, "NetworkLimited", limit, None);
+                context.send(Message::Event(event));
+            }
+            if let Some(ip) = attachment.ips().first() {
+                self.forwarder = Some(ports.serve(netns, *ip));
+            }
+            *context.network.borrow_mut() = Some(attachment);
         }
         *context.sandbox.borrow_mut() = Some(sandbox);
         Ok(())
@@ -105,6 +117,8 @@ impl PodResources {
         if let Some(forwarder) = self.forwarder.take() {
             forwarder.shutdown().await;
         }
+        // The namespace that had it is gone.
+        leave_network(context);
         let ports = Bound::bind(&publications(context))?;
         self.start_sandbox(context, ports, sandbox_cgroup(context)?)
     }
@@ -119,6 +133,7 @@ impl PodResources {
         if let Some(sandbox) = sandbox {
             end(&sandbox).await;
         }
+        leave_network(context);
         self.remove_cgroup();
     }
 
@@ -128,6 +143,15 @@ impl PodResources {
             // `delete` and the next command's sweep remove it again.
             tracing::error!(error = chain(&error), "cannot remove the pod's cgroup");
         }
+    }
+}
+
+/// Gives the pod's addresses back.
+fn leave_network<R>(context: &Context<R>) {
+    let attachment = context.network.borrow_mut().take();
+    if let Some(Err(error)) = attachment.map(Attachment::release) {
+        // They are free when this process ends; the next command sweeps the rest.
+        tracing::error!(error = chain(&error), "cannot leave the network");
     }
 }
 
@@ -220,7 +244,7 @@ fn publications<R>(context: &Context<R>) -> Vec<Publication> {
                 protocol: port.protocol,
                 host_ip: port.host_ip,
                 host_port: port.host_port?,
-                target: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.container_port),
+                container_port: port.container_port,
             })
         })
         .collect()

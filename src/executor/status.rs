@@ -48,13 +48,11 @@ pub(super) fn of(
         start_time: Some(pod.started),
         host_ip: facts.host_ip.clone(),
         host_ips: facts.host_ip.iter().cloned().map(ip).collect(),
+        pod_ip: facts.pod_ips.first().cloned(),
+        pod_ips: facts.pod_ips.iter().cloned().map(ip).collect(),
         qos_class: facts.qos_class,
         ..PodStatus::default()
     };
-    if facts.host_network {
-        status.pod_ip.clone_from(&status.host_ip);
-        status.pod_ips.clone_from(&status.host_ips);
-    }
     for (index, (member, of_it)) in pod.members.iter().zip(&facts.containers).enumerate() {
         let container = container_status(pod, member, of_it, observed.get(&index));
         match member.role {

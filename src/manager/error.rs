@@ -5,6 +5,7 @@ use std::io;
 use crate::model::image::ImageUser;
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::reference::Reference;
+use crate::network;
 use crate::protocol::{FailureClass, LaunchFailure, Refusal};
 use crate::state;
 use crate::sys;
@@ -18,6 +19,8 @@ pub enum Error {
     /// Not [`state::Error::Interrupted`], which becomes [`Error::Interrupted`].
     #[error(transparent)]
     State(state::Error),
+    #[error("cannot clean up the network")]
+    Network(#[from] network::Error),
     #[error("the pod `{pod}` belongs to {owner} of other files")]
     Conflict { pod: PodKey, owner: ObjectKey },
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]

@@ -111,6 +111,8 @@ pub(super) fn new_pod(
         seccomp_folders: vec![layout.seccomp_profiles(), KUBELET_PROFILES.into()],
         node_name: identity::node_name(),
         objects: layout.root().join("objects"),
+        network: layout.network(),
+        endpoints: layout.endpoints(),
         uid,
     };
     Ok((record, launch))

@@ -7,6 +7,7 @@
 use super::error::Error;
 use super::report::{Event, Report, pod_object};
 use super::stop;
+use crate::network;
 use crate::state::layout::Layout;
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
@@ -25,6 +26,9 @@ pub fn sweep(layout: &Layout, report: Report<'_>) -> Result<Vec<Error>, Error> {
         if let Err(error) = sweep_pod(layout, &dir, report) {
             errors.push(error);
         }
+    }
+    if let Err(error) = network::sweep(&layout.network()) {
+        errors.push(error.into());
     }
     Ok(errors)
 }

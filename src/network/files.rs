@@ -2,7 +2,7 @@
 //! (`kubelet_pods.go:managedHostsFileContent`, `network/dns/dns.go`). Pure.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::model::plan::{Dns, DnsPolicy, HostAlias};
 
@@ -20,7 +20,7 @@ pub struct Hosts<'a> {
     pub hostname: &'a str,
     /// `<hostname>.<subdomain>.<namespace>.svc.<domain>`, with a subdomain.
     pub fqdn: Option<&'a str>,
-    /// The pod's addresses. A pod that has none yet finds its own name at 127.0.0.1, where its ports are.
+    /// The pod's addresses.
     pub pod_ips: &'a [IpAddr],
     pub aliases: &'a [HostAlias],
     /// The host's file, if the pod has the host's network.
@@ -54,13 +54,7 @@ fn own_hosts(input: &Hosts<'_>) -> String {
          fe00::1\tip6-allnodes\n\
          fe00::2\tip6-allrouters\n",
     );
-    let own = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-    let addresses = if input.pod_ips.is_empty() {
-        &own
-    } else {
-        input.pod_ips
-    };
-    for address in addresses {
+    for address in input.pod_ips {
         match input.fqdn {
             Some(fqdn) => writeln!(text, "{address}\t{fqdn}\t{}", input.hostname),
             None => writeln!(text, "{address}\t{}", input.hostname),

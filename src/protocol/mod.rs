@@ -28,7 +28,7 @@ use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::PodPlan;
 
 /// The version of everything here; both ends are the same binary unless kplay was upgraded under a running pod.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// All that an executor needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,10 @@ pub struct Launch {
     pub node_name: String,
     /// The folder with the records of Services, which containers get variables from.
     pub objects: PathBuf,
+    /// The folder of the network that the pod joins.
+    pub network: PathBuf,
+    /// The folder in which pods tell each other where they are.
+    pub endpoints: PathBuf,
 }
 
 /// Executor → manager, during launch.

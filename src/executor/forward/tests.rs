@@ -4,7 +4,7 @@
 )]
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,13 +16,16 @@ use crate::sys::netns::NetNs;
 
 mod datagram;
 
+/// The pod's address: in these namespaces there is no other.
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 fn publication(host: &str, target: SocketAddr) -> Publication {
     let (ip, port) = host.rsplit_once(':').expect("IP:PORT");
     Publication {
         protocol: Protocol::Tcp,
         host_ip: (!ip.is_empty()).then(|| ip.parse().expect("an address")),
         host_port: port.parse().expect("a port"),
-        target,
+        container_port: target.port(),
     }
 }
 
@@ -61,7 +64,7 @@ fn listen(pod: &NetNs) -> (TcpListener, SocketAddr) {
 fn forward(pod: NetNs, target: SocketAddr) -> (Forwarder, SocketAddr) {
     let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
     let address = bound.addresses().expect("an address")[0];
-    (bound.serve(pod), address)
+    (bound.serve(pod, LOCALHOST), address)
 }
 
 /// Sends back all that comes.
@@ -90,7 +93,7 @@ fn all_addresses_when_none_is_given() {
         tokio::spawn(echo(listener));
         let bound = Bound::bind(&[publication(":0", target)]).expect("a free port");
         let port = bound.addresses().expect("an address")[0].port();
-        let _forwarder = bound.serve(pod);
+        let _forwarder = bound.serve(pod, LOCALHOST);
         for ip in ["127.0.0.1", "127.0.0.2", "::1"] {
             let address = SocketAddr::new(ip.parse().expect("an address"), port);
             round_trip(address).await.expect(ip);
@@ -303,7 +306,7 @@ fn clients_over_the_limit_wait() {
             connections: MOST,
             ..Limits::new(1024, 0)
         };
-        let _forwarder = bound.serve_within(pod, limits);
+        let _forwarder = bound.serve_within(pod, LOCALHOST, limits);
         let mut clients = Vec::new();
         let mut servers = Vec::new();
         for _ in 0..MOST {

@@ -13,7 +13,7 @@ use crate::model::status::{QosClass, ResourceList, ResourceRequirements, VolumeM
 #[derive(Debug)]
 pub(in crate::executor) struct Facts {
     pub(super) host_ip: Option<String>,
-    pub(super) host_network: bool,
+    pub(super) pod_ips: Vec<String>,
     pub(super) qos_class: QosClass,
     /// `spec.readinessGates`
     pub(super) readiness_gates: Vec<String>,
@@ -32,17 +32,18 @@ pub(in crate::executor) struct ContainerFacts {
 }
 
 impl Facts {
-    /// The facts of a pod with these images on a machine with this address.
+    /// The facts of a pod with these images and addresses on a machine with this one.
     pub(in crate::executor) fn new(
         plan: &PodPlan,
         images: &BTreeMap<ContainerName, Image>,
         host_ip: Option<String>,
+        pod_ips: Vec<String>,
         qos_class: QosClass,
     ) -> Self {
         let gates = array(&plan.manifest, "/spec/readinessGates").iter();
         Self {
             host_ip,
-            host_network: plan.host_network,
+            pod_ips,
             qos_class,
             readiness_gates: gates.map(|gate| text(gate, "conditionType")).collect(),
             containers: plan

@@ -20,7 +20,13 @@ fn of_plan(plan: &PodPlan, events: Vec<Event>) -> PodStatus {
     for event in events {
         pod.on(event, at(1));
     }
-    let facts = Facts::new(plan, &BTreeMap::new(), None, QosClass::BestEffort);
+    let facts = Facts::new(
+        plan,
+        &BTreeMap::new(),
+        None,
+        Vec::new(),
+        QosClass::BestEffort,
+    );
     of(
         &pod,
         &facts,
@@ -236,6 +242,7 @@ fn a_whole_status() {
         &golden,
         &BTreeMap::new(),
         Some("192.0.2.1".into()),
+        vec!["10.244.0.2".into(), "fd00::2".into()],
         QosClass::Burstable,
     );
     let linux = LinuxContainerUser {
@@ -266,7 +273,13 @@ fn a_whole_status() {
 #[test]
 fn a_condition_keeps_its_time_until_it_changes() {
     let plan = plan("p");
-    let facts = Facts::new(&plan, &BTreeMap::new(), None, QosClass::BestEffort);
+    let facts = Facts::new(
+        &plan,
+        &BTreeMap::new(),
+        None,
+        Vec::new(),
+        QosClass::BestEffort,
+    );
     let mut pod = Pod::new(&plan, "uid", at(0));
     pod.on(Event::Tick, at(0));
     let mut status = PodStatus::default();

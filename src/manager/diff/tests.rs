@@ -21,6 +21,8 @@ fn launch(behaviour: &str, id: &str) -> Launch {
         seccomp_folders: Vec::new(),
         node_name: "n".into(),
         objects: "/o".into(),
+        network: "/n".into(),
+        endpoints: "/e".into(),
     }
 }
 
