@@ -199,6 +199,8 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     async fn restart_sandbox(&mut self) {
         match self.resources.renew_sandbox(&self.context).await {
             Ok(()) => {
+                // It has other addresses.
+                self.facts = status_facts(&self.context, &self.context.current());
                 self.watch_sandbox();
                 self.context.send(Message::Lifecycle(Event::SandboxReady));
             }

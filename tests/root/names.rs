@@ -9,6 +9,9 @@ const HOSTS: &str = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n\
      ::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\n\
      fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
 
+/// The line of `/etc/hosts` with the pod's own IPv4 address.
+const OWN_LINE: &str = "sed -n 's/^10[.][0-9.]*/IPV4/p' /etc/hosts";
+
 #[test]
 fn the_pods_own_files() {
     let Some(kplay) = Kplay::with_busybox() else {
@@ -18,11 +21,11 @@ fn the_pods_own_files() {
         "hostname: box, hostAliases: [{ip: 10.1.2.3, hostnames: [one, two]}, {ip: FD00::1, hostnames: [three]}], \
          dnsPolicy: None, dnsConfig: {nameservers: [10.9.8.7], searches: [a.test], options: [{name: ndots, value: '2'}]},",
         "",
-        "cat /etc/hostname; hostname; echo $HOSTNAME; cat /etc/resolv.conf; cat /etc/hosts; stat -c %a /etc/hosts; \
+        "cat /etc/hostname; hostname; echo $HOSTNAME; cat /etc/resolv.conf; \
+         sed -e 's/^10[.]2[0-9]*[.][0-9.]*/IPV4/' -e 's/^fd[0-9a-f:]*/IPV6/' /etc/hosts; stat -c %a /etc/hosts; \
          df -h /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2; stat -c %a /dev/shm",
     );
-    let own =
-        "127.0.0.1\tbox\n\n# Entries added by HostAliases.\n10.1.2.3\tone\ttwo\nFD00::1\tthree\n";
+    let own = "IPV4\tbox\nIPV6\tbox\n\n# Entries added by HostAliases.\n10.1.2.3\tone\ttwo\nFD00::1\tthree\n";
     let expected = format!(
         "box\nbox\nbox\nsearch a.test\nnameserver 10.9.8.7\noptions ndots:2\n{HOSTS}{own}644\n64.0M\n1777\n"
     );
@@ -34,10 +37,10 @@ fn names_with_a_domain() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
     };
-    let script = "hostname; cat /etc/hostname; echo $HOSTNAME; tail -n 1 /etc/hosts";
+    let script = format!("hostname; cat /etc/hostname; echo $HOSTNAME; {OWN_LINE}");
     let check = |fields: &str, name: &str, hosts: &str| {
-        let log = kplay.script_in(fields, "", script);
-        assert_eq!(log, format!("{name}\n{name}\n{name}\n127.0.0.1\t{hosts}\n"));
+        let log = kplay.script_in(fields, "", &script);
+        assert_eq!(log, format!("{name}\n{name}\n{name}\nIPV4\t{hosts}\n"));
     };
     let fqdn = "box.sub.default.svc.cluster.local";
     check(
@@ -199,8 +202,8 @@ spec:
         )
         .succeeds();
     assert_eq!(
-        kplay.shell("db-0", "hostname; tail -n 1 /etc/hosts"),
-        "db-0\n127.0.0.1\tdb-0.peers.default.svc.cluster.local\tdb-0\n"
+        kplay.shell("db-0", &format!("hostname; {OWN_LINE}")),
+        "db-0\nIPV4\tdb-0.peers.default.svc.cluster.local\tdb-0\n"
     );
     let labels = kplay.pod("db-0")["metadata"]["labels"].clone();
     assert_eq!(labels["statefulset.kubernetes.io/pod-name"], "db-0");
