@@ -17,13 +17,15 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, RESOLVER};
 use super::netlink::{IfThere, Refused, Request, Route};
 use super::nft;
 use super::subnet::{self, Subnet};
 use crate::sys::netns::NetNs;
 use crate::sys::{fs, identity};
 
+/// The loopback interface's number, in every namespace.
+const LOOPBACK: u32 = 1;
 /// The offset of the gateway's address in its subnet.
 const GATEWAY: u16 = 1;
 /// What links have if the machine has no way out.
@@ -207,11 +209,17 @@ impl Bridge {
     fn configure(&self, route: &mut Route, ips: &[IpAddr]) -> Result<(), Refused> {
         let index = find(route, "eth0")?.map_or(0, |link| link.index);
         // It cannot be made so: a link whose other end is not made yet stays down.
-        let mut requests = vec![Request {
-            step: "set the pod's link up",
-            message: RouteNetlinkMessage::SetLink(up(named("eth0"))),
-            if_there: IfThere::Change,
-        }];
+        let mut requests = vec![
+            Request {
+                step: "set the pod's link up",
+                message: RouteNetlinkMessage::SetLink(up(named("eth0"))),
+                if_there: IfThere::Change,
+            },
+            make(
+                "give the pod its resolver's address",
+                address(LOOPBACK, RESOLVER.into(), 32),
+            ),
+        ];
         for (subnet, ip) in self.subnets.iter().zip(ips) {
             requests.push(make(
                 "give the pod its address",

@@ -13,12 +13,21 @@ use crate::network::subnet::Subnet;
 /// # Errors
 /// The kernel has no nftables, or no NAT.
 pub(in crate::network) fn masquerade(bridge: &str, subnets: &[Subnet]) -> io::Result<()> {
+    let socket = open()?;
+    match table(bridge, subnets).commit(&socket) {
+        // Left behind by a network of the same name, with other rules.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_table(bridge)?;
+            table(bridge, subnets).commit(&open()?)
+        }
+        other => other,
+    }
+}
+
+fn table(bridge: &str, subnets: &[Subnet]) -> Batch {
     const SOURCE_NAT: i32 = 100;
     let chain = "postrouting";
     let mut batch = Batch::new(bridge);
-    // One that a network of the same name left behind, with other rules.
-    batch.add_table();
-    batch.delete_table();
     batch.add_table();
     batch.add_chain(
         chain,
@@ -35,7 +44,7 @@ pub(in crate::network) fn masquerade(bridge: &str, subnets: &[Subnet]) -> io::Re
             rule.masquerade();
         });
     }
-    batch.commit(&open()?)
+    batch
 }
 
 /// Removes the table of a bridge; fine if there is none.
@@ -44,9 +53,11 @@ pub(in crate::network) fn masquerade(bridge: &str, subnets: &[Subnet]) -> io::Re
 /// The kernel refuses.
 pub(in crate::network) fn remove_table(bridge: &str) -> io::Result<()> {
     let mut batch = Batch::new(bridge);
-    batch.add_table();
     batch.delete_table();
-    batch.commit(&open()?)
+    match batch.commit(&open()?) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// The names of the chains that drop what the machine forwards unless a rule of them says otherwise, as `table chain`:
@@ -111,8 +122,8 @@ fn dropping_chain(message: &[u8]) -> Option<String> {
                 .to_owned(),
         )
     };
-    (hooked == FORWARD && policy == DROP).then(|| ())?;
-    Some(format!("{} {}", text(1)?, text(3)?))
+    let name = format!("{} {}", text(1)?, text(3)?);
+    (hooked == FORWARD && policy == DROP).then_some(name)
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

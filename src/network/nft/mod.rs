@@ -32,6 +32,7 @@ const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
+const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 
@@ -75,7 +76,7 @@ impl Batch {
     }
 
     fn add_table(&mut self) {
-        self.change(NEW_TABLE, CREATE, |_| {});
+        self.change(NEW_TABLE, CREATE | EXCLUSIVE, |_| {});
     }
 
     fn delete_table(&mut self) {
@@ -351,7 +352,7 @@ impl Rule<'_> {
     }
 
     /// The packet goes to this port of TCP or UDP.
-    fn to_port(&mut self, port: u16) {
+    fn for_port(&mut self, port: u16) {
         const TRANSPORT_HEADER: u32 = 2;
         self.payload(TRANSPORT_HEADER, 2, 2);
         self.compare(Compare::Equal, &port.to_be_bytes());

@@ -6,6 +6,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use netlink_sys::Socket;
+
 use super::{Batch, End, HOOK_OUTPUT, Hook, open};
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
@@ -31,6 +33,9 @@ pub struct VirtualPort {
 #[derive(Debug)]
 pub struct PodTable {
     made: bool,
+    /// Kept from the table's making on: when the kernel sees a socket closed, it waits until what was changed by
+    /// anybody is out of use, which takes many milliseconds.
+    socket: Option<Socket>,
     addresses: Vec<VirtualAddress>,
 }
 
@@ -50,6 +55,7 @@ impl PodTable {
     pub fn new() -> Self {
         Self {
             made: false,
+            socket: None,
             addresses: Vec::new(),
         }
     }
@@ -69,13 +75,18 @@ impl PodTable {
         } else {
             add_chains(&mut batch);
         }
+        // After a failure it may have unread answers.
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            // It belongs to the namespace in which it was made, and so does what it asks for.
+            None => netns.visit(open)?,
+        };
         for address in &addresses {
             add_rules(&mut batch, address);
         }
-        // A socket belongs to the namespace in which it was made, and so does what it asks for.
-        let socket = netns.visit(open)?;
         batch.commit(&socket)?;
         self.made = true;
+        self.socket = Some(socket);
         self.addresses = addresses;
         Ok(())
     }
@@ -126,7 +137,7 @@ fn add_rules(batch: &mut Batch, address: &VirtualAddress) {
             batch.add_rule(NAT, |rule| {
                 rule.address(End::Destination, address.ip, whole);
                 rule.of_protocol(protocol);
-                rule.to_port(port.port);
+                rule.for_port(port.port);
                 let left = backends.len() - index;
                 if left > 1 {
                     rule.by_chance(u32::try_from(left).unwrap_or(u32::MAX));
