@@ -14,6 +14,9 @@
 //! RUNROOT (/run/kplay)               tmpfs
 //!   locks/KEY                        held while a command changes the pod
 //!   locks/NS_KIND_NAME               held while a command changes the object
+//!   locks/services                   held while addresses and node ports of Services are chosen and written
+//!   endpoints/KEY.json               what a pod's executor tells the others of the pod
+//!   endpoints/services               another content whenever Services have changed
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
 //!   pods/KEY/status.json             v1.PodStatus, written by the executor
@@ -118,6 +121,19 @@ impl Layout {
     #[must_use]
     pub fn locks(&self) -> PathBuf {
         self.runroot.join("locks")
+    }
+
+    /// The lock of whoever chooses addresses and node ports of Services.
+    #[must_use]
+    pub fn services_lock(&self) -> PathBuf {
+        // Names of pods' and objects' locks have a `_`.
+        self.locks().join("services")
+    }
+
+    /// What pods know of each other ([`super::endpoints`]).
+    #[must_use]
+    pub fn endpoints(&self) -> PathBuf {
+        self.runroot.join("endpoints")
     }
 
     /// The lock of whoever changes a pod.
@@ -294,7 +310,7 @@ impl PodPaths {
 /// Longest file name that leaves room for a suffix.
 const LONGEST: usize = 200;
 
-fn file_name(key: &PodKey) -> String {
+pub(super) fn file_name(key: &PodKey) -> String {
     shortened(format!("{}_{}", key.namespace, key.name))
 }
 
