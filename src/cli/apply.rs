@@ -17,6 +17,7 @@ use crate::manager::apply::{
 use crate::manager::diff::{Replace, Stale};
 use crate::manager::images::{PullOverride, Registries, StoreImages};
 use crate::manager::report::pod_object;
+use crate::manager::services::Ranges;
 use crate::manager::{self, Change, Event, Launcher, Manager};
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::plan::PodPlan;
@@ -134,6 +135,7 @@ pub(crate) fn manager(session: &Session) -> Result<Manager, Error> {
     Ok(Manager {
         layout: session.layout.clone(),
         launcher: Launcher::of_this_binary(),
+        service_ranges: Ranges::default(),
         interrupt: Interrupt::install().map_err(|source| Error::Machine {
             what: "handle signals",
             source,

@@ -16,8 +16,9 @@
 use std::io;
 
 use crate::image::Class;
+use crate::manager::services::Fault;
 use crate::model::cause::chain;
-use crate::model::names::PodKey;
+use crate::model::names::{Namespace, ObjectKey, PodKey};
 use crate::protocol::{FailureClass, Refusal};
 use crate::{image, loader, manager, output, state, sys};
 
@@ -208,6 +209,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         E::NotFound { .. } => NOT_FOUND,
         E::Ambiguous { .. } | E::UnknownKind(_) => USAGE,
         E::Conflict { .. } => MANIFEST,
+        E::Service { fault, .. } if fault.is_of_manifest() => MANIFEST,
         E::RolledBack { cause, .. } => manager_code(cause),
         // All are told; the first decides.
         E::Several(errors) => errors.first().map_or(MACHINE, manager_code),
@@ -226,6 +228,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         | E::Network(_)
         | E::State(_)
         | E::Io { .. }
+        | E::Service { .. }
         | E::InUse { .. }
         | E::NotRoot
         | E::Spawn { .. }
@@ -248,6 +251,7 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
             }
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
+        E::Service { service, fault } => service_hint(service, fault),
         E::InUse { pod, .. } => Some(format!("`kplay delete pod {}` first", pod.name)),
         E::NotRoot => {
             Some("run it as root: `sudo kplay …`; rootless pods are not supported yet".to_owned())
@@ -259,12 +263,34 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
     }
 }
 
-fn more_about(pod: &PodKey) -> String {
-    let (name, namespace) = (&pod.name, &pod.namespace);
-    let namespace = match namespace.as_str() {
+fn service_hint(service: &ObjectKey, fault: &Fault) -> Option<String> {
+    let has = |holder: &ObjectKey, field: &str| {
+        let namespace = &holder.namespace;
+        Some(format!(
+            "{holder} of namespace `{namespace}` has it; without `{field}` a free one is allocated"
+        ))
+    };
+    match fault {
+        Fault::AddressTaken { holder, .. } => has(holder, "clusterIP"),
+        Fault::PortTaken { holder, .. } => has(holder, "nodePort"),
+        Fault::Fixed { .. } => {
+            let (name, namespace) = (&service.name, flag(&service.namespace));
+            Some(format!("`kplay delete service {name}{namespace}` first"))
+        }
+        Fault::NoAddress { .. } | Fault::NoNodePort => None,
+    }
+}
+
+/// How a command names a namespace.
+fn flag(namespace: &Namespace) -> String {
+    match namespace.as_str() {
         "default" => String::new(),
         other => format!(" -n {other}"),
-    };
+    }
+}
+
+fn more_about(pod: &PodKey) -> String {
+    let (name, namespace) = (&pod.name, flag(&pod.namespace));
     format!(
         "`kplay describe pod {name}{namespace}` and `kplay logs {name}{namespace} --all-containers` say more"
     )
@@ -295,7 +321,7 @@ fn image_hint(error: &image::Error) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::names::{Namespace, PodName};
+    use crate::model::names::PodName;
 
     #[test]
     fn every_kind_has_the_code_that_scripts_rely_on() {

@@ -6,7 +6,9 @@ use super::decode::closest;
 use super::node::{At, Value};
 use super::report::Report;
 use crate::model::diagnostic::Diagnostic;
-use crate::model::names::{InvalidName, Namespace, ObjectKey, check_label, check_subdomain};
+use crate::model::names::{
+    InvalidName, Namespace, ObjectKey, check_label, check_service_name, check_subdomain,
+};
 
 /// The kinds that kplay reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +110,8 @@ impl Kind {
 
     fn check_name(self, name: &str) -> Result<(), InvalidName> {
         match self {
-            Self::Service | Self::Namespace => check_label(name),
+            Self::Service => check_service_name(name),
+            Self::Namespace => check_label(name),
             _ => check_subdomain(name),
         }
     }

@@ -281,7 +281,7 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
 /// Says what nothing is done with.
 fn note_effect(object: &Read<'_>, report: &Report) {
     let what = match object.kind {
-        None => Some("is not played on one machine"),
+        None => Some(support::unread(&object.metadata.key.kind)),
         Some(kind) => support::object(kind).filter(|_| object.content.is_some()),
     };
     if let Some(what) = what {

@@ -29,11 +29,21 @@ pub(super) fn fields(kind: &str, at: At<'_>, report: &Report) {
 pub(super) fn object(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Service => Some(
-            "is recorded, and pods have variables for it if it has a `clusterIP`, but Services are not reachable yet",
+            "is recorded, and pods have variables for its address, but Services are not reachable yet",
         ),
         Kind::ServiceAccount => Some("is recorded only: there is no API server"),
         Kind::Namespace => Some("is recorded only: namespaces need not be made"),
         _ => None,
+    }
+}
+
+/// What is said of an object whose kind is not read.
+pub(super) fn unread(kind: &str) -> &'static str {
+    match kind {
+        "Endpoints" | "EndpointSlice" => {
+            "is not played: a Service leads to the pods of its selector"
+        }
+        _ => "is not played on one machine",
     }
 }
 
@@ -121,7 +131,14 @@ mod tests {
 
     #[test]
     fn every_line_speaks() {
-        let kinds = ["Pod", "StatefulSet", "Deployment", "DaemonSet", "CronJob"];
+        let kinds = [
+            "Pod",
+            "StatefulSet",
+            "Deployment",
+            "DaemonSet",
+            "CronJob",
+            "Service",
+        ];
         let all = kinds.into_iter().flat_map(|kind| {
             let mut found = Vec::new();
             paths(kind, "", &mut found);

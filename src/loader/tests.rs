@@ -12,6 +12,7 @@ use super::*;
 mod env;
 mod fields;
 mod names;
+mod services;
 
 fn options() -> Options {
     Options {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::services::Fault;
 use crate::model::image::ImageUser;
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::reference::Reference;
@@ -23,6 +24,8 @@ pub enum Error {
     Network(#[from] network::Error),
     #[error("the pod `{pod}` belongs to {owner} of other files")]
     Conflict { pod: PodKey, owner: ObjectKey },
+    #[error("the Service `{}` {fault}", .service.name)]
+    Service { service: ObjectKey, fault: Fault },
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]
     InUse { claim: String, pod: PodKey },
     #[error("cannot {verb}")]

@@ -1,7 +1,7 @@
 //! Everything before a pod exists and after it has gone.
 //!
 //! [`apply`] makes the machine match plans, [`delete`] takes pods and objects away, [`sweep`] cleans up after crashes;
-//! [`wait`] waits for conditions, [`client`] talks to running executors, [`resolve`] finds pods by what people call
+//! [`services`] gives Services their addresses; [`wait`] waits for conditions, [`client`] talks to running executors, [`resolve`] finds pods by what people call
 //! them. Which containers a pod has and in what order they start is the executor's business.
 //!
 //! ```text
@@ -22,6 +22,7 @@ pub mod images;
 pub mod launch;
 pub mod report;
 pub mod resolve;
+pub mod services;
 pub mod stop;
 pub mod sweep;
 mod undo;
@@ -43,6 +44,8 @@ pub struct Manager {
     pub layout: Layout,
     /// How executors are started.
     pub launcher: Launcher,
+    /// From where Services have their addresses.
+    pub service_ranges: services::Ranges,
     /// Ctrl-C and SIGTERM.
     pub interrupt: Interrupt,
 }

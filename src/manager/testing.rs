@@ -19,6 +19,7 @@ use super::apply::{
 use super::diff::Replace;
 use super::images::{ImageSource, Registries, SourceError};
 use super::report::Event;
+use super::services::Ranges;
 use super::{Error, Launcher, Manager};
 use crate::image::PullProgress;
 use crate::model::image::{Image, ImageConfig};
@@ -137,6 +138,7 @@ pub(super) fn manager(layout: Layout) -> Manager {
             arguments: arguments.map(Into::into).into(),
             patience: Duration::from_millis(100),
         },
+        service_ranges: Ranges::default(),
         interrupt: Interrupt::install().unwrap(),
     }
 }

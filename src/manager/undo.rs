@@ -10,15 +10,15 @@ use super::Manager;
 use super::error::Error;
 use super::launch::{self, Outcome};
 use super::report::{Event, Report};
+use super::services::is_service;
 use super::stop::{self, Grace, OnSignal};
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::status::PodStatus;
 use crate::protocol::Launch;
 use crate::state::lock::{Locks, Subject};
-use crate::state::object;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{ObjectRecord, PodRecord};
-use crate::state::volumes;
+use crate::state::{endpoints, object, volumes};
 
 /// How long a pod that is started again has for it: it started once, and its images are there.
 const RESTORE: Duration = Duration::from_secs(60);
@@ -132,6 +132,7 @@ impl Undo {
                 errors.push(error.into());
             }
         }
+        let services = self.objects.iter().any(|(key, _)| is_service(key));
         for (key, previous) in self.objects.into_iter().rev() {
             let restored = match previous {
                 Some(record) => object::write(locks, &record),
@@ -140,6 +141,9 @@ impl Undo {
             if let Err(error) = restored {
                 errors.push(error.into());
             }
+        }
+        if services && let Err(error) = endpoints::touch(&manager.layout.endpoints()) {
+            errors.push(error.into());
         }
         errors
     }

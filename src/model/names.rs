@@ -16,6 +16,10 @@ pub enum InvalidName {
     )]
     NotALabel,
     #[error(
+        "must consist of lower case letters, digits or `-`, start with a letter, and end with a letter or digit"
+    )]
+    NotAServiceName,
+    #[error(
         "must consist of lower case letters, digits, `-` or `.`, and start and end with a letter or digit"
     )]
     NotASubdomain,
@@ -31,6 +35,19 @@ pub fn check_label(text: &str) -> Result<(), InvalidName> {
         Ok(())
     } else {
         Err(InvalidName::NotALabel)
+    }
+}
+
+/// Checks a Service's name: a DNS label as RFC 1035 defines it, which starts with a letter.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_service_name(text: &str) -> Result<(), InvalidName> {
+    check_length(text, 63)?;
+    if is_label(text) && !text.starts_with(|c: char| c.is_ascii_digit()) {
+        Ok(())
+    } else {
+        Err(InvalidName::NotAServiceName)
     }
 }
 
@@ -203,6 +220,18 @@ mod tests {
         check("a-", Some(InvalidName::NotALabel));
         check("A", Some(InvalidName::NotALabel));
         check("a.b", Some(InvalidName::NotALabel));
+    }
+
+    #[test]
+    fn a_service_name_starts_with_a_letter() {
+        assert_eq!(check_service_name("db-0"), Ok(()));
+        for text in ["0db", "-db", "db-", "db.x", "Db"] {
+            assert_eq!(
+                check_service_name(text),
+                Err(InvalidName::NotAServiceName),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! RUNROOT (/run/kplay)               tmpfs
 //!   locks/KEY                        held while a command changes the pod
 //!   locks/NS_KIND_NAME               held while a command changes the object
+//!   locks/services                   held while addresses and node ports of Services are chosen and written
+//!   endpoints/KEY.json               what a pod's executor tells the others of the pod
+//!   endpoints/services               another content whenever Services have changed
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   network/                         the bridge and the addresses that pods have
 //!   endpoints/KEY.json               what other pods have to know of a pod
@@ -133,6 +136,19 @@ impl Layout {
     #[must_use]
     pub fn locks(&self) -> PathBuf {
         self.runroot.join("locks")
+    }
+
+    /// The lock of whoever chooses addresses and node ports of Services.
+    #[must_use]
+    pub fn services_lock(&self) -> PathBuf {
+        // Names of pods' and objects' locks have a `_`.
+        self.locks().join("services")
+    }
+
+    /// What pods know of each other ([`super::endpoints`]).
+    #[must_use]
+    pub fn endpoints(&self) -> PathBuf {
+        self.runroot.join("endpoints")
     }
 
     /// The lock of whoever changes a pod.
@@ -309,7 +325,7 @@ impl PodPaths {
 /// Longest file name that leaves room for a suffix.
 const LONGEST: usize = 200;
 
-fn file_name(key: &PodKey) -> String {
+pub(super) fn file_name(key: &PodKey) -> String {
     shortened(format!("{}_{}", key.namespace, key.name))
 }
 

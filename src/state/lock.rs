@@ -117,6 +117,28 @@ impl Locks {
     }
 }
 
+/// The lock of whoever chooses addresses and node ports of Services: taken last, and held until they are written.
+#[derive(Debug)]
+pub struct ServicesLock {
+    _lock: Lock,
+}
+
+impl ServicesLock {
+    /// Takes it, waiting for it.
+    ///
+    /// # Errors
+    /// As [`Locks::take`].
+    pub fn take(layout: &Layout, interrupt: &Interrupt) -> Result<Self, Error> {
+        fs::create_dir_all(&layout.locks(), 0o700)?;
+        let path = layout.services_lock();
+        let lock = match fs::try_lock(&path, LockMode::Exclusive)? {
+            Some(lock) => lock,
+            None => wait_for(&path, interrupt)?,
+        };
+        Ok(Self { _lock: lock })
+    }
+}
+
 /// Waits for a lock, or for a signal. The kernel lets a thread wait for one of them only, so another thread waits
 /// for the lock; after a signal it is left to itself, and the command ends.
 fn wait_for(path: &Path, interrupt: &Interrupt) -> Result<Lock, Error> {

@@ -5,6 +5,7 @@
 //! that everybody may read them at any time without a lock.
 #![forbid(unsafe_code)]
 
+pub mod endpoints;
 pub mod error;
 pub mod events;
 pub mod layout;

@@ -58,18 +58,23 @@ pub fn list(layout: &Layout) -> Result<(Vec<ObjectRecord>, Vec<Error>), Error> {
 /// # Errors
 /// A record cannot be read, or is corrupt.
 pub fn services(objects: &Path, namespace: &Namespace) -> Result<Vec<Service>, Error> {
-    let folder = objects.join(namespace.as_str()).join("service");
-    let mut services = Vec::new();
-    for name in fs::list(&folder)? {
-        // A file that is being written has a name that starts with a dot.
-        if name.to_string_lossy().starts_with('.') {
-            continue;
-        }
-        let path = folder.join(name);
-        let record: Option<ObjectRecord> = record::read(&path, || format!("remove {path:?}"))?;
-        services.extend(record.as_ref().and_then(service));
-    }
-    Ok(services)
+    let folder = objects.join(namespace.as_str());
+    let found = services_in(&folder)?.into_iter();
+    found.filter_map(Result::transpose).collect()
+}
+
+/// What is recorded of Services in a namespace's folder.
+fn services_in(folder: &Path) -> Result<Vec<Result<Option<Service>, Error>>, Error> {
+    let folder = folder.join("service");
+    let names = fs::list(&folder)?.into_iter();
+    // A file that is being written has a name that starts with a dot.
+    let names = names.filter(|name| !name.to_string_lossy().starts_with('.'));
+    let read = |path: &Path| -> Result<Option<ObjectRecord>, Error> {
+        record::read(path, || format!("remove {path:?}"))
+    };
+    Ok(names
+        .map(|name| Ok(read(&folder.join(name))?.as_ref().and_then(service)))
+        .collect())
 }
 
 /// The Services of all namespaces; `objects` is the folder of objects' records.
@@ -81,6 +86,23 @@ pub fn all_services(objects: &Path) -> Result<Vec<Service>, Error> {
     for name in fs::list(objects)? {
         if let Ok(namespace) = Namespace::parse(&name.to_string_lossy()) {
             all.extend(services(objects, &namespace)?);
+        }
+    }
+    Ok(all)
+}
+
+/// The Services of all namespaces that can be read; the others are passed over.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn readable_services(objects: &Path) -> Result<Vec<Service>, Error> {
+    let mut all = Vec::new();
+    for namespace in fs::list(objects)? {
+        for found in services_in(&objects.join(namespace))? {
+            match found {
+                Ok(service) => all.extend(service),
+                Err(error) => tracing::warn!(%error, "cannot read a Service"),
+            }
         }
     }
     Ok(all)

@@ -10,7 +10,7 @@ use super::schema::{self, Schema};
 use super::*;
 
 /// The kinds whose fields the table knows.
-const ROOTS: [&str; 10] = [
+const ROOTS: [&str; 11] = [
     "Pod",
     "Deployment",
     "ReplicaSet",
@@ -21,6 +21,7 @@ const ROOTS: [&str; 10] = [
     "CronJob",
     "ConfigMap",
     "Secret",
+    "Service",
 ];
 
 fn kubernetes() -> Schema {
@@ -35,6 +36,7 @@ fn kubernetes() -> Schema {
     schema::add::<batch::CronJob>(&schema);
     schema::add::<core::ConfigMap>(&schema);
     schema::add::<core::Secret>(&schema);
+    schema::add::<core::Service>(&schema);
     schema.into_inner()
 }
 

@@ -113,10 +113,13 @@ pub(super) fn read(kind: Kind, raw: Raw<'_>, report: &Report) -> Option<Read> {
             let json = to_json(&volume, raw, report)?;
             Some((json, Content::Volume(offer)))
         }
-        Kind::Service => typed(raw, report, |object| {
-            service::check(&object, raw.at, report);
-            Some(Content::Recorded)
-        }),
+        Kind::Service => {
+            let mut service: core::Service = decode(raw.at, report)?;
+            service::apply_defaults(&mut service);
+            service::check(&service, raw.at, report);
+            let json = to_json(&service, raw, report)?;
+            Some((json, Content::Recorded))
+        }
         Kind::Namespace => recorded::<core::Namespace>(raw, report),
         Kind::ServiceAccount => recorded::<core::ServiceAccount>(raw, report),
     }

@@ -117,7 +117,7 @@ fn number(value: i32, field: &str, at: At<'_>, report: &Report) -> Option<u16> {
 }
 
 /// IANA service names: at most 15 of `[a-z0-9-]`, at least one letter, no `-` at the ends or twice.
-fn check_name(name: &str, at: At<'_>, report: &Report) {
+pub(super) fn check_name(name: &str, at: At<'_>, report: &Report) {
     let bytes = name.as_bytes();
     let valid = bytes.len() <= 15
         && bytes

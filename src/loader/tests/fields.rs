@@ -67,3 +67,17 @@ fn what_is_not_honoured_is_told_of_config_maps_too() {
         "{told:?}"
     );
 }
+
+#[test]
+fn what_an_api_server_sets_of_a_service_is_dropped() {
+    let service = |status: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: x}}, spec: {{ports: [{{port: 1}}]}}{status}}}"
+        );
+        let loaded = load_text(&text, &options());
+        assert!(!loaded.has_errors(), "{:?}", messages(&loaded));
+        loaded.objects[0].json.clone()
+    };
+    let written = service(", status: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}");
+    assert_eq!(written, service(""));
+}

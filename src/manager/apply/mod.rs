@@ -18,6 +18,7 @@ use super::diff::Replace;
 use super::error::Error;
 use super::images::{self, ImageSource, PullOverride, Registries};
 use super::report::{Change, Event, Report, pod_object};
+use super::services;
 use super::stop::Grace;
 use super::sweep;
 use super::undo::Undo;
@@ -164,11 +165,16 @@ pub fn apply(
             report(Event::Waiting(s.clone()));
         },
     )?;
-    let work = Work::plan(manager, &locks, input, images)?;
+    let mut services = services::allocate(manager, input)?;
+    let work = Work::plan(manager, &locks, input, images, &mut services)?;
     let applied = work.applied(input);
     let mut undo = Undo::default();
     if options.mode == Mode::Real {
-        let failures = match work.run(manager, &locks, input, &mut undo, deadline, report) {
+        let done = work.write_objects(&locks, input, &mut undo).and_then(|()| {
+            drop(services);
+            work.run(manager, &locks, input, &mut undo, deadline, report)
+        });
+        let failures = match done {
             Ok(failures) => failures,
             Err(cause) => return Err(roll_back(manager, &locks, undo, options, cause, report)),
         };

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{Applied, AppliedObject, ApplyInput, Rollback, claims, tell};
 use crate::manager::Manager;
@@ -12,6 +13,7 @@ use crate::manager::error::Error;
 use crate::manager::images::PodImages;
 use crate::manager::launch::{self, Outcome};
 use crate::manager::report::{Change, Event, Report};
+use crate::manager::services::{Allocated, is_service};
 use crate::manager::stop::{self, Grace, OnSignal};
 use crate::manager::undo::{Previous, Undo, Was};
 use crate::manager::wait;
@@ -19,10 +21,10 @@ use crate::model::names::PodKey;
 use crate::model::status::PodStatus;
 use crate::protocol::{FailureClass, Launch};
 use crate::state::lock::Locks;
-use crate::state::object;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{ObjectRecord, PodRecord};
 use crate::state::volumes;
+use crate::state::{endpoints, object};
 use crate::sys::{cgroup, identity};
 
 /// One pod's part of the work.
@@ -48,8 +50,17 @@ struct OldPod {
 #[derive(Debug)]
 pub(super) struct Work<'a> {
     pods: Vec<PodWork<'a>>,
-    /// With what is recorded of it now.
-    objects: Vec<(&'a AppliedObject, Change, Option<ObjectRecord>)>,
+    objects: Vec<ObjectWork<'a>>,
+}
+
+/// One object's part.
+#[derive(Debug)]
+struct ObjectWork<'a> {
+    object: &'a AppliedObject,
+    /// What is to be recorded.
+    manifest: Value,
+    change: Change,
+    recorded: Option<ObjectRecord>,
 }
 
 impl<'a> Work<'a> {
@@ -58,6 +69,7 @@ impl<'a> Work<'a> {
         locks: &'a Locks,
         input: &'a ApplyInput,
         mut images: PodImages,
+        services: &mut Allocated,
     ) -> Result<Self, Error> {
         let sources = input.sources.as_ref();
         let mut pods = Vec::with_capacity(input.plans.len());
@@ -85,9 +97,15 @@ impl<'a> Work<'a> {
         }
         let objects = input.objects.iter().map(|object| {
             let recorded = object::read(&manager.layout, &object.key)?;
-            let manifest = recorded.as_ref().map(|record| &record.manifest);
-            let change = diff::object_change(manifest, &object.manifest);
-            Ok((object, change, recorded))
+            let manifest = services.manifest(object);
+            let known = recorded.as_ref().map(|record| &record.manifest);
+            let change = diff::object_change(known, &manifest);
+            Ok(ObjectWork {
+                object,
+                manifest,
+                change,
+                recorded,
+            })
         });
         let objects = objects.collect::<Result<_, Error>>()?;
         Ok(Self { pods, objects })
@@ -101,7 +119,7 @@ impl<'a> Work<'a> {
                 .map(|(plan, work)| (plan.key(), work.step.change()))
                 .collect(),
             objects: objects
-                .map(|(object, change, _)| (object.key.clone(), *change))
+                .map(|work| (work.object.key.clone(), work.change))
                 .collect(),
         }
     }
@@ -119,7 +137,6 @@ impl<'a> Work<'a> {
         if self.changed().next().is_some() {
             cgroup::warm_up();
         }
-        self.write_objects(locks, input, undo)?;
         make_folders(locks, input, undo)?;
         self.stop_replaced(manager, undo, report)?;
         let signal = manager.interrupt.take();
@@ -182,16 +199,20 @@ impl<'a> Work<'a> {
     }
 
     /// First, because executors read Services and the like from the records.
-    fn write_objects(
+    pub(super) fn write_objects(
         &self,
         locks: &Locks,
         input: &ApplyInput,
         undo: &mut Undo,
     ) -> Result<(), Error> {
-        for (object, _, recorded) in &self.objects {
+        let mut services = false;
+        for work in &self.objects {
+            let ObjectWork {
+                object, recorded, ..
+            } = work;
             let record = match recorded {
                 Some(recorded) => ObjectRecord {
-                    manifest: object.manifest.clone(),
+                    manifest: work.manifest.clone(),
                     sources: object.sources(input).cloned(),
                     ..recorded.clone()
                 },
@@ -199,7 +220,7 @@ impl<'a> Work<'a> {
                     key: object.key.clone(),
                     uid: identity::random_uuid().map_err(Error::io("make an identity"))?,
                     created: Timestamp::now(),
-                    manifest: object.manifest.clone(),
+                    manifest: work.manifest.clone(),
                     sources: object.sources(input).cloned(),
                     unknown: serde_json::Map::new(),
                 },
@@ -207,7 +228,11 @@ impl<'a> Work<'a> {
             if recorded.as_ref() != Some(&record) {
                 undo.object(object.key.clone(), recorded.clone());
                 object::write(locks, &record)?;
+                services |= is_service(&object.key);
             }
+        }
+        if services {
+            endpoints::touch(&locks.layout().endpoints())?;
         }
         Ok(())
     }

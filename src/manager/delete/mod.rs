@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::error::Error;
 use super::report::{Event, Report, pod_object};
 use super::resolve::{self, Kind};
+use super::services::is_service;
 use super::stop::{self, Grace, OnSignal};
 use super::{Manager, client};
 use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
@@ -18,7 +19,7 @@ use crate::protocol::Request;
 use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found, LockedPodDir, PodDir};
 use crate::state::record::PodRecord;
-use crate::state::{object, volumes};
+use crate::state::{endpoints, object, volumes};
 use crate::sys::fs;
 
 /// What is to go.
@@ -106,6 +107,11 @@ pub fn delete(
             Ok(()) => report(Event::Deleted(key.clone())),
             Err(error) => errors.push(error),
         }
+    }
+    if doomed.objects.iter().any(is_service)
+        && let Err(error) = endpoints::touch(&manager.layout.endpoints())
+    {
+        errors.push(error.into());
     }
     Error::all(errors)
 }
