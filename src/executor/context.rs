@@ -12,14 +12,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::clock;
 use super::container::{Live, Place};
 use super::lifecycle::{self, Index};
+use super::pod_network::PodNetwork;
 use super::status::Observed;
 use crate::model::cause::chain;
+use crate::model::cluster::Cluster;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::image::Image;
 use crate::model::names::VolumeName;
 use crate::model::plan::ContainerPlan;
 use crate::model::status::QosClass;
-use crate::network::Attachment;
 use crate::protocol::Launch;
 use crate::spec::HostFacts;
 use crate::state::events::EventLog;
@@ -55,7 +56,9 @@ pub(super) struct Context<R> {
     pub(super) host_mounts: Option<OwnedFd>,
     pub(super) facts: Facts,
     /// The pod's place in the network, if it has one of its own.
-    pub(super) network: RefCell<Option<Attachment>>,
+    pub(super) network: RefCell<Option<PodNetwork>>,
+    /// The pods and Services that the pod can talk to.
+    pub(super) cluster: Rc<RefCell<Cluster>>,
     /// The pause process's number, while there is one: its namespaces are joined.
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
     /// The containers that start next.
@@ -98,7 +101,7 @@ impl<R> Context<R> {
     /// The pod's addresses, the one that counts first: with the machine's network, the machine's.
     pub(super) fn pod_ips(&self) -> Vec<IpAddr> {
         match &*self.network.borrow() {
-            Some(attachment) => attachment.ips().to_vec(),
+            Some(network) => network.ips().to_vec(),
             None if self.launch.plan.host_network => self.facts.host_ip.into_iter().collect(),
             None => Vec::new(),
         }

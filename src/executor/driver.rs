@@ -11,6 +11,7 @@ use super::container::{self, Live};
 use super::context::{Context, Message};
 use super::hook;
 use super::lifecycle::{Action, Cause, Event, Hook, Index, Pod, Stage};
+use super::neighbours::Announced;
 use super::pod::{self, PodResources};
 use super::progress::Channel;
 use super::status;
@@ -33,6 +34,7 @@ pub(super) struct Driver<'a, R: Runtime + 'static> {
     machine: Pod,
     facts: status::Facts,
     status: PodStatus,
+    announced: Announced,
     /// When to try again to write a status that could not be written.
     retry: Option<Duration>,
 }
@@ -59,6 +61,7 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
             machine,
             facts,
             status: PodStatus::default(),
+            announced: Announced::default(),
             retry: None,
         }
     }
@@ -249,6 +252,8 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
             &self.status,
             clock::now().wall,
         );
+        self.announced
+            .update(&self.context, &self.machine.stage, &status);
         self.retry = None;
         if status == self.status {
             return;

@@ -60,7 +60,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
 }
 
 /// One port to publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Publication {
     pub protocol: Protocol,
     /// The host's address to listen on; all of them, IPv4 and IPv6, if there is none.
@@ -69,6 +69,15 @@ pub struct Publication {
     pub host_port: u16,
     /// The pod's port to connect to.
     pub container_port: u16,
+    pub sharing: Sharing,
+}
+
+/// Whether others may listen on the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sharing {
+    Exclusive,
+    /// All who say so; the kernel spreads connections over them.
+    Shared,
 }
 
 /// Ports that are taken; whoever connects waits until [`Bound::serve`].
@@ -233,28 +242,32 @@ impl Limits {
 fn listen(publication: &Publication) -> Result<TcpListener, Error> {
     let port = publication.host_port;
     let Some(ip) = publication.host_ip else {
-        return listen_everywhere(port);
+        return listen_everywhere(port, publication.sharing);
     };
     let address = SocketAddr::new(ip, port);
-    listen_on(address, address)
+    listen_on(address, address, publication.sharing)
 }
 
 /// One socket for IPv6 and IPv4; on a machine without IPv6, for IPv4.
-fn listen_everywhere(port: u16) -> Result<TcpListener, Error> {
+fn listen_everywhere(port: u16, sharing: Sharing) -> Result<TcpListener, Error> {
     let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    match listen_on(all, all_v4) {
+    match listen_on(all, all_v4, sharing) {
         Err(Error::Listen { source, .. } | Error::NoSuchAddress { source, .. })
             if inet::is_without_ipv6(&source) =>
         {
-            listen_on(all_v4, all_v4)
+            listen_on(all_v4, all_v4, sharing)
         }
         other => other,
     }
 }
 
 /// Listens on `address`; an error names `named`.
-fn listen_on(address: SocketAddr, named: SocketAddr) -> Result<TcpListener, Error> {
+fn listen_on(
+    address: SocketAddr,
+    named: SocketAddr,
+    sharing: Sharing,
+) -> Result<TcpListener, Error> {
     const BACKLOG: u32 = 4096;
     let listen = || {
         let socket = match address {
@@ -266,6 +279,7 @@ fn listen_on(address: SocketAddr, named: SocketAddr) -> Result<TcpListener, Erro
         }
         // A port whose last connections the kernel still remembers is free nevertheless.
         socket.set_reuseaddr(true)?;
+        socket.set_reuseport(sharing == Sharing::Shared)?;
         // Handed down to the connections: clients that vanish do not keep their sockets for ever.
         socket.set_keepalive(true)?;
         socket.bind(address)?;

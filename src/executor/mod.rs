@@ -22,6 +22,7 @@ mod context;
 mod control;
 mod describe;
 mod dial;
+mod dns;
 mod downward;
 mod driver;
 mod error;
@@ -34,14 +35,17 @@ mod lifecycle;
 pub mod log;
 mod machine;
 mod mounts;
+mod neighbours;
 mod output;
 mod pod;
+mod pod_network;
 mod probe;
 mod process;
 mod profiles;
 mod progress;
 mod refresh;
 mod restart;
+mod service_ports;
 mod status;
 mod termination;
 mod volumes;
@@ -59,6 +63,7 @@ use self::driver::Driver;
 use self::error::system;
 pub use self::error::{Error, SystemError};
 use self::lifecycle::{Cause, Event};
+use self::neighbours::Neighbours;
 use self::pod::PodResources;
 use self::progress::Channel;
 use crate::protocol::{self, Launch, Progress};
@@ -132,6 +137,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         hierarchies,
         host_mounts,
         network: RefCell::default(),
+        cluster: Rc::default(),
         sandbox: RefCell::default(),
         places: RefCell::default(),
         live: RefCell::default(),
@@ -166,7 +172,9 @@ async fn play<R: Runtime + 'static>(
     tokio::task::spawn_local(reap(Rc::clone(&context)));
     tokio::task::spawn_local(obey_signals(Rc::clone(&context)));
     let listener = Listener::bind(&context.paths().control_socket(), Blocking::No)?;
+    let neighbours = Neighbours::meet(&context)?;
     let resources = PodResources::acquire(&context)?;
+    tokio::task::spawn_local(neighbours.follow(Rc::clone(&context)));
     tokio::task::spawn_local(eviction::watch(Rc::clone(&context)));
     tokio::task::spawn_local(control::serve(Rc::clone(&context), listener));
     Driver::new(context, messages, manager, resources)

@@ -3,20 +3,21 @@
 //! command.
 
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::context::{Context, Message};
+use super::context::Context;
 use super::error::Error;
-use super::forward::{Bound, Forwarder, Publication};
+use super::forward::{Bound, Forwarder, Publication, Sharing};
+use super::pod_network::{self, PodNetwork};
 use super::{container, etc, process, volumes};
 use crate::model::cause::chain;
-use crate::model::event::EventType;
 use crate::model::plan::PodPlan;
-use crate::network::{self, Attachment};
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
+use crate::sys::fs;
 use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits};
 use crate::sys::namespace::Namespace;
 use crate::sys::netns::NetNs;
@@ -92,18 +93,12 @@ impl PodResources {
         })?;
         self._kept = Some(context.reaper.keep(sandbox.pid()));
         if !plan.host_network {
-            let netns = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
-            let holder = plan.key().to_string();
-            let attachment = network::attach(&context.launch.network, &holder, &netns)?;
-            for limit in attachment.limits() {
-                let limit = limit.clone();
-                let event = context.event(EventType::Warning, "NetworkLimited", limit, None);
-                context.send(Message::Event(event));
-            }
-            if let Some(ip) = attachment.ips().first() {
+            let network = pod_network::join(context, &sandbox)?;
+            if let Some(ip) = network.ips().first() {
+                let netns = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
                 self.forwarder = Some(ports.serve(netns, *ip));
             }
-            *context.network.borrow_mut() = Some(attachment);
+            *context.network.borrow_mut() = Some(network);
         }
         *context.sandbox.borrow_mut() = Some(sandbox);
         Ok(())
@@ -146,10 +141,20 @@ impl PodResources {
     }
 }
 
+/// The pod's own network namespace.
+pub(super) fn network_namespace<R>(context: &Context<R>) -> Result<NetNs, fs::Error> {
+    let sandbox = context.sandbox.borrow();
+    let Some(sandbox) = sandbox.as_ref() else {
+        let gone = io::Error::from(io::ErrorKind::NotFound);
+        return Err(fs::Error::new("enter", "the pod's network", gone));
+    };
+    NetNs::open(&sandbox.namespace_path(Namespace::Network))
+}
+
 /// Gives the pod's addresses back.
 fn leave_network<R>(context: &Context<R>) {
-    let attachment = context.network.borrow_mut().take();
-    if let Some(Err(error)) = attachment.map(Attachment::release) {
+    let network = context.network.borrow_mut().take();
+    if let Some(Err(error)) = network.map(PodNetwork::leave) {
         // They are free when this process ends; the next command sweeps the rest.
         tracing::error!(error = chain(&error), "cannot leave the network");
     }
@@ -245,6 +250,7 @@ fn publications<R>(context: &Context<R>) -> Vec<Publication> {
                 host_ip: port.host_ip,
                 host_port: port.host_port?,
                 container_port: port.container_port,
+                sharing: Sharing::Exclusive,
             })
         })
         .collect()

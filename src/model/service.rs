@@ -22,6 +22,14 @@ pub struct Service {
     pub exposure: Exposure,
 }
 
+impl Service {
+    /// Its namespace and name.
+    #[must_use]
+    pub fn key(&self) -> (Namespace, String) {
+        (self.namespace.clone(), self.name.clone())
+    }
+}
+
 /// By which address pods reach a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceAddress {

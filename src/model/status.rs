@@ -81,7 +81,9 @@ impl PodStatus {
         })
     }
 
-    fn is_true(&self, condition: &str) -> bool {
+    /// Whether a condition holds.
+    #[must_use]
+    pub fn is_true(&self, condition: &str) -> bool {
         self.conditions
             .iter()
             .any(|found| found.r#type == condition && found.status == ConditionStatus::True)

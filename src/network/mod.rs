@@ -15,7 +15,13 @@ mod tests;
 pub use self::attach::{Attachment, attach, sweep};
 pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
 
+use std::net::Ipv4Addr;
+
 use crate::sys::fs;
+
+/// Where a pod with a network of its own reaches its resolver, at port 53. Link-local, so that no pod and no machine
+/// has it otherwise; each pod's is its own.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
 
 /// Why a pod has no network.
 #[derive(Debug, thiserror::Error)]

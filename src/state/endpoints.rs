@@ -7,12 +7,12 @@
 //!
 //! Every executor watches this one folder. All functions take the folder, since an executor knows no more than that.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::layout::file_name;
-use super::record;
+use super::{layout, record};
 use crate::model::cluster::Peer;
 use crate::model::names::PodKey;
 use crate::sys::{fs, identity};
@@ -20,9 +20,26 @@ use crate::sys::{fs, identity};
 /// The name of the file that changes with the Services.
 pub const SERVICES: &str = "services";
 
-/// A pod's file.
+/// The name of a pod's file.
+#[must_use]
+pub fn file_name(key: &PodKey) -> OsString {
+    format!("{}.json", layout::file_name(key)).into()
+}
+
 fn path(folder: &Path, key: &PodKey) -> PathBuf {
-    folder.join(format!("{}.json", file_name(key)))
+    folder.join(file_name(key))
+}
+
+/// What is written in a pod's file; nothing if it is gone or cannot be read.
+#[must_use]
+pub fn read(path: &Path) -> Option<Peer> {
+    match record::read(path, || format!("remove {path:?}")) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read what a pod says of itself");
+            None
+        }
+    }
 }
 
 /// Writes what others have to know of a pod. Only the pod's executor does.
@@ -54,11 +71,7 @@ pub fn list(folder: &Path) -> Result<Vec<Peer>, Error> {
         if text.starts_with('.') || !text.ends_with(".json") {
             continue;
         }
-        let path = folder.join(&name);
-        match record::read(&path, || format!("remove {path:?}")) {
-            Ok(peer) => peers.extend(peer),
-            Err(error) => tracing::warn!(%error, "cannot read what a pod says of itself"),
-        }
+        peers.extend(read(&folder.join(&name)));
     }
     peers.sort_by_cached_key(Peer::key);
     Ok(peers)

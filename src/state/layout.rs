@@ -19,8 +19,6 @@
 //!   endpoints/services               another content whenever Services have changed
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   network/                         the bridge and the addresses that pods have
-//!   endpoints/KEY.json               what other pods have to know of a pod
-//!   endpoints/services               its content changes when a Service does
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
 //!   pods/KEY/status.json             v1.PodStatus, written by the executor
 //!   pods/KEY/executor.lock           locked as long as the executor lives; its pid
@@ -124,12 +122,6 @@ impl Layout {
     #[must_use]
     pub fn network(&self) -> PathBuf {
         self.runroot.join("network")
-    }
-
-    /// Where pods tell each other where they are.
-    #[must_use]
-    pub fn endpoints(&self) -> PathBuf {
-        self.runroot.join("endpoints")
     }
 
     /// The folder of all locks.

@@ -33,7 +33,20 @@ pub struct Received {
 /// # Errors
 /// The address cannot be had.
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    bind_socket(socket(address)?, address)
+}
+
+/// As [`bind`], at an address that others may share: the kernel spreads those who ask over them.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn bind_shared(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address)?;
+    rustix::net::sockopt::set_socket_reuseport(&socket, true)?;
+    bind_socket(socket, address)
+}
+
+fn bind_socket(socket: OwnedFd, address: SocketAddr) -> io::Result<UdpSocket> {
     match address {
         SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
         SocketAddr::V6(_) => {

@@ -24,7 +24,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
-use super::{Error, Pod, Publication, cannot_listen};
+use super::{Error, Pod, Publication, Sharing, cannot_listen};
 use crate::sys::datagram::{self, Local};
 use crate::sys::inet;
 
@@ -48,19 +48,19 @@ pub(super) struct Limits {
 
 /// One socket; two, for IPv4 and for IPv6, if the publication has no address.
 pub(super) fn bind(publication: &Publication) -> Result<Vec<UdpSocket>, Error> {
-    let port = publication.host_port;
+    let (port, sharing) = (publication.host_port, publication.sharing);
     if let Some(ip) = publication.host_ip {
         let address = SocketAddr::new(ip, port);
-        return Ok(vec![bind_on(address)?]);
+        return Ok(vec![bind_on(address, sharing)?]);
     }
     let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    let v4 = bind_on(all_v4)?;
+    let v4 = bind_on(all_v4, sharing)?;
     let same_port = v4
         .local_addr()
         .map_err(|e| cannot_listen(all_v4, e))?
         .port();
     let all_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, same_port));
-    match bind_on(all_v6) {
+    match bind_on(all_v6, sharing) {
         Ok(v6) => Ok(vec![v4, v6]),
         Err(Error::Listen { source, .. } | Error::NoSuchAddress { source, .. })
             if inet::is_without_ipv6(&source) =>
@@ -71,8 +71,12 @@ pub(super) fn bind(publication: &Publication) -> Result<Vec<UdpSocket>, Error> {
     }
 }
 
-fn bind_on(address: SocketAddr) -> Result<UdpSocket, Error> {
-    datagram::bind(address)
+fn bind_on(address: SocketAddr, sharing: Sharing) -> Result<UdpSocket, Error> {
+    let bind = match sharing {
+        Sharing::Exclusive => datagram::bind,
+        Sharing::Shared => datagram::bind_shared,
+    };
+    bind(address)
         .and_then(UdpSocket::from_std)
         .map_err(|e| cannot_listen(address, e))
 }

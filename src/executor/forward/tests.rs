@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Bound, Forwarder, Limits, Publication};
+use super::{Bound, Forwarder, Limits, Publication, Sharing};
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
 
@@ -26,6 +26,7 @@ fn publication(host: &str, target: SocketAddr) -> Publication {
         host_ip: (!ip.is_empty()).then(|| ip.parse().expect("an address")),
         host_port: port.parse().expect("a port"),
         container_port: target.port(),
+        sharing: Sharing::Exclusive,
     }
 }
 

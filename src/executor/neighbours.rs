@@ -1,0 +1,185 @@
+//! What the pod knows of the other pods and of Services, and what they know of it.
+//!
+//! ```text
+//!  other executors ─▶ endpoints/KEY.json ─┐                ┌─▶ the table in the pod's network: Services' addresses
+//!  apply, delete ───▶ endpoints/services ─┼─▶ `Cluster` ───┼─▶ the pod's resolver: names
+//!  this one ────────▶ endpoints/KEY.json ─┘                └─▶ the ports that the machine publishes for Services
+//! ```
+//!
+//! All executors watch one folder and do the same with what they find there; nobody stands between pods.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::context::{Context, Message};
+use super::error::{Error, system};
+use super::lifecycle::Stage;
+use super::pod_network;
+use super::service_ports::ServicePorts;
+use crate::model::cause::chain;
+use crate::model::cluster::{Peer, PeerPort, PeerState};
+use crate::model::event::EventType;
+use crate::model::plan::{ContainerRole, PodPlan};
+use crate::model::status::PodStatus;
+use crate::state::{endpoints, object};
+use crate::sys::{fs, watch};
+
+/// The folder in which all tell each other, and what was seen of it.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    changes: Signal,
+    _watched: OwnedFd,
+    seen: Seen,
+}
+
+/// The files of the folder, each with what tells it from the one that was there before.
+type Seen = BTreeMap<OsString, (u64, Option<SystemTime>)>;
+
+impl Neighbours {
+    /// Begins to watch, and takes in what is there already.
+    pub(super) fn meet<R>(context: &Context<R>) -> Result<Self, Error> {
+        let folder = &context.launch.endpoints;
+        fs::create_dir_all(folder, 0o700)?;
+        // Before anything is read, so that nothing is missed.
+        let changes = signal(SignalKind::io()).map_err(system("watch the other pods"))?;
+        let mut neighbours = Self {
+            changes,
+            _watched: watch::notify_of(folder)?,
+            seen: Seen::new(),
+        };
+        let services = object::all_services(&context.launch.objects)?;
+        let mut cluster = context.cluster.borrow_mut();
+        cluster.services = services.into_iter().map(|s| (s.key(), s)).collect();
+        drop(cluster);
+        neighbours.look(context)?;
+        Ok(neighbours)
+    }
+
+    /// Follows what changes, as long as the pod lives.
+    pub(super) async fn follow<R>(mut self, context: Rc<Context<R>>) {
+        let mut ports = ServicePorts::default();
+        ports.update(&context);
+        while self.changes.recv().await.is_some() {
+            match self.look(&context) {
+                Ok(()) => {
+                    pod_network::update(&context);
+                    ports.update(&context);
+                }
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "cannot see the other pods");
+                }
+            }
+        }
+    }
+
+    /// Reads what is new.
+    fn look<R>(&mut self, context: &Context<R>) -> Result<(), Error> {
+        let folder = &context.launch.endpoints;
+        let mut found = Seen::new();
+        for name in fs::list(folder)? {
+            // A file that is being written has a name that starts with a dot.
+            if name.to_string_lossy().starts_with('.') {
+                continue;
+            }
+            if let Some(metadata) = fs::metadata_if_there(&folder.join(&name))? {
+                found.insert(name, (metadata.ino(), metadata.modified().ok()));
+            }
+        }
+        let before = std::mem::replace(&mut self.seen, found);
+        let new = |(name, mark): &(&OsString, &_)| before.get(*name) != Some(*mark);
+        for (name, _) in self.seen.iter().filter(new) {
+            if name == endpoints::SERVICES {
+                let services = object::all_services(&context.launch.objects)?;
+                context.cluster.borrow_mut().services =
+                    services.into_iter().map(|s| (s.key(), s)).collect();
+            } else if let Some(peer) = endpoints::read(&folder.join(name)) {
+                let mut cluster = context.cluster.borrow_mut();
+                cluster.peers.insert(peer.key(), peer);
+            }
+        }
+        if before.keys().any(|name| !self.seen.contains_key(name)) {
+            let mut cluster = context.cluster.borrow_mut();
+            let files = &self.seen;
+            cluster
+                .peers
+                .retain(|key, _| files.contains_key(&endpoints::file_name(key)));
+        }
+        Ok(())
+    }
+}
+
+/// What this pod has told the others last.
+#[derive(Debug, Default)]
+pub(super) struct Announced(Option<Peer>);
+
+impl Announced {
+    /// Tells the others what the pod is now, if that is new.
+    pub(super) fn update<R>(&mut self, context: &Context<R>, stage: &Stage, status: &PodStatus) {
+        let folder = &context.launch.endpoints;
+        let peer = peer(context, stage, status);
+        if peer == self.0 {
+            return;
+        }
+        let told = match &peer {
+            Some(peer) => endpoints::write(folder, peer),
+            None => endpoints::remove(folder, &context.launch.plan.key()),
+        };
+        match told {
+            Ok(()) => self.0 = peer,
+            // The next change of the status tries again.
+            Err(error) => {
+                tracing::error!(error = chain(&error), "cannot tell the other pods");
+                let message = format!("other pods do not see this one: {}", chain(&error));
+                let event = context.event(EventType::Warning, "NetworkLimited", message, None);
+                context.send(Message::Event(event));
+            }
+        }
+    }
+}
+
+/// What others have to know of the pod; nothing once it is over.
+fn peer<R>(context: &Context<R>, stage: &Stage, status: &PodStatus) -> Option<Peer> {
+    let launch = context.current();
+    let plan = &launch.plan;
+    let state = match stage {
+        Stage::Over(_) => return None,
+        Stage::Terminating { .. } => PeerState::Terminating,
+        Stage::Active | Stage::Resurrecting if status.is_true("Ready") => PeerState::Ready,
+        Stage::Active | Stage::Resurrecting => PeerState::NotReady,
+    };
+    let text = |name: &str| {
+        let value = plan.manifest.pointer(&format!("/spec/{name}"))?.as_str()?;
+        Some(value.to_owned()).filter(|value| !value.is_empty())
+    };
+    Some(Peer {
+        namespace: plan.namespace.clone(),
+        name: plan.name.clone(),
+        ips: context.pod_ips(),
+        labels: plan.labels.clone(),
+        hostname: text("hostname"),
+        subdomain: text("subdomain"),
+        ports: ports(plan),
+        state,
+    })
+}
+
+fn ports(plan: &PodPlan) -> Vec<PeerPort> {
+    let containers = plan.all_containers();
+    let lasting = containers.filter(|container| container.role != ContainerRole::Init);
+    lasting
+        .flat_map(|container| &container.ports)
+        .filter_map(|port| {
+            Some(PeerPort {
+                name: port.name.clone()?,
+                port: port.container_port,
+                protocol: port.protocol,
+            })
+        })
+        .collect()
+}
