@@ -1,4 +1,10 @@
 //! Files and sockets of the pod's network.
 #![forbid(unsafe_code)]
 
+use std::net::Ipv4Addr;
+
 pub mod files;
+
+/// Where a pod with a network of its own reaches its resolver, at port 53. Link-local, so that no pod and no machine
+/// has it otherwise; each pod's is its own.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
