@@ -62,7 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper_util", &["executor"]),
     ("http_body_util", &["executor"]),
     ("hickory_resolver", &["executor"]),
-    ("hickory_proto", &["executor"]),
+    ("hickory_proto", &["executor", "toolbox"]),
     ("url", &["executor"]),
     ("tar", &["image"]),
     // Layers, and rotated logs.

@@ -6,7 +6,7 @@ use super::context::{Context, Message};
 use super::error::Error;
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerPlan, MountAccess};
-use crate::network::files;
+use crate::network::files::{self, PodNetwork};
 use crate::spec::BindMount;
 use crate::sys::fs;
 
@@ -17,7 +17,21 @@ pub(super) fn write<R>(context: &Context<R>) -> Result<(), Error> {
     let plan = &context.launch.plan;
     let etc = context.paths().etc();
     fs::create_dir_all(&etc, 0o755)?;
-    let resolv_conf = files::resolv_conf(&plan.dns, &of_host("resolv.conf")?);
+    let network = if plan.host_network {
+        PodNetwork::Machine
+    } else {
+        PodNetwork::Own(&plan.namespace)
+    };
+    if files::misses_cluster_dns(plan.dns.policy, network) {
+        let message = format!(
+            "pod: \"{}_{}({})\". There is no cluster DNS in the machine's network, cannot create Pod using \
+             \"ClusterFirstWithHostNet\" policy. Falling back to \"Default\" policy.",
+            plan.name, plan.namespace, context.launch.uid
+        );
+        let event = context.event(EventType::Warning, "MissingClusterDNS", message, None);
+        context.send(Message::Event(event));
+    }
+    let resolv_conf = files::resolv_conf(&plan.dns, network, &of_host("resolv.conf")?);
     for message in resolv_conf.omissions {
         let event = context.event(EventType::Warning, "DNSConfigForming", message, None);
         context.send(Message::Event(event));

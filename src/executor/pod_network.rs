@@ -182,11 +182,7 @@ fn ports(
 }
 
 /// `sessionAffinity: ClientIP`: the pod is one client, so it keeps to one endpoint as long as that is there.
-fn keep_to_one(
-    backends: &mut Vec<SocketAddr>,
-    chosen: &mut Chosen,
-    port: (IpAddr, u16, Protocol),
-) {
+fn keep_to_one(backends: &mut Vec<SocketAddr>, chosen: &mut Chosen, port: (IpAddr, u16, Protocol)) {
     let kept = chosen.get(&port).copied();
     let one = kept
         .filter(|kept| backends.contains(kept))

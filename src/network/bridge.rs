@@ -17,10 +17,10 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, RESOLVER};
 use super::netlink::{IfThere, Refused, Request, Route};
 use super::nft;
 use super::subnet::{self, Subnet};
+use super::{Error, RESOLVER};
 use crate::sys::netns::NetNs;
 use crate::sys::{fs, identity};
 

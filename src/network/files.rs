@@ -1,9 +1,13 @@
 //! `/etc/hosts` and `/etc/resolv.conf`, byte for byte as a kubelet writes them
 //! (`kubelet_pods.go:managedHostsFileContent`, `network/dns/dns.go`). Pure.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::RESOLVER;
+use crate::model::cluster::DOMAIN;
+use crate::model::names::Namespace;
 use crate::model::plan::{Dns, DnsPolicy, HostAlias};
 
 /// What glibc reads, and so what a kubelet writes.
@@ -72,16 +76,33 @@ pub struct ResolvConf {
     pub omissions: Vec<String>,
 }
 
+/// Whose network a pod has.
+#[derive(Clone, Copy, Debug)]
+pub enum PodNetwork<'a> {
+    /// The machine's. There is no cluster DNS in it.
+    Machine,
+    /// Its own, in which [`RESOLVER`] knows the cluster's names. With the pod's namespace.
+    Own(&'a Namespace),
+}
+
 /// The content of `/etc/resolv.conf`, from the host's file and the pod's wishes.
 ///
-/// There is no cluster DNS, so `ClusterFirst` is `Default`, as on a kubelet without `--cluster-dns`.
+/// On one point not as a kubelet writes it: a nameserver of the host on loopback, such as systemd-resolved's stub,
+/// cannot be reached from a pod's own network. With `Default`, [`RESOLVER`] is in its place, without the cluster's
+/// search domains: it passes on what is not the cluster's.
 #[must_use]
-pub fn resolv_conf(dns: &Dns, of_host: &str) -> ResolvConf {
-    let mut resolver = match dns.policy {
-        DnsPolicy::None => Resolver::default(),
-        DnsPolicy::Default | DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet => {
-            Resolver::parse(of_host)
-        }
+pub fn resolv_conf(dns: &Dns, network: PodNetwork<'_>, of_host: &str) -> ResolvConf {
+    let mut resolver = match (dns.policy, network) {
+        (DnsPolicy::None, PodNetwork::Machine | PodNetwork::Own(_)) => Resolver::default(),
+        (
+            DnsPolicy::Default | DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet,
+            PodNetwork::Machine,
+        ) => Resolver::parse(of_host),
+        (DnsPolicy::Default, PodNetwork::Own(_)) => Resolver::parse(of_host).in_a_pod(),
+        (
+            DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet,
+            PodNetwork::Own(namespace),
+        ) => Resolver::of_cluster(namespace, Resolver::parse(of_host)),
     };
     resolver.add(dns);
     let omissions = resolver.fit();
@@ -89,6 +110,29 @@ pub fn resolv_conf(dns: &Dns, of_host: &str) -> ResolvConf {
         text: resolver.text(),
         omissions,
     }
+}
+
+/// Whether a pod asks for the cluster DNS where there is none: it gets the host's, and a kubelet says so.
+#[must_use]
+pub fn misses_cluster_dns(policy: DnsPolicy, network: PodNetwork<'_>) -> bool {
+    match (policy, network) {
+        (DnsPolicy::ClusterFirstWithHostNet, PodNetwork::Machine) => true,
+        // With the host's network a kubelet takes `ClusterFirst` for `Default`.
+        (DnsPolicy::ClusterFirst | DnsPolicy::Default | DnsPolicy::None, PodNetwork::Machine)
+        | (
+            DnsPolicy::ClusterFirst
+            | DnsPolicy::ClusterFirstWithHostNet
+            | DnsPolicy::Default
+            | DnsPolicy::None,
+            PodNetwork::Own(_),
+        ) => false,
+    }
+}
+
+/// The nameservers of a `resolv.conf`, as they are written there.
+#[must_use]
+pub fn nameservers(resolv_conf: &str) -> Vec<String> {
+    Resolver::parse(resolv_conf).nameservers
 }
 
 /// The directives of a `resolv.conf` that a kubelet knows.
@@ -130,6 +174,34 @@ impl Resolver {
         resolver
     }
 
+    /// What asks the cluster first.
+    fn of_cluster(namespace: &Namespace, of_host: Self) -> Self {
+        let mut searches = vec![
+            format!("{namespace}.svc.{DOMAIN}"),
+            format!("svc.{DOMAIN}"),
+            DOMAIN.to_owned(),
+        ];
+        searches.extend(of_host.searches);
+        drop_duplicates(&mut searches);
+        Self {
+            nameservers: vec![RESOLVER.to_string()],
+            searches,
+            options: vec![("ndots".to_owned(), Some("5".to_owned()))],
+        }
+    }
+
+    /// The host's, as far as a pod can use it.
+    fn in_a_pod(mut self) -> Self {
+        for nameserver in &mut self.nameservers {
+            let address: Result<IpAddr, _> = nameserver.parse();
+            if address.is_ok_and(|address| address.to_canonical().is_loopback()) {
+                *nameserver = RESOLVER.to_string();
+            }
+        }
+        drop_duplicates(&mut self.nameservers);
+        self
+    }
+
     fn set_option(&mut self, name: &str, value: Option<&str>) {
         let value = value.filter(|value| !value.is_empty()).map(str::to_owned);
         match self.options.iter_mut().find(|(known, _)| known == name) {
@@ -144,10 +216,8 @@ impl Resolver {
         }
         self.nameservers.extend(dns.nameservers.iter().cloned());
         self.searches.extend(dns.searches.iter().cloned());
-        for list in [&mut self.nameservers, &mut self.searches] {
-            let mut seen = std::collections::HashSet::new();
-            list.retain(|entry| seen.insert(entry.clone()));
-        }
+        drop_duplicates(&mut self.nameservers);
+        drop_duplicates(&mut self.searches);
         for (name, value) in &dns.options {
             self.set_option(name, value.as_deref());
         }
@@ -199,6 +269,11 @@ impl Resolver {
         }
         text
     }
+}
+
+fn drop_duplicates(list: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    list.retain(|entry| seen.insert(entry.clone()));
 }
 
 #[cfg(test)]

@@ -2,6 +2,10 @@
 //! the files that say all this inside the pod. Everything is asked of the kernel directly; no other program runs.
 #![forbid(unsafe_code)]
 
+use std::net::Ipv4Addr;
+
+use crate::sys::fs;
+
 mod attach;
 mod bridge;
 pub mod files;
@@ -14,10 +18,6 @@ mod tests;
 
 pub use self::attach::{Attachment, attach, sweep};
 pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
-
-use std::net::Ipv4Addr;
-
-use crate::sys::fs;
 
 /// Where a pod with a network of its own reaches its resolver, at port 53. Link-local, so that no pod and no machine
 /// has it otherwise; each pod's is its own.

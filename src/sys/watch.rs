@@ -114,7 +114,10 @@ mod tests {
             drop(watched);
         });
         fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(notify_of(&folder).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            notify_of(&folder).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod files;
 mod grpc_health;
 mod http;
 mod identity;
+mod lookup;
 mod print;
 mod signals;
 mod stat;
@@ -89,6 +90,12 @@ const APPLETS: &[Applet] = &[
         echo::tcp,
     ),
     applet("udp-echo", "--port PORT", "send back datagrams", echo::udp),
+    applet(
+        "lookup",
+        lookup::USAGE,
+        "look a name up, as programs do",
+        lookup::run,
+    ),
     applet("print", print::USAGE, "print the texts", print::print),
     applet(
         "fill-log",
@@ -277,6 +284,9 @@ mod tests {
             (&["true", "x"], "`true` takes no \"x\""),
             (&["http", "--prot", "1"], "`http` takes no \"--prot\""),
             (&["http", "--port"], "`--port` needs a value"),
+            (&["lookup"], "`lookup` needs NAME"),
+            (&["lookup", "a", "NONSENSE"], "TYPE cannot be \"NONSENSE\""),
+            (&["lookup", "a..b"], "NAME cannot be \"a..b\""),
             (&["kill-self", "9x"], "SIGNAL cannot be \"9x\""),
         ] {
             let error =

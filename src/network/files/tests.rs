@@ -93,15 +93,16 @@ fn dns(
     }
 }
 
-/// The file alone.
+/// The file alone, of a pod in the machine's network.
 fn text(dns: &Dns, of_host: &str) -> String {
-    resolv_conf(dns, of_host).text
+    resolv_conf(dns, PodNetwork::Machine, of_host).text
 }
 
 #[test]
 fn what_does_not_fit_is_told() {
     let told = |nameservers: &[&str], searches: &[&str]| {
-        resolv_conf(&dns(DnsPolicy::None, nameservers, searches, &[]), "").omissions
+        let dns = dns(DnsPolicy::None, nameservers, searches, &[]);
+        resolv_conf(&dns, PodNetwork::Machine, "").omissions
     };
     assert_eq!(told(&["1.1.1.1", "1.1.1.1"], &["a", "a"]), [""; 0]);
     let long = "x".repeat(254);
@@ -155,6 +156,66 @@ fn the_policy_chooses_the_base_and_the_pod_adds() {
     );
     assert_eq!(text(&dns(DnsPolicy::None, &[], &[], &[]), host), "");
     assert_eq!(text(&dns(DnsPolicy::Default, &[], &[], &[]), ""), "");
+}
+
+#[test]
+fn a_pod_of_its_own_network_has_the_clusters_resolver() {
+    let namespace = Namespace::parse("ns").unwrap();
+    let check = |policy, nameservers: &[&str], searches: &[&str], of_host: &str, expected: &str| {
+        let dns = dns(policy, nameservers, searches, &[]);
+        let network = PodNetwork::Own(&namespace);
+        assert_eq!(resolv_conf(&dns, network, of_host).text, expected);
+        assert!(!misses_cluster_dns(policy, network));
+    };
+    let host = "nameserver 1.1.1.1\nsearch a.example svc.cluster.local\noptions ndots:2 rotate\n";
+    for policy in [DnsPolicy::ClusterFirst, DnsPolicy::ClusterFirstWithHostNet] {
+        check(
+            policy,
+            &["9.9.9.9"],
+            &["b.example"],
+            host,
+            "search ns.svc.cluster.local svc.cluster.local cluster.local a.example b.example\n\
+             nameserver 169.254.20.10\nnameserver 9.9.9.9\noptions ndots:5\n",
+        );
+        check(
+            policy,
+            &[],
+            &[],
+            "",
+            "search ns.svc.cluster.local svc.cluster.local cluster.local\n\
+             nameserver 169.254.20.10\noptions ndots:5\n",
+        );
+    }
+    check(
+        DnsPolicy::Default,
+        &[],
+        &[],
+        host,
+        "search a.example svc.cluster.local\nnameserver 1.1.1.1\noptions ndots:2 rotate\n",
+    );
+    // What a pod cannot reach.
+    check(
+        DnsPolicy::Default,
+        &[],
+        &[],
+        "nameserver 127.0.0.53\nnameserver ::1\nnameserver 1.1.1.1\nnameserver ::ffff:127.0.0.1\nsearch lan\noptions edns0\n",
+        "search lan\nnameserver 169.254.20.10\nnameserver 1.1.1.1\noptions edns0\n",
+    );
+    check(
+        DnsPolicy::None,
+        &["127.0.0.1"],
+        &[],
+        host,
+        "nameserver 127.0.0.1\n",
+    );
+    for (policy, expected) in [
+        (DnsPolicy::ClusterFirst, false),
+        (DnsPolicy::ClusterFirstWithHostNet, true),
+        (DnsPolicy::Default, false),
+        (DnsPolicy::None, false),
+    ] {
+        assert_eq!(misses_cluster_dns(policy, PodNetwork::Machine), expected);
+    }
 }
 
 #[test]
