@@ -61,6 +61,7 @@ pub(super) fn join<R>(context: &Context<R>, sandbox: &Sandbox) -> Result<PodNetw
                      to translate addresses with nftables ({error})"
                 ),
             );
+            network::add_loopback_address(&netns, RESOLVER.into()).map_err(network::Error::from)?;
             SocketAddr::new(RESOLVER.into(), DOMAIN)
         }
     };

@@ -17,15 +17,13 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::netlink::{IfThere, Refused, Request, Route};
 use super::nft;
 use super::subnet::{self, Subnet};
-use super::{Error, RESOLVER};
 use crate::sys::netns::NetNs;
 use crate::sys::{fs, identity};
 
-/// The loopback interface's number, in every namespace.
-const LOOPBACK: u32 = 1;
 /// The offset of the gateway's address in its subnet.
 const GATEWAY: u16 = 1;
 /// What links have if the machine has no way out.
@@ -209,17 +207,11 @@ impl Bridge {
     fn configure(&self, route: &mut Route, ips: &[IpAddr]) -> Result<(), Refused> {
         let index = find(route, "eth0")?.map_or(0, |link| link.index);
         // It cannot be made so: a link whose other end is not made yet stays down.
-        let mut requests = vec![
-            Request {
-                step: "set the pod's link up",
-                message: RouteNetlinkMessage::SetLink(up(named("eth0"))),
-                if_there: IfThere::Change,
-            },
-            make(
-                "give the pod its resolver's address",
-                address(LOOPBACK, RESOLVER.into(), 32),
-            ),
-        ];
+        let mut requests = vec![Request {
+            step: "set the pod's link up",
+            message: RouteNetlinkMessage::SetLink(up(named("eth0"))),
+            if_there: IfThere::Change,
+        }];
         for (subnet, ip) in self.subnets.iter().zip(ips) {
             requests.push(make(
                 "give the pod its address",
@@ -253,6 +245,22 @@ fn hardware_address(ips: &[IpAddr]) -> Vec<u8> {
         _ => [0; 4],
     };
     [0x0a, 0x58].into_iter().chain(octets).collect()
+}
+
+/// Gives the loopback interface of a network namespace one more address.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn add_loopback_address(netns: &NetNs, ip: IpAddr) -> Result<(), Refused> {
+    const LOOPBACK: u32 = 1;
+    let prefix = if ip.is_ipv4() { 32 } else { 128 };
+    let route = netns.visit(Route::open);
+    let mut route = route.map_err(Refused::at("open a netlink socket"))?;
+    let address = address(LOOPBACK, ip, prefix);
+    route.request(vec![make(
+        "give the loopback interface an address",
+        address,
+    )])
 }
 
 fn make(step: &'static str, message: RouteNetlinkMessage) -> Request {

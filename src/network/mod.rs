@@ -17,6 +17,7 @@ mod subnet;
 mod tests;
 
 pub use self::attach::{Attachment, attach, sweep};
+pub use self::bridge::add_loopback_address;
 pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
 
 /// Where a pod with a network of its own reaches its resolver, at port 53. Link-local, so that no pod and no machine
