@@ -25,6 +25,7 @@ use crate::state::events::EventLog;
 use crate::state::layout::PodPaths;
 use crate::state::pod_dir::ExecutorDir;
 use crate::sys::cgroup::Hierarchies;
+use crate::sys::netns::NetNs;
 use crate::sys::process::Reaper;
 
 /// What happens to a pod.
@@ -55,6 +56,8 @@ pub(super) struct Context<R> {
     pub(super) facts: Facts,
     /// The pause process's number, while there is one: its namespaces are joined.
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,
+    /// The namespace that they connect in who reach the pod, if it is its own.
+    pub(super) network: RefCell<Option<NetNs>>,
     /// The containers that start next.
     pub(super) places: RefCell<BTreeMap<Index, Place>>,
     /// The containers that run.

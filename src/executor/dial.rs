@@ -14,7 +14,6 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::context::Context;
 use crate::sys::fs;
-use crate::sys::namespace::Namespace;
 use crate::sys::netns::NetNs;
 
 /// The address of a pod for those who name no host.
@@ -38,13 +37,14 @@ impl Network {
         if context.launch.plan.host_network {
             return Ok(Self { pod: None });
         }
-        let sandbox = context.sandbox.borrow();
-        let Some(sandbox) = sandbox.as_ref() else {
-            let gone = io::Error::from(io::ErrorKind::NotFound);
-            return Err(fs::Error::new("enter", "the pod's network", gone));
-        };
-        let pod = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
-        Ok(Self { pod: Some(pod) })
+        let pod = context.network.borrow().clone();
+        match pod {
+            Some(_) => Ok(Self { pod }),
+            None => {
+                let gone = io::Error::from(io::ErrorKind::NotFound);
+                Err(fs::Error::new("enter", "the pod's network", gone))
+            }
+        }
     }
 
     #[cfg(test)]

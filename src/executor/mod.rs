@@ -132,6 +132,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         hierarchies,
         host_mounts,
         sandbox: RefCell::default(),
+        network: RefCell::default(),
         places: RefCell::default(),
         live: RefCell::default(),
         events: RefCell::new(events),

@@ -91,6 +91,7 @@ impl PodResources {
         self._kept = Some(context.reaper.keep(sandbox.pid()));
         if !plan.host_network {
             let netns = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
+            *context.network.borrow_mut() = Some(netns.clone());
             self.forwarder = Some(ports.serve(netns));
         }
         *context.sandbox.borrow_mut() = Some(sandbox);
@@ -115,6 +116,7 @@ impl PodResources {
             forwarder.shutdown().await;
         }
         context.places.borrow_mut().clear();
+        *context.network.borrow_mut() = None;
         let sandbox = context.sandbox.borrow_mut().take();
         if let Some(sandbox) = sandbox {
             end(&sandbox).await;
