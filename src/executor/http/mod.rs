@@ -1,8 +1,9 @@
 //! GET requests as the kubelet makes them, for probes and lifecycle hooks.
 //!
 //! HTTP/1.1 over one connection each, no proxy, no compression; certificates are not verified. Redirects are followed
-//! within the host. HTTP/2 is not offered, so a server that speaks nothing else is not reached. Nothing is kept between
-//! requests: an idle executor pays nothing for them.
+//! within the host. HTTP/2 is not offered over TLS, as a kubelet's probes do (`SetTransportDefaults`) and its hooks do
+//! not, so a server that speaks nothing else is not reached. Nothing is kept between requests: an idle executor pays
+//! nothing for them.
 
 use std::borrow::Cow;
 use std::cell::Cell;
