@@ -55,7 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("saphyr_parser", &["loader"]),
     ("serde_yaml", &["loader", "output"]),
     ("oci_client", &["image"]),
-    ("rustls", &["image", "executor"]),
+    ("rustls", &["image", "executor", "toolbox"]),
     ("tokio_rustls", &["executor"]),
     ("hyper", &["executor"]),
     ("h2", &["executor", "toolbox"]),

@@ -13,49 +13,63 @@ use hickory_resolver::TokioResolver;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::context::Context;
+use super::pod_network::PodNetwork;
 use crate::sys::fs;
-use crate::sys::namespace::Namespace;
 use crate::sys::netns::NetNs;
-
-/// The address of a pod for those who name no host.
-///
-/// Pods have nothing but a loopback interface yet. With one of their own this is `status.podIP`, and what listens on
-/// 127.0.0.1 only is not reached any more, as on a kubelet.
-fn pod_address() -> IpAddr {
-    IpAddr::V4(Ipv4Addr::LOCALHOST)
-}
 
 /// The ways to a pod. Holds its network namespace.
 #[derive(Debug)]
 pub(super) struct Network {
     /// None if the pod is in the machine's.
     pod: Option<NetNs>,
+    /// `status.podIP`, the pod's address for those who name no host: what listens on 127.0.0.1 only is not reached, as
+    /// on a kubelet.
+    ip: IpAddr,
 }
 
 impl Network {
     /// The network of a pod.
     pub(super) fn of<R>(context: &Context<R>) -> Result<Self, fs::Error> {
-        if context.launch.plan.host_network {
-            return Ok(Self { pod: None });
-        }
-        let sandbox = context.sandbox.borrow();
-        let Some(sandbox) = sandbox.as_ref() else {
+        let network = context.network.borrow();
+        let pod = network.as_ref().map(PodNetwork::namespace);
+        if pod.is_none() && !context.launch.plan.host_network {
             let gone = io::Error::from(io::ErrorKind::NotFound);
             return Err(fs::Error::new("enter", "the pod's network", gone));
-        };
-        let pod = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
-        Ok(Self { pod: Some(pod) })
+        }
+        drop(network);
+        // A machine without a way out has no address but this.
+        let ip = context.pod_ips().first().copied();
+        Ok(Self {
+            pod,
+            ip: ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        })
     }
 
     #[cfg(test)]
     pub(super) fn new(pod: Option<NetNs>) -> Self {
-        Self { pod }
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self { pod, ip }
+    }
+
+    /// How a host is called in addresses and messages.
+    pub(super) fn name(&self, host: Option<&str>) -> String {
+        host.map_or_else(|| self.ip.to_string(), str::to_owned)
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub(super) fn host_and_port(&self, host: Option<&str>, port: u16) -> String {
+        let name = self.name(host);
+        if name.contains(':') {
+            format!("[{name}]:{port}")
+        } else {
+            format!("{name}:{port}")
+        }
     }
 
     /// Connects to a host, or to the pod.
     pub(super) async fn connect(&self, host: Option<&str>, port: u16) -> Result<TcpStream, Error> {
         let Some(host) = host else {
-            let address = SocketAddr::new(pod_address(), port);
+            let address = SocketAddr::new(self.ip, port);
             return connect(address, self.pod.as_ref()).await;
         };
         let mut result = Err(Error::lookup(host, "no such host"));
@@ -66,21 +80,6 @@ impl Network {
             }
         }
         result
-    }
-}
-
-/// How a host is called in addresses and messages.
-pub(super) fn name(host: Option<&str>) -> String {
-    host.map_or_else(|| pod_address().to_string(), str::to_owned)
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub(super) fn host_and_port(host: Option<&str>, port: u16) -> String {
-    let name = name(host);
-    if name.contains(':') {
-        format!("[{name}]:{port}")
-    } else {
-        format!("{name}:{port}")
     }
 }
 

@@ -3,7 +3,6 @@
 //! command.
 
 use std::future::Future;
-use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -18,9 +17,6 @@ use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
 use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits};
-use crate::sys::fs;
-use crate::sys::namespace::Namespace;
-use crate::sys::netns::NetNs;
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
 
@@ -95,8 +91,7 @@ impl PodResources {
         if !plan.host_network {
             let network = pod_network::join(context, &sandbox)?;
             if let Some(ip) = network.ips().first() {
-                let netns = NetNs::open(&sandbox.namespace_path(Namespace::Network))?;
-                self.forwarder = Some(ports.serve(netns, *ip));
+                self.forwarder = Some(ports.serve(network.namespace(), *ip));
             }
             *context.network.borrow_mut() = Some(network);
         }
@@ -139,16 +134,6 @@ impl PodResources {
             tracing::error!(error = chain(&error), "cannot remove the pod's cgroup");
         }
     }
-}
-
-/// The pod's own network namespace.
-pub(super) fn network_namespace<R>(context: &Context<R>) -> Result<NetNs, fs::Error> {
-    let sandbox = context.sandbox.borrow();
-    let Some(sandbox) = sandbox.as_ref() else {
-        let gone = io::Error::from(io::ErrorKind::NotFound);
-        return Err(fs::Error::new("enter", "the pod's network", gone));
-    };
-    NetNs::open(&sandbox.namespace_path(Namespace::Network))
 }
 
 /// Gives the pod's addresses back.

@@ -86,6 +86,11 @@ impl PodNetwork {
         self.attachment.ips()
     }
 
+    /// Its namespace.
+    pub(super) fn namespace(&self) -> NetNs {
+        self.netns.clone()
+    }
+
     /// Gives the addresses back.
     pub(super) fn leave(self) -> Result<(), network::Error> {
         self.attachment.release()

@@ -43,7 +43,10 @@ pub(super) async fn read_all(
             match crate::sys::fd::read(fd.get_ref(), &mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(length) => take(&buffer[..length]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    continue;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.raw_os_error() == Some(EIO) => return Ok(()),
                 Err(e) => return Err(e),

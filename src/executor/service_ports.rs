@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::context::{Context, Message};
 use super::forward::{Bound, Error, Forwarder, Publication, Sharing};
-use super::pod;
+use super::pod_network::PodNetwork;
 use crate::model::cause::chain;
 use crate::model::cluster::Cluster;
 use crate::model::event::EventType;
@@ -61,9 +61,10 @@ fn open<R>(context: &Context<R>, port: Publication) -> Result<Forwarder, String>
         .first()
         .copied()
         .ok_or("the pod has no address")?;
-    let namespace = match context.launch.plan.host_network {
-        true => NetNs::open(Path::new("/proc/self/ns/net")),
-        false => pod::network_namespace(context),
+    let own = context.network.borrow().as_ref().map(PodNetwork::namespace);
+    let namespace = match own {
+        Some(namespace) => Ok(namespace),
+        None => NetNs::open(Path::new("/proc/self/ns/net")),
     };
     let namespace = namespace.map_err(|error| chain(&error))?;
     let bound = Bound::bind(&[port]).map_err(|error: Error| chain(&error))?;

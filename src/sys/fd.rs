@@ -211,6 +211,8 @@ unsafe impl OwnsFd for super::pidfd::PidFd {}
 unsafe impl OwnsFd for super::socket::Listener {}
 // SAFETY: as above.
 unsafe impl OwnsFd for super::socket::Connection {}
+// SAFETY: as above.
+unsafe impl OwnsFd for super::timer::Timer {}
 
 /// Has the event loop watch a descriptor. `AsyncFd` of tokio, whose own constructor trusts any number.
 ///

@@ -32,6 +32,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod terminal;
+pub mod timer;
 pub mod unmount;
 pub mod usage;
 pub mod watch;

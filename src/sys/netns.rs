@@ -4,17 +4,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::fs::{Error, Result};
 
-/// A network namespace, which lives at least as long as this.
-#[derive(Debug)]
+/// A network namespace, which lives at least as long as this. A clone is the same descriptors.
+#[derive(Clone, Debug)]
 pub struct NetNs {
-    there: OwnedFd,
+    there: Arc<OwnedFd>,
     /// The namespace of the thread that opened it, to come back to.
-    here: OwnedFd,
+    here: Arc<OwnedFd>,
 }
 
 impl NetNs {
@@ -83,8 +84,8 @@ impl Drop for Return<'_> {
     }
 }
 
-fn open(path: &Path) -> Result<OwnedFd> {
+fn open(path: &Path) -> Result<Arc<OwnedFd>> {
     File::open(path)
-        .map(OwnedFd::from)
+        .map(|file| Arc::new(file.into()))
         .map_err(|e| Error::new("open the network namespace", path, e))
 }

@@ -1,6 +1,8 @@
 //! Applets that end in a certain way.
 
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use nix::sys::signal::{self, Signal};
@@ -22,6 +24,38 @@ pub(super) fn exit(mut arguments: Arguments) -> Result<u8, Error> {
     let code = arguments.next("CODE")?;
     arguments.end()?;
     Ok(code)
+}
+
+/// Starts processes until there are so many, or no more can be started, and keeps them.
+pub(super) fn fork_bomb(mut arguments: Arguments) -> Result<u8, Error> {
+    let most: usize = arguments.next("PROCESSES")?;
+    arguments.end()?;
+    signals::handle(signals::TERMINATED)?;
+    let mut children = Vec::new();
+    let refusal = loop {
+        if children.len() == most {
+            break None;
+        }
+        let child = Command::new("/proc/self/exe")
+            .arg0("toolbox")
+            .args(["http", "--port=0", "--ignore-term"])
+            .stdout(Stdio::null())
+            .spawn();
+        match child {
+            Ok(child) => children.push(child),
+            Err(error) => break Some(error),
+        }
+    };
+    out(|out| {
+        let count = children.len();
+        match refusal {
+            None => writeln!(out, "{count} processes"),
+            Some(error) => writeln!(out, "{count} processes, then: {error}"),
+        }
+    })?;
+    loop {
+        std::thread::park();
+    }
 }
 
 /// A signal by its name, with or without `SIG`, or by its number.

@@ -1,7 +1,8 @@
 //! Applets that work on files.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,6 +101,16 @@ fn put(how: &std::fs::OpenOptions, path: &Path, text: &str) -> Result<(), Error>
     let line = format!("{text}\n");
     file.write_all(line.as_bytes())
         .map_err(Error::file("write", path))
+}
+
+/// Makes a file that runs as its owner, whoever starts it: a copy of this program, with its owner's uid.
+pub(super) fn setuid_copy(mut arguments: Arguments) -> Result<u8, Error> {
+    let path = arguments.next_path("FILE")?;
+    arguments.end()?;
+    std::fs::copy("/proc/self/exe", &path)
+        .and_then(|_| std::fs::set_permissions(&path, Permissions::from_mode(0o4755)))
+        .map_err(Error::file("make", &path))?;
+    Ok(0)
 }
 
 pub(super) fn wait_file(mut arguments: Arguments) -> Result<u8, Error> {

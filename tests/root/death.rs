@@ -85,6 +85,30 @@ fn an_executor_that_is_killed_takes_its_pod_along() {
 }
 
 #[test]
+fn many_processes_end_with_their_pod() {
+    let Some(kplay) = Kplay::new() else {
+        return;
+    };
+    // With the container's pid namespace they end by themselves; without, each has to be found. Only SIGKILL ends them.
+    for (name, namespace) in [("own", ""), ("shared", "shareProcessNamespace: true, ")] {
+        kplay
+            .apply(&format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{{namespace}terminationGracePeriodSeconds: 1, \
+                 containers: [{{name: main, image: kplay.local/toolbox, args: [fork-bomb, '200']}}]}}\n"
+            ))
+            .succeeds();
+        wait::until("all processes are there", || {
+            let log = kplay.run(["logs", name]).succeeds();
+            log == "200 processes\n"
+        });
+        let start = std::time::Instant::now();
+        kplay.run(["delete", "pod", name]).succeeds();
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+        kplay.assert_nothing_left();
+    }
+}
+
+#[test]
 fn any_command_cleans_up_after_a_killed_executor() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -254,6 +254,35 @@ fn hooks_make_requests() {
 }
 
 #[test]
+fn hooks_make_requests_over_tls_or_without_it() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let fallback = "request to HTTPS lifecycle hook got HTTP response, retry with HTTP succeeded";
+    for (name, options) in [("tls", "--tls"), ("plain", "--unready")] {
+        // The server is there when it is asked, and logs who asked for what.
+        let server = format!(
+            "{{name: server, image: kplay.local/toolbox, restartPolicy: Always, args: [http, {options}], \
+             startupProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1, failureThreshold: 30}}}}"
+        );
+        let main = "{name: main, image: kplay.local/toolbox, args: [sleep, infinity], lifecycle: \
+                    {postStart: {httpGet: {scheme: HTTPS, path: /healthz, port: 8080}}}}";
+        let spec = format!("restartPolicy: Never, initContainers: [{server}]");
+        kplay
+            .apply(&pod(name, &spec, &[main.to_owned()]))
+            .succeeds();
+        kplay.until(name, "its hook has been run", |status| {
+            status["containerStatuses"][0]["ready"] == true
+        });
+        let log = kplay.run(["logs", name, "-c", "server"]).succeeds();
+        assert!(log.contains("GET /healthz 200 "), "{log}");
+        let events = events(&kplay, name);
+        let fell_back = has(&events, "LifecycleHTTPFallback", fallback);
+        assert_eq!(fell_back, name == "plain", "{events:?}");
+    }
+}
+
+#[test]
 fn pre_stop_comes_before_the_stop_signal() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -467,6 +467,52 @@ fn http_probes() {
 }
 
 #[test]
+fn https_probes() {
+    let Some(kplay) = Kplay::new() else {
+        return;
+    };
+    // The certificate of `tls` is its own and has expired, for which nobody asks.
+    kplay
+        .apply(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {name: secure}
+spec:
+  containers:
+  - name: tls
+    image: kplay.local/toolbox
+    args: [http, --tls, --port, '8443']
+    readinessProbe: {httpGet: {scheme: HTTPS, port: 8443, path: /redirect/healthz}, periodSeconds: 1}
+  - name: plain
+    image: kplay.local/toolbox
+    args: [http]
+    readinessProbe: {httpGet: {scheme: HTTPS, port: 8080, path: /healthz}, periodSeconds: 600}
+  - name: in-the-clear
+    image: kplay.local/toolbox
+    args: [sleep, infinity]
+    readinessProbe: {httpGet: {port: 8443}, periodSeconds: 600}
+",
+        )
+        .succeeds();
+    until_described(
+        &kplay,
+        "secure",
+        &[
+            "Readiness probe failed: Get \"https://127.0.0.1:8080/healthz\": http: server gave HTTP response to HTTPS client",
+            "Readiness probe failed: Get \"http://127.0.0.1:8443/\": net/http: HTTP/1.x transport connection broken: malformed HTTP response",
+        ],
+    );
+    let pod = kplay.until("secure", "its first container is ready", |status| {
+        container(status, "tls")["ready"] == true
+    });
+    assert_eq!(
+        condition(&pod["status"], "Ready")["message"],
+        "containers with unready status: [plain in-the-clear]"
+    );
+}
+
+#[test]
 fn tcp_and_grpc_probes() {
     let Some(kplay) = Kplay::new() else {
         return;

@@ -101,6 +101,37 @@ fn seccomp_and_new_privileges() {
 }
 
 #[test]
+fn a_setuid_program_gains_nothing_without_escalation() {
+    let Some(kplay) = Kplay::new() else {
+        return;
+    };
+    let container = |name: &str, security: &str, call: &str| {
+        format!(
+            "{{name: {name}, image: kplay.local/toolbox, securityContext: {{{security}}}, {call}, volumeMounts: [{{name: v, mountPath: /v}}]}}"
+        )
+    };
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: setuid}}\nspec: {{restartPolicy: Never, volumes: [{{name: v, emptyDir: {{}}}}], \
+         initContainers: [{}], containers: [{}, {}]}}\n",
+        container("make", "runAsUser: 0", "args: [setuid-copy, /v/toolbox]"),
+        container(
+            "allowed",
+            "runAsUser: 1000, runAsGroup: 1000",
+            "command: [/v/toolbox, id]"
+        ),
+        container(
+            "refused",
+            "runAsUser: 1000, runAsGroup: 1000, allowPrivilegeEscalation: false",
+            "command: [/v/toolbox, id]"
+        ),
+    );
+    kplay.apply_with(&manifest, ["--wait=complete"]).succeeds();
+    let log = |name: &str| kplay.run(["logs", "setuid", "-c", name]).succeeds();
+    assert_eq!(log("allowed"), "uid=1000 gid=1000 groups=1000 euid=0\n");
+    assert_eq!(log("refused"), "uid=1000 gid=1000 groups=1000\n");
+}
+
+#[test]
 fn exec_is_as_confined_as_the_container() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -1,9 +1,11 @@
 //! GET requests as the kubelet makes them, for probes and lifecycle hooks.
 //!
 //! HTTP/1.1 over one connection each, no proxy, no compression; certificates are not verified. Redirects are followed
-//! within the host. HTTP/2 is not offered, so a server that speaks nothing else is not reached. Nothing is kept between
-//! requests: an idle executor pays nothing for them.
+//! within the host. HTTP/2 is not offered over TLS, as a kubelet's probes do (`SetTransportDefaults`) and its hooks do
+//! not, so a server that speaks nothing else is not reached. Nothing is kept between requests: an idle executor pays
+//! nothing for them.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -68,8 +70,10 @@ pub(super) async fn get(
     agent: Agent,
     timeout: Option<Duration>,
 ) -> Result<Answer, Error> {
+    let first = Place::of(network, request);
     let progress = Progress {
-        url: Cell::new(Place::of(request).url()),
+        first: &first,
+        redirect: Cell::default(),
         reads_body: Cell::new(false),
     };
     let exchange = follow(network, request, agent, &progress);
@@ -83,17 +87,19 @@ pub(super) async fn get(
 }
 
 /// How far a request is.
-struct Progress {
-    url: Cell<String>,
+struct Progress<'a> {
+    first: &'a Place,
+    /// The URL of the last redirect.
+    redirect: Cell<Option<String>>,
     reads_body: Cell<bool>,
 }
 
-impl Progress {
+impl Progress<'_> {
     fn error(&self, cause: Cause) -> Error {
         if self.reads_body.get() {
             Error::Body(cause)
         } else {
-            let url = self.url.take();
+            let url = self.redirect.take().unwrap_or_else(|| self.first.url());
             Error::Get { url, cause }
         }
     }
@@ -103,10 +109,10 @@ async fn follow(
     network: &Network,
     request: &HttpGet,
     agent: Agent,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<Answer, Cause> {
-    let mut headers = headers(request, agent)?;
-    let mut place = Place::of(request);
+    let mut place = Cow::Borrowed(progress.first);
+    let mut headers = headers(request, agent, &place)?;
     for _ in 0..=MOST_REDIRECTS {
         let exchange = Exchange {
             place: &place,
@@ -120,7 +126,7 @@ async fn follow(
         let next = match place.transport {
             Transport::Plain => exchange.run(stream).await?,
             Transport::Tls => {
-                let name = dial::name(request.host.as_deref());
+                let name = network.name(request.host.as_deref());
                 let stream = tls::connect(&name, stream, tls::Protocol::Http1).await?;
                 exchange.run(stream).await?
             }
@@ -129,15 +135,15 @@ async fn follow(
             Next::Answer(answer) => return Ok(answer),
             Next::Redirect(next) => next,
         };
-        progress.url.set(next.url());
+        progress.redirect.set(Some(next.url()));
         redirect_headers(&mut headers, &place, &next);
-        place = next;
+        place = Cow::Owned(next);
     }
     Err(Cause::TooManyRedirects)
 }
 
 /// The headers of the first request.
-fn headers(request: &HttpGet, agent: Agent) -> Result<HeaderMap, Cause> {
+fn headers(request: &HttpGet, agent: Agent, place: &Place) -> Result<HeaderMap, Cause> {
     let mut headers = HeaderMap::new();
     for (name, value) in &request.headers {
         let invalid = || Cause::Header(name.clone());
@@ -161,7 +167,7 @@ fn headers(request: &HttpGet, agent: Agent) -> Result<HeaderMap, Cause> {
         }
     }
     if headers.get(HOST).is_none_or(|host| host.is_empty()) {
-        headers.insert(HOST, value(&Place::of(request).authority)?);
+        headers.insert(HOST, value(&place.authority)?);
     }
     headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
     Ok(headers)
@@ -200,7 +206,7 @@ enum Next {
 struct Exchange<'a> {
     place: &'a Place,
     headers: &'a HeaderMap,
-    progress: &'a Progress,
+    progress: &'a Progress<'a>,
 }
 
 impl Exchange<'_> {

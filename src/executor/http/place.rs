@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use url::Url;
 
-use super::super::dial;
+use super::super::dial::Network;
 use super::Cause;
 use crate::model::plan::{HttpGet, Transport};
 
@@ -25,13 +25,13 @@ pub(super) struct Place {
 
 impl Place {
     /// Where the first request goes.
-    pub(super) fn of(request: &HttpGet) -> Self {
+    pub(super) fn of(network: &Network, request: &HttpGet) -> Self {
         let host = request.host.as_deref();
         Self {
             transport: request.transport,
-            host: dial::name(host).to_ascii_lowercase(),
+            host: network.name(host).to_ascii_lowercase(),
             port: request.port,
-            authority: dial::host_and_port(host, request.port),
+            authority: network.host_and_port(host, request.port),
             target: target(&request.path),
             is_absolute: true,
         }
@@ -129,13 +129,14 @@ mod tests {
 
     #[test]
     fn redirects() {
-        let place = Place::of(&HttpGet {
+        let request = HttpGet {
             transport: Transport::Plain,
             host: Some("Example.com".into()),
             port: 80,
             path: "/a/b?c".into(),
             headers: Vec::new(),
-        });
+        };
+        let place = Place::of(&Network::new(None), &request);
         assert_eq!(place.url(), "http://Example.com:80/a/b?c");
         for (location, url, host, port) in [
             ("/x", "http://Example.com:80/x", "example.com", 80),

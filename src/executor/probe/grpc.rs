@@ -74,7 +74,7 @@ pub(super) async fn check(
             format!("timeout: health rpc did not complete within {within}")
         }
         Ok(Ending::NotConnected) | Err(_) => {
-            let address = dial::host_and_port(None, server.port);
+            let address = network.host_and_port(None, server.port);
             format!(
                 "timeout: failed to connect service {address:?} within {within}: context deadline exceeded"
             )
@@ -110,17 +110,24 @@ async fn attempt(
     let Ok(stream) = network.connect(None, server.port).await else {
         return Ending::NotConnected;
     };
+    let request = request(network, server);
     match server.transport {
-        Transport::Plain => converse(stream, server, service, is_connected).await,
-        Transport::Tls => match tls::connect(&dial::name(None), stream, tls::Protocol::Http2).await
-        {
-            Ok(stream) => converse(stream, server, service, is_connected).await,
-            Err(_) => Ending::NotConnected,
-        },
+        Transport::Plain => converse(stream, request, service, is_connected).await,
+        Transport::Tls => {
+            match tls::connect(&network.name(None), stream, tls::Protocol::Http2).await {
+                Ok(stream) => converse(stream, request, service, is_connected).await,
+                Err(_) => Ending::NotConnected,
+            }
+        }
     }
 }
 
-async fn converse<S>(stream: S, server: Server, service: &str, is_connected: &Cell<bool>) -> Ending
+async fn converse<S>(
+    stream: S,
+    request: Request<()>,
+    service: &str,
+    is_connected: &Cell<bool>,
+) -> Ending
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -136,7 +143,7 @@ where
             return Ending::NotConnected;
         }
         is_connected.set(true);
-        call(sender, server, service)
+        call(sender, request, service)
             .await
             .unwrap_or_else(|error| broken(&error))
     };
@@ -162,11 +169,11 @@ fn broken(error: &h2::Error) -> Ending {
 
 async fn call(
     mut sender: SendRequest<Bytes>,
-    server: Server,
+    request: Request<()>,
     service: &str,
 ) -> Result<Ending, h2::Error> {
     sender = sender.ready().await?;
-    let (response, mut body) = sender.send_request(request(server), false)?;
+    let (response, mut body) = sender.send_request(request, false)?;
     body.send_data(wire::request(service), true)?;
     let response = response.await?;
     if let Some(status) = wire::http_status(response.status(), response.headers()) {
@@ -196,12 +203,12 @@ async fn call(
     })
 }
 
-fn request(server: Server) -> Request<()> {
+fn request(network: &Network, server: Server) -> Request<()> {
     let scheme = match server.transport {
         Transport::Plain => "http",
         Transport::Tls => "https",
     };
-    let address = dial::host_and_port(None, server.port);
+    let address = network.host_and_port(None, server.port);
     let uri = format!("{scheme}://{address}/grpc.health.v1.Health/Check");
     let mut request = Request::new(());
     *request.method_mut() = hyper::Method::POST;

@@ -17,6 +17,7 @@
 
 use std::fmt;
 
+mod alarm;
 mod exec;
 mod grpc;
 mod http;

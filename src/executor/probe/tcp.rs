@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::dial::{self, Network};
+use super::super::dial::Network;
 use super::Outcome;
 
 pub(super) async fn check(
@@ -15,7 +15,7 @@ pub(super) async fn check(
         Ok(Ok(_connection)) => Outcome::Success,
         Ok(Err(error)) => Outcome::Failure(error.to_string()),
         Err(_) => {
-            let address = dial::host_and_port(host, port);
+            let address = network.host_and_port(host, port);
             Outcome::Failure(format!("dial tcp {address}: i/o timeout"))
         }
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::super::context::{Context, Message};
 use super::super::dial::Network;
 use super::super::lifecycle::{Event, Index};
+use super::alarm::Alarm;
 use super::tally::{Tally, Turn};
 use super::{Fault, Kind, Outcome, exec, grpc, http, tcp};
 use crate::model::cause::chain;
@@ -83,6 +84,7 @@ async fn work<R: Runtime>(context: Rc<Context<R>>, run: Run, kind: Kind) {
         return;
     };
     let mut tally = Tally::new(kind, probe);
+    let alarm = Alarm::new();
     let delay = Duration::from_secs(probe.initial_delay.into());
     let settled = run.started + SETTLE;
     let mut due = (run.started + delay).max(Instant::now());
@@ -91,7 +93,7 @@ async fn work<R: Runtime>(context: Rc<Context<R>>, run: Run, kind: Kind) {
     }
     let mut pause = EARLY_PAUSE;
     loop {
-        tokio::time::sleep_until(due).await;
+        alarm.sleep_until(due).await;
         let early = Instant::now() < settled;
         let turn = match check(&context, &run, probe).await {
             Ok(Outcome::Failure(_)) | Err(_) if early => {

@@ -204,10 +204,11 @@ pub(super) fn http_get(
         }
         headers.push((header.name.clone(), header.value.clone()));
     }
+    let port = port(&get.port, container, at, report);
     Some(HttpGet {
         transport: transport?,
         host: get.host.clone().filter(|host| !host.is_empty()),
-        port: port(&get.port, container, at, report)?,
+        port: port?,
         path: get.path.clone().unwrap_or_default(),
         headers,
     })

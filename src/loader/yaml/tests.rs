@@ -1,4 +1,5 @@
 use super::*;
+use crate::loader::tests::processor_time;
 
 fn read_all(text: &str) -> (String, Vec<String>) {
     let file = File::new("t.yaml", std::path::PathBuf::new(), text);
@@ -143,7 +144,7 @@ fn bombs_are_refused_quickly() {
     let (_, faults) = read_all(&chain);
     assert_eq!(faults, ["99:12:4 nested deeper than 100 levels"]);
 
-    let started = std::time::Instant::now();
+    let started = processor_time();
     for text in [
         "[".repeat(1 << 20),
         "{\"a\":".repeat(1 << 18),
@@ -160,14 +161,10 @@ fn bombs_are_refused_quickly() {
         "a:\n".repeat(1 << 18),
         "'".repeat((1 << 20) + 1),
     ] {
-        let began = std::time::Instant::now();
+        let began = processor_time();
         let _documents = read_all(&text);
-        assert!(
-            began.elapsed().as_secs() < 5,
-            "{:?} took {:?}",
-            text.get(..10),
-            began.elapsed()
-        );
+        let took = processor_time() - began;
+        assert!(took.as_secs() < 5, "{:?} took {took:?}", text.get(..10));
     }
-    assert!(started.elapsed().as_secs() < 20);
+    assert!((processor_time() - started).as_secs() < 20);
 }

@@ -1,10 +1,11 @@
 //! A small HTTP/1.1 server that shows what the pod sees, and fails when asked to.
 //!
 //! One thread per connection, at most [`MAX_CONNECTIONS`] of them; every part of a request has a bound in size and
-//! time. It is written for tests and first steps, not for the open internet: it shows the environment.
+//! time. It is written for tests and first steps, not for the open internet: it shows the environment, and its `--tls` is
+//! without secrets.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,25 +22,29 @@ mod root;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use request::{Bad, Connection};
 use response::Response;
 use root::Root;
 use routes::Answer;
+use wire::Wire;
 
-pub(super) const USAGE: &str = "[--port P] [--bind IP] [--root DIR] [--unready] [--ignore-term]";
+pub(super) const USAGE: &str =
+    "[--port P] [--bind IP] [--tls] [--root DIR] [--unready] [--ignore-term]";
 
 /// Connections over this number are told that the server is busy.
 const MAX_CONNECTIONS: usize = 256;
 
 pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
     let (mut port, mut bind, mut root, mut on_term) = (8080, None, None, OnTerm::Exit(0));
-    let mut ready = true;
+    let (mut ready, mut tls) = (true, None);
     while let Some(option) = arguments.option() {
         match &*option {
             "--port" => port = arguments.value("--port")?,
             "--bind" => bind = Some(arguments.value::<IpAddr>("--bind")?),
             "--root" => root = Some(arguments.value::<PathBuf>("--root")?),
+            "--tls" => tls = Some(wire::tls().map_err(|e| Error::System("speak TLS", e))?),
             "--unready" => ready = false,
             "--ignore-term" => on_term = OnTerm::Ignore,
             other => return Err(arguments.unknown(other)),
@@ -55,8 +60,12 @@ pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
     let address = listener
         .local_addr()
         .map_err(|e| Error::System("listen", e))?;
-    out(|out| writeln!(out, "listening on http://{address}/"))?;
-    let server = Server::new(root, signals::exit_with, log);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    out(|out| writeln!(out, "listening on {scheme}://{address}/"))?;
+    let server = Server {
+        tls,
+        ..Server::new(root, signals::exit_with, log)
+    };
     server.ready.store(ready, Ordering::Relaxed);
     serve(&listener, &Arc::new(server))
 }
@@ -79,6 +88,8 @@ fn log(line: &str) {
 struct Server {
     started: Instant,
     root: Option<Root>,
+    /// Whether TLS is spoken.
+    tls: Option<Arc<rustls::ServerConfig>>,
     healthy: AtomicBool,
     ready: AtomicBool,
     connections: AtomicUsize,
@@ -92,6 +103,7 @@ impl Server {
         Self {
             started: Instant::now(),
             root,
+            tls: None,
             healthy: AtomicBool::new(true),
             ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),
@@ -112,13 +124,18 @@ fn serve(listener: &TcpListener, server: &Arc<Server>) -> ! {
         };
         let place = Place::take(server);
         let handle = move || {
+            let Ok(wire) = Wire::new(stream, place.server.tls.as_ref()) else {
+                return;
+            };
             if place.is_free {
-                converse(&stream, client, &place.server);
+                converse(&wire, client, &place.server);
             } else {
                 let busy = Response::text(503, "busy\n");
                 // Whether or not it gets there, the connection ends.
-                send(&stream, busy, Next::Close).ok();
+                send(&wire, busy, Next::Close).ok();
             }
+            // The client may have gone.
+            wire.end().ok();
         };
         let thread = std::thread::Builder::new().stack_size(256 * 1024);
         if let Err(e) = thread.spawn(handle) {
@@ -157,10 +174,7 @@ enum Next {
 }
 
 /// Answers requests until one of the two ends wants no more.
-fn converse(stream: &TcpStream, client: SocketAddr, server: &Server) {
-    // A client that reads slowly is waited for, but not for ever.
-    stream.set_write_timeout(Some(Duration::from_secs(30))).ok();
-    stream.set_nodelay(true).ok();
+fn converse(stream: &Wire, client: SocketAddr, server: &Server) {
     let client = canonical(client);
     let mut connection = Connection::new(stream);
     loop {
@@ -207,17 +221,15 @@ fn converse(stream: &TcpStream, client: SocketAddr, server: &Server) {
     }
 }
 
-fn send(stream: &TcpStream, response: Response, next: Next) -> io::Result<()> {
+fn send(stream: &Wire, response: Response, next: Next) -> io::Result<()> {
     response.write_to(stream, next)
 }
 
 /// Takes what the client is still sending, for a moment: closing at once would reset the connection, and the
 /// client might never see the answer.
-fn drain(mut stream: &TcpStream) {
+fn drain(mut stream: &Wire) {
     const PATIENCE: Duration = Duration::from_millis(500);
-    if stream.shutdown(std::net::Shutdown::Write).is_err()
-        || stream.set_read_timeout(Some(PATIENCE)).is_err()
-    {
+    if stream.end().is_err() || stream.set_read_timeout(Some(PATIENCE)).is_err() {
         return;
     }
     let until = Instant::now() + PATIENCE;

@@ -1,16 +1,19 @@
 //! Reads requests, with bounds on everything.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::Next;
+use super::wire::Wire;
 
 /// The longest head: request line and headers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// The longest body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
+
+/// The first byte of a client that speaks TLS, which would wait for an answer before it sends the end of a line.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// How long a request may take to arrive once it has begun.
 const MAX_TIME: Duration = Duration::from_secs(20);
@@ -102,13 +105,13 @@ fn percent_decode(text: &str) -> Option<String> {
 
 /// A connection, read request by request.
 pub(super) struct Connection<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Wire,
     /// What was read and not used yet.
     buffer: Vec<u8>,
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(stream: &'a TcpStream) -> Self {
+    pub(super) fn new(stream: &'a Wire) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
@@ -129,6 +132,9 @@ impl<'a> Connection<'a> {
                 .take_while(|byte| matches!(byte, b'\r' | b'\n'))
                 .count();
             self.buffer.drain(..blank);
+            if self.buffer.first() == Some(&TLS_HANDSHAKE) {
+                return Err(bad(400, "this is TLS"));
+            }
             if let Some(end) = head_end(&self.buffer) {
                 break end;
             }

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
 
 use super::Next;
+use super::wire::Wire;
 
 /// An answer.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Response {
         }
     }
 
-    pub(super) fn write_to(self, mut stream: &TcpStream, next: Next) -> io::Result<()> {
+    pub(super) fn write_to(self, mut stream: &Wire, next: Next) -> io::Result<()> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         let (len, has_body) = (self.len(), !matches!(self.status, 204 | 304));
         if has_body {
@@ -104,18 +104,19 @@ impl Response {
         match self.body {
             Body::Bytes(bytes) if has_body => {
                 head.extend(bytes);
-                stream.write_all(&head)
+                stream.write_all(&head)?;
             }
             Body::File(file, len) => {
                 stream.write_all(&head)?;
                 match io::copy(&mut file.take(len), &mut stream)? {
-                    sent if sent == len => Ok(()),
+                    sent if sent == len => {}
                     // The client waits for more, and sees that it does not come.
-                    _ => Err(io::ErrorKind::UnexpectedEof.into()),
+                    _ => return Err(io::ErrorKind::UnexpectedEof.into()),
                 }
             }
-            Body::Bytes(_) | Body::Omitted(_) => stream.write_all(&head),
+            Body::Bytes(_) | Body::Omitted(_) => stream.write_all(&head)?,
         }
+        stream.flush()
     }
 }
 
