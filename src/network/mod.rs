@@ -20,8 +20,8 @@ pub use self::attach::{Attachment, attach, sweep};
 pub use self::bridge::add_loopback_address;
 pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
 
-/// Where a pod with a network of its own reaches its resolver, at port 53. Link-local, so that no pod and no machine
-/// has it otherwise; each pod's is its own.
+/// Where a pod with a network of its own reaches its resolver, at port 53. Link-local: each pod's is its own. The
+/// address of Kubernetes' own resolver of this kind, NodeLocal DNSCache, so that what is written for it fits.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
 
 /// Why a pod has no network.

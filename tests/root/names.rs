@@ -168,6 +168,40 @@ fn a_resolver_takes_three_name_servers() {
 }
 
 #[test]
+fn the_policy_says_which_resolver_is_asked() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let resolv_conf = |fields: &str| kplay.script_in(fields, "", "cat /etc/resolv.conf");
+    let domains = "search default.svc.cluster.local svc.cluster.local cluster.local";
+    for policy in ["", "dnsPolicy: ClusterFirstWithHostNet,"] {
+        let text = resolv_conf(policy);
+        assert!(text.starts_with(domains), "{text}");
+        assert!(
+            text.ends_with("\nnameserver 169.254.20.10\noptions ndots:5\n"),
+            "{text}"
+        );
+    }
+    // Both are the machine's.
+    let of_machine = resolv_conf("dnsPolicy: Default, hostNetwork: true,");
+    assert!(!of_machine.contains("cluster.local"), "{of_machine}");
+    assert_eq!(resolv_conf("hostNetwork: true,"), of_machine);
+    let fields = "hostNetwork: true, dnsPolicy: ClusterFirstWithHostNet,";
+    let pod = script_pod("misses", fields, "", "cat /etc/resolv.conf");
+    kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
+    assert_eq!(kplay.run(["logs", "misses"]).succeeds(), of_machine);
+    let events = kplay.run(["events", "--for", "misses"]).succeeds();
+    let missing = events
+        .lines()
+        .find(|line| line.contains("MissingClusterDNS"));
+    let missing = missing.unwrap_or_else(|| panic!("no such event: {events}"));
+    assert!(
+        missing.contains("Falling back to \"Default\" policy"),
+        "{missing}"
+    );
+}
+
+#[test]
 fn a_pod_of_a_stateful_set_and_of_an_indexed_job() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

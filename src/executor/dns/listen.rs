@@ -31,16 +31,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Answers datagrams. Ends only by being dropped.
 pub(super) async fn datagrams(socket: UdpSocket, resolver: Rc<Resolver>) {
     let mut answering = FuturesUnordered::new();
+    let mut is_failing = false;
     loop {
         // What is known goes out before more is taken in, so that `answering` holds little but what waits for others.
         tokio::select! {
             biased;
             Some(()) = answering.next() => {}
             ready = socket.readable() => match ready.and_then(|()| receive(&socket)) {
-                Ok((query, client)) => answering.push(answer(&socket, &resolver, query, client)),
+                Ok((query, client)) => {
+                    is_failing = false;
+                    answering.push(answer(&socket, &resolver, query, client));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take queries, trying again");
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "cannot take queries, trying again");
+                    }
                     time::sleep(PAUSE).await;
                 }
             }
@@ -67,15 +73,21 @@ fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
 /// Serves connections. Ends only by being dropped.
 pub(super) async fn connections(listener: TcpListener, resolver: Rc<Resolver>) {
     let mut open = FuturesUnordered::new();
+    let mut is_failing = false;
     loop {
         tokio::select! {
             biased;
             Some(()) = open.next() => {}
             accepted = listener.accept(), if open.len() < MOST_CONNECTIONS => match accepted {
-                Ok((stream, client)) => open.push(serve(stream, &resolver, client)),
+                Ok((stream, client)) => {
+                    is_failing = false;
+                    open.push(serve(stream, &resolver, client));
+                }
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take connections, trying again");
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "cannot take connections, trying again");
+                    }
                     time::sleep(PAUSE).await;
                 }
             }

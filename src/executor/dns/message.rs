@@ -6,6 +6,8 @@ use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCo
 pub(super) const LONGEST_QUERY: usize = 4096;
 /// What every message begins with, in bytes.
 pub(super) const HEADER: usize = 12;
+/// The longest datagram, in bytes.
+const LONGEST_DATAGRAM: u16 = u16::MAX - 20 - 8;
 /// What this resolver would take in one datagram: what passes everywhere.
 const DATAGRAM: u16 = 1232;
 
@@ -20,7 +22,7 @@ impl Transport {
     /// How long an answer to this query may be, in bytes.
     pub(super) fn room(self, query: &Message) -> u16 {
         match self {
-            Self::Udp => query.max_payload(),
+            Self::Udp => query.max_payload().min(LONGEST_DATAGRAM),
             Self::Tcp => u16::MAX,
         }
     }
@@ -129,6 +131,11 @@ fn encode(message: &Message) -> Option<Vec<u8>> {
     bytes
         .inspect_err(|error| tracing::warn!(%error, "cannot write an answer"))
         .ok()
+}
+
+/// What nobody can guess.
+pub(super) fn random_number() -> u16 {
+    Message::query().metadata.id
 }
 
 /// The bytes of the one question of a message: name, type and class. Nothing if it has another number of them.

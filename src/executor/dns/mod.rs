@@ -12,7 +12,7 @@
 //! reached. It keeps no answers: those of the cluster are at hand, for the others the machine's resolver has a cache.
 //! Names in the pod's `/etc/hosts` never come here.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
@@ -87,8 +87,6 @@ struct Resolver {
     cluster: Rc<RefCell<Cluster>>,
     namespace: Namespace,
     upstream: Upstream,
-    /// The number of the query.
-    turn: Cell<usize>,
 }
 
 impl Resolver {
@@ -97,7 +95,6 @@ impl Resolver {
             cluster,
             namespace,
             upstream,
-            turn: Cell::new(0),
         }
     }
 
@@ -123,12 +120,11 @@ impl Resolver {
     }
 
     fn answer(&self, query: &Message) -> Answer {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
         let view = View {
             cluster: &self.cluster.borrow(),
             namespace: &self.namespace,
-            turn,
+            // No counter: clients ask for A and AAAA in turn, and would always find the same pod first.
+            turn: message::random_number().into(),
         };
         answer::answer(query, &view)
     }

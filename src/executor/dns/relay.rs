@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -160,7 +160,7 @@ impl Relayed<'_> {
         let number = query
             .first_chunk_mut::<2>()
             .ok_or(io::ErrorKind::InvalidInput)?;
-        let of_client = std::mem::replace(number, random_number().to_be_bytes());
+        let of_client = std::mem::replace(number, message::random_number().to_be_bytes());
         let mut answer = match self.transport {
             Transport::Udp => by_udp(server, &query, self.room).await?,
             Transport::Tcp => by_tcp(server, &query).await?,
@@ -170,10 +170,6 @@ impl Relayed<'_> {
         }
         Ok(answer)
     }
-}
-
-fn random_number() -> u16 {
-    Message::query().metadata.id
 }
 
 /// By a socket of its own: its port is another random number that an answer must have, and the kernel takes nothing
@@ -193,7 +189,9 @@ async fn by_udp(server: SocketAddr, query: &[u8], room: u16) -> io::Result<Vec<u
 }
 
 fn receive(socket: &UdpSocket, room: u16) -> io::Result<Vec<u8>> {
-    let mut answer = vec![0; usize::from(room)];
+    /// What servers send to clients that did not say what they take, and should not.
+    const LEAST: u16 = 4096;
+    let mut answer = vec![0; usize::from(room.max(LEAST))];
     let received = datagram::receive(socket, &mut answer)?;
     answer.truncate(received.len);
     answer.shrink_to_fit();

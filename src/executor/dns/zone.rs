@@ -106,7 +106,7 @@ pub(super) struct View<'a> {
     pub(super) cluster: &'a Cluster,
     /// The pod's own.
     pub(super) namespace: &'a Namespace,
-    /// Which of several pods comes first, so that not all clients take the same.
+    /// Which of several pods comes first: any number, so that not all clients take the same pod.
     pub(super) turn: usize,
 }
 

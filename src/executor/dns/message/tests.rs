@@ -75,6 +75,7 @@ fn the_client_says_how_much_it_takes() {
     assert_eq!(room(None), 512);
     assert_eq!(room(Some(100)), 512);
     assert_eq!(room(Some(4096)), 4096);
+    assert_eq!(room(Some(u16::MAX)), 65507);
 }
 
 #[test]
