@@ -13,6 +13,7 @@ use super::clock;
 use super::container::{Live, Place};
 use super::lifecycle::{self, Index};
 use super::status::Observed;
+use super::users::Users;
 use crate::model::cause::chain;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::image::Image;
@@ -52,6 +53,8 @@ pub(super) struct Context<R> {
     pub(super) hierarchies: Hierarchies,
     /// The machine's mount namespace, if mounts of a container are to be seen there.
     pub(super) host_mounts: Option<OwnedFd>,
+    /// The pod's user namespace, if it has one of its own.
+    pub(super) users: Option<Users>,
     pub(super) facts: Facts,
     /// The pause process's number, while there is one: its namespaces are joined.
     pub(super) sandbox: RefCell<Option<crate::runtime::sandbox::Sandbox>>,

@@ -44,6 +44,7 @@ mod refresh;
 mod restart;
 mod status;
 mod termination;
+mod users;
 mod volumes;
 
 use std::cell::RefCell;
@@ -61,6 +62,7 @@ pub use self::error::{Error, SystemError};
 use self::lifecycle::{Cause, Event};
 use self::pod::PodResources;
 use self::progress::Channel;
+use self::users::Users;
 use crate::protocol::{self, Launch, Progress};
 use crate::runtime::{Libcontainer, Program, Runtime, enter_private_mounts};
 use crate::state::events::EventLog;
@@ -117,6 +119,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     };
     let hierarchies = enter_private_mounts()?;
     fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
+    let users = Users::set_up(&launch.plan, dir.paths())?;
     let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;
     let events = EventLog::open(&dir.paths().events())?;
     let reaper = Reaper::new();
@@ -131,6 +134,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         reaper,
         hierarchies,
         host_mounts,
+        users,
         sandbox: RefCell::default(),
         places: RefCell::default(),
         live: RefCell::default(),

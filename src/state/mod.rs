@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod events;
+pub mod ids;
 pub mod layout;
 pub mod lock;
 pub mod logs;
