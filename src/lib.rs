@@ -11,7 +11,7 @@
 //!    ▼
 //! kplay internal execute DIR  executor: one per pod, subreaper, one thread
 //!    ├─ kplay internal create short-lived helper per container and per exec: calls libcontainer, exits
-//!    ├─ infra (pause)         holds net, ipc, uts (and pid with shareProcessNamespace)
+//!    ├─ infra (pause)         holds net, ipc, uts (pid with shareProcessNamespace, user with hostUsers: false)
 //!    └─ init containers, sidecars, members
 //! ```
 //!

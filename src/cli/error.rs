@@ -230,6 +230,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         | E::Io { .. }
         | E::Service { .. }
         | E::InUse { .. }
+        | E::NoIds { .. }
         | E::NotRoot
         | E::Spawn { .. }
         | E::ExecutorDied { .. }
@@ -252,6 +253,9 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
         E::Service { service, fault } => service_hint(service, fault),
+        E::NoIds { .. } => Some(
+            "delete pods, or give `kubelet` more in /etc/subuid and /etc/subgid: 65536 for each pod".to_owned(),
+        ),
         E::InUse { pod, .. } => Some(format!("`kplay delete pod {}` first", pod.name)),
         E::NotRoot => {
             Some("run it as root: `sudo kplay …`; rootless pods are not supported yet".to_owned())

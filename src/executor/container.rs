@@ -17,12 +17,13 @@ use super::error::{StartFailure, system};
 use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
+use super::users::{self, Joined, Users};
 use super::{describe, output, probe, process, profiles, termination};
 use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
-use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, rootfs};
+use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, Tenancy, rootfs};
 use crate::spec::{self, Spec};
 use crate::sys::cgroup::{Cgroup, Limits};
 use crate::sys::pidfd::{self, PidFd};
@@ -46,6 +47,8 @@ pub(super) struct Live {
     stop_signal: Signal,
     seccomp: runtime::SeccompProfile,
     spec: Spec,
+    /// Of a pod with a user namespace.
+    tenancy: Option<Tenancy>,
     started: Instant,
     pub(super) probes: probe::Workers,
     /// Kept open where the manifest asks for standard input, until a client has had it if that is once only.
@@ -118,6 +121,7 @@ impl Live {
             seccomp: self.seccomp.clone(),
             cgroup: self.cgroup.entry()?,
             stdio,
+            tenancy: self.tenancy.clone(),
         })
     }
 }
@@ -230,11 +234,15 @@ impl<R: Runtime + 'static> Run<R> {
     }
 
     fn rootfs(&self) -> PathBuf {
-        self.context.paths().rootfs(&self.name)
+        match &self.context.users {
+            None => self.context.paths().rootfs(&self.name),
+            Some(users) => users.rootfs(&self.name),
+        }
     }
 
     fn places(&self) -> Places {
         Places {
+            run: self.name.clone(),
             rootfs: self.rootfs(),
             dir: self.dir(),
             sub_paths: self.context.paths().sub_paths(&self.name),
@@ -254,6 +262,7 @@ impl<R: Runtime + 'static> Run<R> {
         let Place { cgroup, prepared } = self.place()?;
         self.report("Created", format!("Created container: {}", plan.name));
         let (stdio, mut ends) = self.stdio()?;
+        let tenancy = context.users.as_ref().map(Users::tenancy).transpose()?;
         let request = StartRequest {
             id: self.id.clone(),
             bundle: context.paths().bundle(&self.id),
@@ -261,6 +270,7 @@ impl<R: Runtime + 'static> Run<R> {
             spec: spec.clone(),
             late_mounts,
             host_mounts: self.host_mounts()?,
+            ids: context.users.as_ref().map(Users::ids),
             seccomp: seccomp.clone(),
             prepared,
             stdio,
@@ -297,6 +307,7 @@ impl<R: Runtime + 'static> Run<R> {
             stop_signal,
             seccomp,
             spec,
+            tenancy,
             started: Instant::now(),
             probes: probe::Workers::default(),
             stdin: RefCell::new(ends.stdin),
@@ -341,7 +352,9 @@ impl<R: Runtime + 'static> Run<R> {
         for folder in [&upper, &work, &rootfs] {
             fs::create_dir_all(folder, 0o755)?;
         }
-        Ok(rootfs::mount(layers, &upper, &work, &rootfs)?)
+        let users = users::namespace(&self.context)?;
+        let users = users.as_ref().map(Joined::as_users);
+        Ok(rootfs::mount(layers, &upper, &work, &rootfs, users)?)
     }
 
     fn place(&self) -> Result<Place, StartFailure> {
@@ -456,6 +469,9 @@ impl<R: Runtime + 'static> Run<R> {
     fn clean_up(&self) {
         let paths = self.context.paths();
         self.tried(self.context.runtime.forget(&paths.oci_state(), &self.id));
+        if let Some(users) = &self.context.users {
+            self.tried(volume::unmount_sub_paths(&users.mounts(&self.name)));
+        }
         self.tried(volume::unmount_sub_paths(&paths.sub_paths(&self.name)));
         self.tried(rootfs::unmount(&self.rootfs()));
         self.tried(fs::remove_dir_all(&self.rootfs()));

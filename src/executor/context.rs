@@ -14,6 +14,7 @@ use super::container::{Live, Place};
 use super::lifecycle::{self, Index};
 use super::pod_network::PodNetwork;
 use super::status::Observed;
+use super::users::Users;
 use crate::model::cause::chain;
 use crate::model::cluster::Cluster;
 use crate::model::event::{EventType, PodEvent};
@@ -54,6 +55,8 @@ pub(super) struct Context<R> {
     pub(super) hierarchies: Hierarchies,
     /// The machine's mount namespace, if mounts of a container are to be seen there.
     pub(super) host_mounts: Option<OwnedFd>,
+    /// The pod's user namespace, if it has one of its own.
+    pub(super) users: Option<Users>,
     pub(super) facts: Facts,
     /// The pod's place in the network, if it has one of its own.
     pub(super) network: RefCell<Option<PodNetwork>>,

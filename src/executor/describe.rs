@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::error::StartFailure;
 use super::pod::shared_memory;
-use super::{downward, mounts};
+use super::{downward, mounts, users};
 use crate::model::image::{Image, ImageConfig};
 use crate::model::plan::{ContainerPlan, SupplementalGroupsPolicy};
 use crate::model::status::{ContainerUser, LinuxContainerUser};
-use crate::runtime::LateMount;
 use crate::runtime::user::{self, User};
+use crate::runtime::{self, LateMount};
 use crate::spec::{
     self, ContainerInput, NamespaceChoice, Namespaces, ResolvedUser, Spec, arguments, environment,
     resources,
@@ -34,6 +34,8 @@ pub(super) fn user(spec: &Spec) -> ContainerUser {
 /// Where one run of a container is on the host.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
+    /// The run's name.
+    pub(super) run: String,
     /// Its mounted root file system.
     pub(super) rootfs: PathBuf,
     /// Its files.
@@ -74,6 +76,14 @@ pub(super) fn container<R>(
     }
     let mounts = mounts::all(context, plan, places, &declared)?;
     let late_mounts = mounts::late(context, &mounts);
+    let mounts = users::make_ready(context, &places.run, mounts)?;
+    if let Some(users) = &context.users {
+        let ids = users.ids();
+        for id in [user.uid, user.gid].iter().chain(&user.groups) {
+            ids.on_host(*id)
+                .ok_or(runtime::Error::NoSuchId { id: *id })?;
+        }
+    }
     let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
     additional_gids.extend(pod.security.fs_group);
     match pod.security.supplemental_groups_policy {
@@ -198,5 +208,6 @@ fn namespaces<R>(context: &Context<R>) -> Namespaces {
             (false, true) => joined(false, Namespace::Pid),
             (false, false) => NamespaceChoice::New,
         },
+        user: joined(context.users.is_none(), Namespace::User),
     }
 }

@@ -44,6 +44,8 @@ pub enum Error {
         volume: String,
         source: volume::Error,
     },
+    #[error("no ids of this machine were taken for the pod's users (`hostUsers: false`)")]
+    NoIds,
     #[error(transparent)]
     Forward(#[from] forward::Error),
     #[error("cannot give the pod a network")]
@@ -126,7 +128,11 @@ impl StartFailure {
                 ("CreateContainerConfigError", FailureClass::Start)
             }
             Self::Services(_) => ("CreateContainerConfigError", FailureClass::Machine),
-            Self::Runtime(runtime::Error::NoSuchUser { .. } | runtime::Error::UserFile { .. })
+            Self::Runtime(
+                runtime::Error::NoSuchUser { .. }
+                | runtime::Error::NoSuchId { .. }
+                | runtime::Error::UserFile { .. },
+            )
             | Self::Spec(
                 spec::Error::InsideProc { .. }
                 | spec::Error::OverDev

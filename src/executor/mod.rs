@@ -48,6 +48,7 @@ mod restart;
 mod service_ports;
 mod status;
 mod termination;
+mod users;
 mod volumes;
 
 use std::cell::RefCell;
@@ -66,6 +67,7 @@ use self::lifecycle::{Cause, Event};
 use self::neighbours::Neighbours;
 use self::pod::PodResources;
 use self::progress::Channel;
+use self::users::Users;
 use crate::protocol::{self, Launch, Progress};
 use crate::runtime::{Libcontainer, Program, Runtime, enter_private_mounts};
 use crate::state::events::EventLog;
@@ -122,6 +124,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     };
     let hierarchies = enter_private_mounts()?;
     fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
+    let users = Users::set_up(&launch.plan, dir.paths())?;
     let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;
     let events = EventLog::open(&dir.paths().events())?;
     let reaper = Reaper::new();
@@ -137,6 +140,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         hierarchies,
         host_mounts,
         cluster: Rc::default(),
+        users,
         sandbox: RefCell::default(),
         network: RefCell::default(),
         places: RefCell::default(),

@@ -13,8 +13,8 @@ use crate::model::plan::{
     ContainerPlan, MountAccess, Propagation, SubPath, VolumeMount, VolumeSource,
 };
 use crate::runtime::LateMount;
-use crate::runtime::late::Origin;
-use crate::spec::{self, BindMount, Programs, environment};
+use crate::runtime::late::{self, Origin};
+use crate::spec::{self, BindMount, Owners, Programs, environment};
 use crate::sys::fs;
 use crate::volume::{self, Missing};
 
@@ -64,6 +64,10 @@ pub(super) fn late<R>(context: &Context<R>, mounts: &[BindMount]) -> Vec<LateMou
         destination: mount.destination,
         access: mount.access,
         propagation: mount.propagation,
+        owners: match (&context.users, mount.owners) {
+            (Some(_), Owners::ByNumber) => late::Owners::Mapped,
+            (None, _) | (Some(_), Owners::Settled) => late::Owners::AsTheyAre,
+        },
     })
     .collect()
 }
@@ -120,6 +124,11 @@ fn volume_mount<R>(
             Programs::Run
         },
         propagation: mount.propagation,
+        owners: if is_image {
+            Owners::Settled
+        } else {
+            Owners::ByNumber
+        },
     })
 }
 

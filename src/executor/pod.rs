@@ -10,12 +10,14 @@ use super::context::Context;
 use super::error::Error;
 use super::forward::{Bound, Forwarder, Publication, Sharing};
 use super::pod_network::{self, PodNetwork};
+use super::users::Users;
 use super::{container, etc, process, volumes};
 use crate::model::cause::chain;
 use crate::model::plan::PodPlan;
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
+use crate::state::ids;
 use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
@@ -66,7 +68,8 @@ impl PodResources {
         volumes::prepare(context)?;
         etc::write(context)?;
         if !context.launch.plan.host_ipc {
-            mount_shared_memory(&shared_memory(context))?;
+            let ids = context.users.as_ref().map(Users::ids);
+            mount_shared_memory(&shared_memory(context), ids)?;
         }
         Ok(())
     }
@@ -80,6 +83,7 @@ impl PodResources {
         let plan = &context.launch.plan;
         let sandbox = sandbox::start(&SandboxOptions {
             hostname: (!plan.host_network).then(|| plan.kernel_hostname()),
+            ids: context.users.as_ref().map(Users::ids),
             net: !plan.host_network,
             ipc: !plan.host_ipc,
             uts: !plan.host_network,
@@ -125,6 +129,12 @@ impl PodResources {
         }
         leave_network(context);
         self.remove_cgroup();
+        if context.users.is_some()
+            && let Err(error) = ids::give_back(context.paths())
+        {
+            // They are free when the pod is deleted.
+            tracing::error!(error = chain(&error), "cannot give the pod's ids back");
+        }
     }
 
     fn remove_cgroup(&self) {
@@ -212,10 +222,10 @@ pub(super) fn cgroup_limits(limits: resources::CgroupLimits) -> Limits {
 
 /// Where the containers' `/dev/shm` is.
 pub(super) fn shared_memory<R>(context: &Context<R>) -> PathBuf {
-    if context.launch.plan.host_ipc {
-        PathBuf::from("/dev/shm")
-    } else {
-        context.paths().mounts().join("shm")
+    match &context.users {
+        _ if context.launch.plan.host_ipc => PathBuf::from("/dev/shm"),
+        None => context.paths().mounts().join("shm"),
+        Some(users) => users.shared_memory(),
     }
 }
 

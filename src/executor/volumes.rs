@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::downward;
 use super::error::Error;
+use super::{downward, users};
 use crate::model::plan::{ClaimStorage, PodPlan, Propagation, Volume, VolumeMount, VolumeSource};
 use crate::spec::resources;
 use crate::sys::mount;
@@ -85,6 +85,7 @@ fn each<R>(
     let images = images
         .map(|(name, image)| (name.clone(), image.layers.as_slice()))
         .collect();
+    let users = users::namespace(context)?;
     let memory = context.facts.memory;
     let limit = resources::of_pod(plan).memory_bytes;
     let of_pod = volume::Context {
@@ -92,6 +93,7 @@ fn each<R>(
         memory: &context.paths().mounts().join("volumes"),
         memory_size: limit.map_or(memory, |limit| limit.min(memory)),
         fs_group: plan.security.fs_group,
+        users: users.as_ref().map(|users| users.as_users().namespace),
         change_policy: plan.security.fs_group_change_policy,
         claims: &launch.claims,
         images: &images,

@@ -33,6 +33,10 @@ pub enum Error {
         verb: &'static str,
         source: io::Error,
     },
+    #[error(
+        "no ids are left for the users of the pod `{pod}` (`hostUsers: false`): other pods have all of {all}"
+    )]
+    NoIds { pod: PodKey, all: String },
     #[error("pods cannot be started: kplay is not root here (it lacks CAP_SYS_ADMIN)")]
     NotRoot,
     #[error("cannot start an executor for the pod `{pod}`")]

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Manager;
-use super::client;
 use super::error::Error;
 use super::report::{Event, Report};
+use super::{client, ids};
 use crate::model::image::{Image, ImageUser};
 use crate::model::names::PodKey;
 use crate::model::plan::PodPlan;
@@ -220,6 +220,9 @@ pub(super) fn start(
 ) -> Result<Launching, Error> {
     dir.create(record)?;
     fs::create_dir_all(&launch.log_dir, 0o700)?;
+    if launch.plan.own_users {
+        ids::take(&manager.layout, dir)?;
+    }
     write(dir, launch)?;
     let log_path = dir.paths().executor_log();
     let log = append::open(&log_path)?;

@@ -18,6 +18,7 @@ pub mod client;
 pub mod delete;
 pub mod diff;
 pub mod error;
+mod ids;
 pub mod images;
 pub mod launch;
 pub mod report;

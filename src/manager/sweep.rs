@@ -8,6 +8,7 @@ use super::error::Error;
 use super::report::{Event, Report, pod_object};
 use super::stop;
 use crate::network;
+use crate::state::ids;
 use crate::state::layout::Layout;
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
@@ -57,6 +58,8 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
         return stop::remove(layout, &locked);
     }
     stop::clean_up(&locked)?;
+    // Nobody runs with them any more.
+    ids::give_back(dir.paths())?;
     Ok(locked.mark_swept()?)
 }
 

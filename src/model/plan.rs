@@ -56,6 +56,8 @@ pub struct PodPlan {
     pub host_network: bool,
     pub host_pid: bool,
     pub host_ipc: bool,
+    /// `hostUsers: false`: the pod's users are not the machine's.
+    pub own_users: bool,
     pub share_process_namespace: bool,
     pub security: PodSecurity,
     /// Of the pod as a whole, beside what its containers have each.
@@ -456,6 +458,15 @@ pub struct ContainerSecurity {
     pub capabilities_drop: Vec<String>,
     pub seccomp: SeccompProfile,
     pub app_armor: AppArmorProfile,
+    pub proc_mount: ProcMount,
+}
+
+/// `procMount`: whether parts of `/proc` and `/sys` are hidden.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProcMount {
+    #[default]
+    Masked,
+    Unmasked,
 }
 
 /// `seccompProfile`. kplay's default is the runtime's profile, as on a hardened kubelet.

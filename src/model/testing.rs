@@ -65,6 +65,7 @@ pub(crate) fn plan(name: &str) -> PodPlan {
         host_network: false,
         host_pid: false,
         host_ipc: false,
+        own_users: false,
         share_process_namespace: false,
         security: PodSecurity::default(),
         resources: None,

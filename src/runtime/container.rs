@@ -18,6 +18,7 @@ use super::{
 };
 use crate::sys::capability::Set;
 use crate::sys::cgroup::CgroupEntry;
+use crate::sys::ids::IdRange;
 use crate::sys::process::Reaper;
 use crate::sys::{self, fd};
 
@@ -139,6 +140,7 @@ impl Runtime for Libcontainer {
             mut spec,
             late_mounts,
             host_mounts,
+            ids,
             seccomp,
             prepared: Prepared(helper),
             stdio,
@@ -152,7 +154,8 @@ impl Runtime for Libcontainer {
             detail: "the specification has no process".to_owned(),
         })?;
         environment::complete(&mut process, rootfs.as_deref())?;
-        let terminal = stdio.terminal(process.user().uid());
+        let uid = on_host(process.user().uid(), ids)?;
+        let terminal = stdio.terminal(uid);
         let seccomp_flags = seccomp::flags(&seccomp);
         let (seccomp, kind, mut fds) = self.prepare(&mut process, &seccomp, stdio)?;
         let action = Action::Start {
@@ -161,10 +164,9 @@ impl Runtime for Libcontainer {
             host_mounts: host_mounts.is_some(),
         };
         fds.extend(host_mounts);
-        let uid = process.user().uid();
         let directory = process.cwd().clone();
         if let Some(rootfs) = &rootfs {
-            make_working_directory(&spec, rootfs, &directory);
+            make_working_directory(&spec, rootfs, &directory, ids);
         }
         spec.set_process(Some(process));
         let config = serde_json::to_vec(&spec).map_err(unwritable)?;
@@ -185,6 +187,10 @@ impl Runtime for Libcontainer {
             terminal,
         };
         let started = self.run(helper, &request, order).await;
+        let started = started.map_err(|error| match ids {
+            None => error,
+            Some(_) => explain(error),
+        });
         if started.is_err()
             && let Err(error) = self.forget(&request.state, &request.id)
         {
@@ -202,18 +208,23 @@ impl Runtime for Libcontainer {
             seccomp,
             cgroup,
             stdio,
+            tenancy,
         } = request;
         let helper = Helper::start(&self.program, &self.reaper, &cgroup)?;
-        let terminal = stdio.terminal(process.user().uid());
+        let first_id = tenancy.as_ref().map(|tenancy| tenancy.first_id);
+        let ids = first_id.and_then(IdRange::starting_at);
+        let uid = on_host(process.user().uid(), ids)?;
+        let terminal = stdio.terminal(uid);
         let seccomp_flags = seccomp::flags(&seccomp);
         let (seccomp, kind, fds) = self.prepare(&mut process, &seccomp, stdio)?;
         let directory = process.cwd().clone();
         let request = Request {
             id,
             state,
-            uid: process.user().uid(),
+            uid,
             action: Action::Exec {
                 process: Box::new(process),
+                tenancy,
             },
             stdio: kind,
             seccomp,
@@ -240,6 +251,30 @@ impl Stdio {
             Self::Pipes { .. } => None,
             Self::Terminal { rows, columns } => Some(Terminal { uid, rows, columns }),
         }
+    }
+}
+
+/// Says what libcontainer does not about a container in a user namespace.
+fn explain(error: Error) -> Error {
+    match error {
+        Error::Create { detail } => {
+            let mut kernels = ["/proc", "/sys"].into_iter();
+            let path = kernels
+                .find(|path| detail.contains(&format!("mount Mount {{ destination: \"{path}\"")));
+            match path {
+                Some(path) => Error::Covered { path, detail },
+                None => Error::Create { detail },
+            }
+        }
+        other => other,
+    }
+}
+
+/// The machine's number for a container's user.
+fn on_host(uid: u32, ids: Option<IdRange>) -> Result<u32, Error> {
+    match ids {
+        None => Ok(uid),
+        Some(ids) => ids.on_host(uid).ok_or(Error::NoSuchId { id: uid }),
     }
 }
 
@@ -302,16 +337,20 @@ fn with_loading(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
 
 /// Makes the working directory where it is missing, as runc does, in the root file system or in the volume that holds
 /// it. That it cannot be made is not told here: entering it fails next, with the same reason.
-fn make_working_directory(spec: &Spec, rootfs: &Path, directory: &Path) {
+fn make_working_directory(spec: &Spec, rootfs: &Path, directory: &Path, ids: Option<IdRange>) {
+    let make = |root: &Path, path: &Path| match ids {
+        None => sys::fs::create_dir_in_root(root, path, 0o755),
+        Some(ids) => sys::ids::as_root_of(ids, || sys::fs::create_dir_in_root(root, path, 0o755)),
+    };
     let mounts = spec.mounts().iter().flatten();
     let holder = mounts
         .filter(|mount| directory.starts_with(mount.destination()))
         .max_by_key(|mount| mount.destination().components().count());
     let made = match holder {
-        None => sys::fs::create_dir_in_root(rootfs, directory, 0o755),
+        None => make(rootfs, directory),
         Some(mount) => match (mount.source(), directory.strip_prefix(mount.destination())) {
             (Some(source), Ok(rest)) if source.is_absolute() && !rest.as_os_str().is_empty() => {
-                sys::fs::create_dir_in_root(source, rest, 0o755)
+                make(source, rest)
             }
             _ => Ok(()),
         },

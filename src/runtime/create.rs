@@ -14,10 +14,10 @@ use libcontainer::syscall::syscall::SyscallType;
 use super::entry::{Entry, Filter};
 use super::late::{self, LateMount};
 use super::wire::{Action, Answer, GO, Request, SOCKET, StdioKind, cut};
-use super::{environment, trace};
+use super::{Tenancy, environment, trace};
 use crate::model::cause::chain;
 use crate::sys::fd::MemoryUse;
-use crate::sys::{self, fd, process};
+use crate::sys::{self, fd, namespace, process};
 
 /// The way to the executor, for this process and those that libcontainer forks from it.
 static EXECUTOR: OnceLock<OwnedFd> = OnceLock::new();
@@ -111,20 +111,30 @@ fn create() -> Result<(), Failure> {
             stdio: request.stdio,
             seccomp,
         });
+    let mut streams = None;
+    if request.stdio == StdioKind::Pipes {
+        let all = [next()?, next()?, next()?];
+        for stream in &all {
+            sys::fs::give_stream_to(stream, request.uid)?;
+        }
+        streams = Some(all);
+    }
+    // What only the machine's root may do has been done.
+    let tenant = match &request.action {
+        Action::Start { .. } => None,
+        Action::Exec { process, tenancy } => Some(Tenant::enter(&request, process, tenancy)?),
+    };
     let mut console = None;
-    match request.stdio {
-        StdioKind::Pipes => {
-            let [stdin, stdout, stderr] = [next()?, next()?, next()?];
-            for stream in [&stdin, &stdout, &stderr] {
-                sys::fs::give_stream_to(stream, request.uid)?;
-            }
+    match streams {
+        Some([stdin, stdout, stderr]) => {
             builder = builder
                 .with_stdin(stdin)
                 .with_stdout(stdout)
                 .with_stderr(stderr);
         }
-        StdioKind::Terminal => {
-            let listener = Console::listen(&request.state)?;
+        None => {
+            let state = tenant.as_ref().map_or(&request.state, Tenant::folder);
+            let listener = Console::listen(state)?;
             builder = builder.with_console_socket(Some(listener.path.clone()));
             console = Some(listener);
         }
@@ -139,7 +149,7 @@ fn create() -> Result<(), Failure> {
             let host = host.as_ref().map(AsFd::as_fd);
             start(builder, &request.state, bundle, late_mounts, host)?
         }
-        Action::Exec { process } => exec(builder, &request, process)?,
+        Action::Exec { .. } => tenant.ok_or("there is no container")?.run(builder)?,
     };
     let master = console.map(|console| console.accept()).transpose()?;
     let master: Vec<_> = master.iter().map(AsFd::as_fd).collect();
@@ -185,41 +195,100 @@ fn start(
     Ok(pid.as_raw())
 }
 
-fn exec(
-    builder: ContainerBuilder,
-    request: &Request,
-    process: &oci_spec::runtime::Process,
-) -> Result<i32, Failure> {
-    let original = request.state.join(&request.id);
-    let container = Container::load(original.clone())?;
-    let init = container.pid().ok_or("the container has no process")?;
-    let mut process = process.clone();
-    let root = PathBuf::from(format!("/proc/{init}/root"));
-    environment::complete(&mut process, Some(&root))?;
-    let text = serde_json::to_vec(&process)?;
-    let process = fd::sealed_memory(c"process", &text, MemoryUse::Data)?;
-    // libcontainer leaves a socket in the container's folder for each exec; so each gets a folder of its own.
-    let own = OwnState::copy(&request.state, &request.id, &original)?;
-    let pid = builder
-        .with_root_path(&own.0)?
-        .as_tenant()
-        .with_process(Some(fd::path_of(&process)))
-        .with_detach(true)
-        .as_sibling(true)
-        .build()?;
-    Ok(pid.as_raw())
+/// A command in a running container.
+struct Tenant {
+    process: OwnedFd,
+    state: OwnState,
+}
+
+impl Tenant {
+    /// Takes what the machine's root may see, and then enters the container's user namespace, if it has one: libcontainer
+    /// does that for a container, but not for a command in one.
+    fn enter(
+        request: &Request,
+        process: &oci_spec::runtime::Process,
+        tenancy: &Option<Tenancy>,
+    ) -> Result<Self, Failure> {
+        let original = request.state.join(&request.id);
+        let container = Container::load(original.clone())?;
+        let init = container.pid().ok_or("the container has no process")?;
+        let mut process = process.clone();
+        let root = PathBuf::from(format!("/proc/{init}/root"));
+        environment::complete(&mut process, Some(&root))?;
+        let score = process.oom_score_adj();
+        if let (Some(_), Some(score)) = (tenancy, score) {
+            // Nobody else may lower it.
+            process::set_oom_score(score)?;
+            process.set_oom_score_adj(None);
+        }
+        let text = serde_json::to_vec(&process)?;
+        let process = fd::sealed_memory(c"process", &text, MemoryUse::Data)?;
+        // libcontainer leaves a socket in the container's folder for each exec; so each gets a folder of its own.
+        let state = match tenancy {
+            None => OwnState::copy(&request.state, &request.id, &original)?,
+            Some(tenancy) => {
+                let bundle = container.bundle();
+                let state = OwnState::hand_over(tenancy, &request.id, &original, bundle)?;
+                sys::ids::enter(namespace::users_of(init.as_raw())?)?;
+                state
+            }
+        };
+        Ok(Self { process, state })
+    }
+
+    /// Where the command's helper may make files.
+    fn folder(&self) -> &PathBuf {
+        &self.state.0
+    }
+
+    fn run(self, builder: ContainerBuilder) -> Result<i32, Failure> {
+        let pid = builder
+            .with_root_path(&self.state.0)?
+            .as_tenant()
+            .with_process(Some(fd::path_of(&self.process)))
+            .with_detach(true)
+            .as_sibling(true)
+            .build()?;
+        Ok(pid.as_raw())
+    }
 }
 
 /// A copy of a container's state, removed when dropped.
 struct OwnState(PathBuf);
 
+/// libcontainer's own names.
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.json";
+
 impl OwnState {
     fn copy(state: &Path, id: &str, original: &Path) -> Result<Self, Failure> {
-        const FILE: &str = "state.json";
         let own = Self(state.join(format!(".exec-{}", std::process::id())));
         sys::fs::create_dir_all(&own.0.join(id), 0o700)?;
-        let text = sys::fs::read(&original.join(FILE))?;
-        sys::fs::replace_in_memory(&own.0.join(id).join(FILE), 0o600, &text)?;
+        let text = sys::fs::read(&original.join(STATE))?;
+        sys::fs::replace_in_memory(&own.0.join(id).join(STATE), 0o600, &text)?;
+        Ok(own)
+    }
+
+    /// As [`OwnState::copy`], with the bundle, for the root of the container's user namespace.
+    fn hand_over(
+        tenancy: &Tenancy,
+        id: &str,
+        original: &Path,
+        bundle: &Path,
+    ) -> Result<Self, Failure> {
+        let own = Self::copy(&tenancy.folder, id, original)?;
+        let folder = own.0.join(id);
+        let mut state: serde_json::Value =
+            serde_json::from_slice(&sys::fs::read(&folder.join(STATE))?)?;
+        *state.get_mut("bundle").ok_or("the state names no bundle")? =
+            folder.to_str().ok_or("a folder's name is no text")?.into();
+        let config = sys::fs::read(&bundle.join(CONFIG))?;
+        let [state_file, config_file] = [STATE, CONFIG].map(|name| folder.join(name));
+        sys::fs::replace_in_memory(&state_file, 0o600, &serde_json::to_vec(&state)?)?;
+        sys::fs::replace_in_memory(&config_file, 0o600, &config)?;
+        for path in [&own.0, &folder, &state_file, &config_file] {
+            sys::fs::set_owner(path, tenancy.first_id, tenancy.first_id)?;
+        }
         Ok(own)
     }
 }

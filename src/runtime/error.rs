@@ -20,6 +20,12 @@ pub enum Error {
     /// libcontainer refused, in its own words.
     #[error("the container cannot be created: {detail}")]
     Create { detail: String },
+    /// Else a pod could look beneath what covers it (`mount_too_revealing` of the kernel). So it is in most containers.
+    #[error(
+        "the pod's user namespace (`hostUsers: false`) cannot have a {path} of its own, because something is mounted on \
+         parts of this machine's: {detail}"
+    )]
+    Covered { path: &'static str, detail: String },
     /// The helper ended without an answer.
     #[error("the helper that creates the container ended early: {detail}")]
     Helper { detail: String },
@@ -33,6 +39,8 @@ pub enum Error {
     /// The sandbox's process could not be set up.
     #[error("cannot make the pod's namespaces: {step} failed")]
     Sandbox { step: String, source: io::Error },
+    #[error("the pod's user namespace (`hostUsers: false`) has the ids 0 to 65535, not {id}")]
+    NoSuchId { id: u32 },
     #[error("there is no {what} `{name}` in the image")]
     NoSuchUser { what: &'static str, name: String },
     #[error("the image's {file} cannot be used")]
@@ -64,10 +72,12 @@ impl Error {
             Self::NotExecutable { .. } => Some(126),
             Self::WorkingDirectory { .. }
             | Self::Create { .. }
+            | Self::Covered { .. }
             | Self::Helper { .. }
             | Self::System { .. }
             | Self::File(_)
             | Self::Sandbox { .. }
+            | Self::NoSuchId { .. }
             | Self::NoSuchUser { .. }
             | Self::UserFile { .. }
             | Self::Seccomp { .. }

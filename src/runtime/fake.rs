@@ -151,6 +151,7 @@ mod tests {
                 rows: 1,
                 columns: 1,
             },
+            tenancy: None,
         }
     }
 

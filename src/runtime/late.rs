@@ -32,6 +32,16 @@ pub struct LateMount {
     pub access: MountAccess,
     pub propagation: Propagation,
     pub origin: Origin,
+    pub owners: Owners,
+}
+
+/// Whom the files of a mount belong to, in a container with a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owners {
+    /// To those whom the file system says.
+    AsTheyAre,
+    /// To the users of the container with the same numbers.
+    Mapped,
 }
 
 /// Whose mount is copied.
@@ -83,13 +93,14 @@ pub(super) fn mount_all(
 fn mount_in(init: i32, mounts: &[LateMount], host: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     let own = namespace::own_mounts()?;
     let container = namespace::mounts_of(init)?;
+    let users = namespace::users_of(init)?;
     let mut copies = Vec::with_capacity(mounts.len());
     for mount in mounts {
         let copied = match mount.origin {
-            Origin::Pod => copy(mount),
+            Origin::Pod => copy(mount, &users),
             Origin::Host => {
                 namespace::enter(host.ok_or(Error::NoHost)?, Namespace::Mount)?;
-                let copied = copy(mount);
+                let copied = copy(mount, &users);
                 namespace::enter(&own, Namespace::Mount)?;
                 copied
             }
@@ -104,7 +115,7 @@ fn mount_in(init: i32, mounts: &[LateMount], host: Option<BorrowedFd<'_>>) -> Re
 }
 
 /// A copy of a mount, on no place yet.
-fn copy(mount: &LateMount) -> Result<OwnedFd, Error> {
+fn copy(mount: &LateMount, users: &OwnedFd) -> Result<OwnedFd, Error> {
     let source = mount.source.as_path();
     let peers = mount::peers(source)?;
     let wanted = match mount.propagation {
@@ -119,7 +130,10 @@ fn copy(mount: &LateMount) -> Result<OwnedFd, Error> {
             wanted,
         });
     }
-    let tree = mount::copy(source)?;
+    let tree = match mount.owners {
+        Owners::AsTheyAre => mount::copy(source)?,
+        Owners::Mapped => mount::mapped(source, users)?,
+    };
     mount::set_sharing(
         &tree,
         match mount.propagation {

@@ -40,8 +40,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Process, Spec};
+use serde::{Deserialize, Serialize};
 
+use crate::sys;
 use crate::sys::cgroup::CgroupEntry;
+use crate::sys::ids::IdRange;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::Kept;
 
@@ -49,7 +52,7 @@ pub use container::Libcontainer;
 pub use error::Error;
 pub use helper::Program;
 pub use late::LateMount;
-pub use rootfs::{enter_private_mounts, mount_shared_memory};
+pub use rootfs::{Users, enter_private_mounts, mount_shared_memory, open_folder};
 pub use seccomp::{ProfileFile, SeccompProfile};
 
 /// Starts containers, and commands in running ones.
@@ -92,6 +95,8 @@ pub struct StartRequest {
     pub late_mounts: Vec<LateMount>,
     /// The machine's mount namespace, if one of them is the machine's.
     pub host_mounts: Option<OwnedFd>,
+    /// Those of the user namespace that `spec` says, if it says one.
+    pub ids: Option<IdRange>,
     pub seccomp: SeccompProfile,
     /// In the container's cgroup.
     pub prepared: Prepared,
@@ -113,6 +118,31 @@ pub struct ExecRequest {
     pub seccomp: SeccompProfile,
     pub cgroup: CgroupEntry,
     pub stdio: Stdio,
+    pub tenancy: Option<Tenancy>,
+}
+
+/// A container with a user namespace, and what it takes to run a command in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenancy {
+    /// The machine's number for the namespace's root.
+    first_id: u32,
+    /// A folder that this root can reach and write to, for a short-lived copy of the container's state.
+    folder: PathBuf,
+}
+
+impl Tenancy {
+    /// Of the user namespace with these ids. The folder is made.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn new(ids: IdRange, folder: PathBuf) -> Result<Self, Error> {
+        sys::fs::create_dir_all(&folder, 0o700)?;
+        sys::fs::set_owner(&folder, ids.first(), ids.first())?;
+        Ok(Self {
+            first_id: ids.first(),
+            folder,
+        })
+    }
 }
 
 /// Where a process reads and writes.

@@ -1,9 +1,11 @@
 //! Mounts of a pod: the executor's private view, the overlay of a container, the shared memory of the pod.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::sys::cgroup::{self, Hierarchies};
+use crate::sys::ids::IdRange;
 use crate::sys::mount::{self, Overlay};
 use crate::sys::{self, namespace};
 
@@ -33,20 +35,53 @@ pub fn enter_private_mounts() -> Result<Hierarchies, Error> {
     Ok(hierarchies)
 }
 
+/// Makes a folder in this process's own mount namespace that is open to every user, unlike kplay's own: the root of a
+/// user namespace finds there what a container is made from. Who does not know the names in it does not see them.
+///
+/// To be called after [`enter_private_mounts`].
+///
+/// # Errors
+/// The caller may not mount.
+pub fn open_folder() -> Result<PathBuf, Error> {
+    // The only folder that is this process's alone and has only open folders above it.
+    let folder = Path::new(CGROUPS).join("kplay");
+    sys::fs::create_dir_all(&folder, 0o711)?;
+    mount::tmpfs(&folder, "size=64m,mode=711")?;
+    Ok(folder)
+}
+
+/// A user namespace, and the ids that it has on the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Users<'a> {
+    pub namespace: BorrowedFd<'a>,
+    pub ids: IdRange,
+}
+
 /// Mounts a container's root file system. Returns without waiting for anything.
 ///
 /// `layers` are in the image's order, the lowest first: at least one, at most about 200. `upper` and `work` are empty
 /// folders on one file system; what the container writes goes to `upper`, and is not made safe against a crash of the
-/// machine.
+/// machine. In a user namespace, user 0 of the layers is its root; what `upper` holds has the machine's ids, also on the
+/// disk, because the kernel writes to it for the machine's root.
 ///
 /// # Errors
 /// A folder is not there, or the kernel refuses.
-pub fn mount(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<(), Error> {
+pub fn mount(
+    layers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    target: &Path,
+    users: Option<Users<'_>>,
+) -> Result<(), Error> {
+    if let Some(Users { ids, .. }) = users {
+        sys::fs::set_owner(upper, ids.first(), ids.first())?;
+    }
     mount::overlay(
         Overlay {
             layers,
             upper,
             work,
+            users: users.map(|users| users.namespace),
         },
         target,
     )?;
@@ -62,12 +97,14 @@ pub fn unmount(target: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Mounts the `/dev/shm` that the containers of a pod share: 64 MiB, for everybody, as containerd's. Makes the folder.
+/// Mounts the `/dev/shm` that the containers of a pod share: 64 MiB, for everybody, as containerd's. It is the root's of
+/// their user namespace. Makes the folder.
 ///
 /// # Errors
 /// The caller may not.
-pub fn mount_shared_memory(target: &Path) -> Result<(), Error> {
+pub fn mount_shared_memory(target: &Path, ids: Option<IdRange>) -> Result<(), Error> {
     sys::fs::create_dir_all(target, 0o700)?;
-    mount::tmpfs(target, "size=64m,mode=1777")?;
+    let root = ids.map_or(0, IdRange::first);
+    mount::tmpfs(target, &format!("size=64m,mode=1777,uid={root},gid={root}"))?;
     Ok(())
 }

@@ -3,12 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::Error;
 use crate::sys::cgroup::CgroupEntry;
 use crate::sys::holder::{self, Holder, Holding};
-use crate::sys::namespace::Namespace;
+use crate::sys::ids::IdRange;
+use crate::sys::namespace::{self, Namespace};
 use crate::sys::pidfd::PidFd;
 
 /// A pod sandbox's OOM score, as a kubelet sets it.
@@ -18,14 +21,20 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// port and send pings.
 const DEFAULT_SYSCTLS: [(&str, &str); 2] = [
     ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
+    (PING_GROUPS, "0 2147483647"),
 ];
+
+const PING_GROUPS: &str = "net.ipv4.ping_group_range";
+/// All groups that a user namespace has.
+const PING_GROUPS_OF_A_POD: &str = "0 65535";
 
 /// Which namespaces a pod has of its own, and how they are set up. The others are the host's.
 #[derive(Debug)]
 pub struct SandboxOptions<'a> {
     /// Set if there is a new UTS namespace.
     pub hostname: Option<String>,
+    /// With a user namespace of the pod's own, which has these ids on the machine and owns the pod's other namespaces.
+    pub ids: Option<IdRange>,
     pub net: bool,
     pub ipc: bool,
     pub uts: bool,
@@ -62,6 +71,7 @@ pub fn start(options: &SandboxOptions<'_>) -> Result<Sandbox, Error> {
         .collect();
     let Holding { process, rest } = holder::start(&Holder {
         namespaces: &namespaces,
+        ids: options.ids,
         hostname: options.hostname.as_deref(),
         sysctls: &sysctls(options),
         cgroup: &options.cgroup,
@@ -83,7 +93,11 @@ fn sysctls(options: &SandboxOptions<'_>) -> Vec<(PathBuf, String)> {
     let defaults = DEFAULT_SYSCTLS
         .iter()
         .filter(|_| options.net)
-        .map(|(name, value)| (sysctl_path(name), (*value).to_owned()))
+        .map(|(name, value)| match options.ids {
+            Some(_) if *name == PING_GROUPS => (name, PING_GROUPS_OF_A_POD),
+            _ => (name, *value),
+        })
+        .map(|(name, value)| (sysctl_path(name), value.to_owned()))
         // A kernel without the file does not have the restriction either.
         .filter(|(path, _)| path.exists());
     let given = options
@@ -134,6 +148,14 @@ impl Sandbox {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.process.pid()
+    }
+
+    /// Its user namespace.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn users(&self) -> io::Result<OwnedFd> {
+        namespace::users_of(self.pid())
     }
 
     /// The file that stands for one of its namespaces, to be joined.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
+use super::Tenancy;
 use super::late::LateMount;
 use crate::sys::process::FIRST_FD;
 
@@ -49,7 +50,7 @@ pub(super) struct Request {
     pub(super) seccomp: Option<SeccompLoad>,
     /// What the program is loaded with.
     pub(super) seccomp_flags: u32,
-    /// The user that gets the pipes.
+    /// The user that gets the pipes, by the machine's number.
     pub(super) uid: u32,
 }
 
@@ -63,7 +64,10 @@ pub(super) enum Action {
         host_mounts: bool,
     },
     /// Run this process in the container.
-    Exec { process: Box<Process> },
+    Exec {
+        process: Box<Process>,
+        tenancy: Option<Tenancy>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

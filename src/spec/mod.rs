@@ -22,10 +22,10 @@ use oci_spec::runtime::{
 
 pub use oci_spec::runtime::Spec;
 
-pub use mounts::{BindMount, Programs, propagated};
+pub use mounts::{BindMount, Owners, Programs, propagated};
 pub use process::{DeviceKind, HostDevice, HostFacts, ResolvedUser, exec_process};
 
-use crate::model::plan::ContainerPlan;
+use crate::model::plan::{ContainerPlan, ProcMount};
 
 /// A container that cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,15 @@ pub struct Namespaces {
     pub ipc: NamespaceChoice,
     pub uts: NamespaceChoice,
     pub pid: NamespaceChoice,
+    /// Joined or the host's: its ids are given from outside.
+    pub user: NamespaceChoice,
+}
+
+impl Namespaces {
+    /// Whether the container's users are not the machine's.
+    fn has_users(&self) -> bool {
+        self.user != NamespaceChoice::Host
+    }
 }
 
 /// Where a namespace comes from.
@@ -111,7 +120,8 @@ pub fn container(input: &ContainerInput<'_>) -> Result<Spec, Error> {
 fn linux(input: &ContainerInput<'_>) -> Result<Linux, Error> {
     let privileged = input.plan.security.privileged;
     let mut linux = LinuxBuilder::default().namespaces(namespaces(input)?);
-    if privileged {
+    // As a kubelet, which means `/sys` too.
+    if privileged || input.plan.security.proc_mount == ProcMount::Unmasked {
         linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
     } else {
         linux = linux
@@ -139,14 +149,15 @@ fn owned(paths: &[&str]) -> Vec<String> {
 
 fn namespaces(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamespace>, Error> {
     let chosen = &input.namespaces;
-    // The cgroup namespace of a privileged container is the host's. Others have their own with version 1 too, unlike in
+    // The cgroup namespace of a privileged container is the host's, which a user namespace is not allowed to mount. Others have their own with version 1 too, unlike in
     // Kubernetes: they see no cgroups there whose paths could be of use to them.
-    let cgroup = if input.plan.security.privileged {
+    let cgroup = if input.plan.security.privileged && !chosen.has_users() {
         NamespaceChoice::Host
     } else {
         NamespaceChoice::New
     };
     let all = [
+        (LinuxNamespaceType::User, &chosen.user),
         (LinuxNamespaceType::Mount, &NamespaceChoice::New),
         (LinuxNamespaceType::Network, &chosen.network),
         (LinuxNamespaceType::Ipc, &chosen.ipc),

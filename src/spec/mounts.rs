@@ -41,6 +41,16 @@ pub struct BindMount {
     pub access: MountAccess,
     pub programs: Programs,
     pub propagation: Propagation,
+    pub owners: Owners,
+}
+
+/// Whom files belong to in a container with a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// To the container's users with the same numbers.
+    ByNumber,
+    /// To whom the mount says already.
+    Settled,
 }
 
 /// Whether what is mounted can be executed.
@@ -61,6 +71,7 @@ impl BindMount {
             access: MountAccess::ReadWrite,
             programs: Programs::Run,
             propagation: Propagation::None,
+            owners: Owners::ByNumber,
         }
     }
 }
@@ -163,7 +174,7 @@ fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
     ];
     if input.cgroup2 {
         let mut options = vec!["nosuid", "noexec", "nodev", "relatime", writable];
-        if privileged {
+        if privileged && !input.namespaces.has_users() {
             // Mounted in the machine's own cgroup namespace, where a mount without them takes them away from the whole
             // machine.
             options.extend(input.host.cgroup2_options.iter().map(String::as_str));

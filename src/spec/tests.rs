@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::plan::{MountAccess, Propagation};
+
 fn device(path: &str) -> HostDevice {
     HostDevice {
         path: path.into(),
@@ -23,6 +24,27 @@ fn mounted(
     user: u32,
     destinations: &[&str],
 ) -> Result<Spec, Error> {
+    described(change, user, destinations, namespaces())
+}
+
+/// Those of a pod whose users are the machine's.
+fn namespaces() -> Namespaces {
+    let join = |name: &str| NamespaceChoice::Join(format!("/proc/7/ns/{name}").into());
+    Namespaces {
+        network: join("net"),
+        ipc: join("ipc"),
+        uts: NamespaceChoice::Host,
+        pid: NamespaceChoice::New,
+        user: NamespaceChoice::Host,
+    }
+}
+
+fn described(
+    change: impl FnOnce(&mut ContainerPlan),
+    user: u32,
+    destinations: &[&str],
+    namespaces: Namespaces,
+) -> Result<Spec, Error> {
     let mut plan = fixtures::container("web");
     change(&mut plan);
     let host = HostFacts {
@@ -32,7 +54,6 @@ fn mounted(
         masked_paths: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         cgroup2_options: vec!["nsdelegate".into()],
     };
-    let join = |name: &str| NamespaceChoice::Join(format!("/proc/7/ns/{name}").into());
     let bind = |destination: &&str| BindMount {
         source: "/source".into(),
         destination: destination.into(),
@@ -42,6 +63,7 @@ fn mounted(
         },
         programs: Programs::Run,
         propagation: Propagation::None,
+        owners: Owners::ByNumber,
     };
     container(&ContainerInput {
         plan: &plan,
@@ -54,12 +76,7 @@ fn mounted(
             additional_gids: vec![6],
         },
         rootfs: Path::new("/rootfs"),
-        namespaces: Namespaces {
-            network: join("net"),
-            ipc: join("ipc"),
-            uts: NamespaceChoice::Host,
-            pid: NamespaceChoice::New,
-        },
+        namespaces,
         mounts: destinations.iter().map(bind).collect(),
         shared_memory: Path::new("/shm"),
         oom_score_adj: -997,
@@ -194,6 +211,35 @@ fn a_privileged_container_sees_everything() {
         options("/sys/fs/cgroup"),
         "nosuid,noexec,nodev,relatime,rw,nsdelegate"
     );
+}
+
+#[test]
+fn an_unmasked_container_sees_all_of_proc() {
+    let spec = spec(|plan| plan.security.proc_mount = ProcMount::Unmasked, 0);
+    let linux = spec.linux().as_ref().expect("it is set");
+    for paths in [linux.masked_paths(), linux.readonly_paths()] {
+        assert_eq!(paths.as_deref(), Some(&[] as &[String]));
+    }
+    assert_eq!(linux.devices().as_deref(), None);
+}
+
+#[test]
+fn a_container_joins_the_pods_users() {
+    let own = |privileged: bool, user: NamespaceChoice| {
+        let mut namespaces = namespaces();
+        namespaces.user = user;
+        let change = |plan: &mut ContainerPlan| plan.security.privileged = privileged;
+        let spec = described(change, 0, &[], namespaces).expect("it can be described");
+        let json = serde_json::to_value(&spec).expect("serializes");
+        let kinds = json["linux"]["namespaces"].to_string();
+        let cgroups = json["mounts"].to_string().contains("nsdelegate");
+        (kinds.contains("user"), kinds.contains("cgroup"), cgroups)
+    };
+    let join = || NamespaceChoice::Join("/proc/7/ns/user".into());
+    assert_eq!(own(false, join()), (true, true, false));
+    // The machine's cgroup namespace is closed to it.
+    assert_eq!(own(true, join()), (true, true, false));
+    assert_eq!(own(true, NamespaceChoice::Host), (false, false, true));
 }
 
 #[test]

@@ -17,6 +17,7 @@
 //!   locks/services                   held while addresses and node ports of Services are chosen and written
 //!   endpoints/KEY.json               what a pod's executor tells the others of the pod
 //!   endpoints/services               another content whenever Services have changed
+//!   locks/ids                        held while a command takes ids for a pod
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   network/                         the bridge and the addresses that pods have
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
@@ -24,6 +25,7 @@
 //!   pods/KEY/executor.lock           locked as long as the executor lives; its pid
 //!   pods/KEY/executor.log            what the executor had to say before it died
 //!   pods/KEY/deleting                the pod is being deleted: since when
+//!   pods/KEY/ids                     the first of the machine's ids that the pod's users have
 //!   pods/KEY/control.sock
 //!   pods/KEY/mnt/                    mount points, seen only in the executor's mount namespace
 //!   pods/KEY/oci/                    libcontainer's state and bundles
@@ -147,6 +149,13 @@ impl Layout {
     #[must_use]
     pub fn pod_lock(&self, key: &PodKey) -> PathBuf {
         self.locks().join(file_name(key))
+    }
+
+    /// The lock of whoever takes ids for a pod.
+    #[must_use]
+    pub fn ids_lock(&self) -> PathBuf {
+        // The names of others have a `_`.
+        self.locks().join("ids")
     }
 
     /// The lock of whoever changes an object's record.
@@ -299,6 +308,12 @@ impl PodPaths {
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
         self.run.join("control.sock")
+    }
+
+    /// The ids that the pod's user namespace has on the machine ([`super::ids`]).
+    #[must_use]
+    pub fn ids(&self) -> PathBuf {
+        self.run.join("ids")
     }
 
     /// There from the moment at which somebody began to delete the pod.

@@ -8,6 +8,7 @@
 pub mod endpoints;
 pub mod error;
 pub mod events;
+pub mod ids;
 pub mod layout;
 pub mod lock;
 pub mod logs;

@@ -164,6 +164,24 @@ pub fn set(set: Set) -> io::Result<()> {
         permitted: half,
         inheritable: 0,
     });
+    write(&data)
+}
+
+/// Makes `set` what this thread may use; what it has stays.
+///
+/// # Errors
+/// The thread does not have all of `set`.
+pub(super) fn set_effective(set: Set) -> io::Result<()> {
+    let mut data = get()?;
+    #[expect(clippy::cast_possible_truncation, reason = "the low and the high half")]
+    let halves = [set.0 as u32, (set.0 >> 32) as u32];
+    for (data, half) in data.iter_mut().zip(halves) {
+        data.effective = half;
+    }
+    write(&data)
+}
+
+fn write(data: &[Data; 2]) -> io::Result<()> {
     let header = Header {
         version: VERSION,
         pid: 0,

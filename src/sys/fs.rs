@@ -450,6 +450,15 @@ pub fn check_executable(path: &Path) -> io::Result<()> {
     )?)
 }
 
+/// Gives a file, a folder or a link to a user and a group.
+///
+/// # Errors
+/// The caller may not.
+pub fn set_owner(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+        .map_err(|e| Error::new("set the owner of", path, e))
+}
+
 /// Gives a standard stream to a user, so that a process of that user can open it again by `/dev/stdout` and the like.
 /// A device, such as `/dev/null`, is everybody's and stays as it is.
 ///

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::capability;
 use super::cgroup::CgroupEntry;
+use super::ids::{self, IdRange};
 use super::namespace::{self, Namespace};
 use super::pidfd::PidFd;
 use super::signal::{self, Signal};
@@ -22,6 +23,8 @@ use super::{clone, fd, pause};
 #[derive(Debug)]
 pub struct Holder<'a> {
     pub namespaces: &'a [Namespace],
+    /// With a new user namespace that has these ids, and owns the others. The holder is its root.
+    pub ids: Option<IdRange>,
     /// With a new UTS namespace.
     pub hostname: Option<&'a str>,
     /// Files of `/proc/sys` and what is written to them, from inside the new namespaces.
@@ -103,7 +106,7 @@ pub struct Error {
 }
 
 /// The steps, as the child numbers them in its report.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 13] = [
     "leading a session",
     "tying it to its parent",
     "setting the OOM score",
@@ -115,6 +118,8 @@ const STEPS: [&str; 11] = [
     "closing the standard streams",
     "resetting signals",
     "executing the pause program",
+    "waiting for the ids of its user namespace",
+    "becoming the root of its user namespace",
 ];
 
 /// The number of the last sysctls, if there are many.
@@ -137,13 +142,17 @@ pub fn start(holder: &Holder<'_>) -> Result<Holding, Error> {
     let program = pause::program().map_err(prepare("writing the pause program"))?;
     let null = fd::dev_null().map_err(prepare("opening /dev/null"))?;
     let (failure, report) = fd::pipe().map_err(prepare("making a pipe"))?;
-    let plan = Plan::new(holder, program, null).map_err(prepare("preparing the set-up"))?;
+    let gate = holder.ids.map(|_| fd::pipe()).transpose();
+    let gate = gate.map_err(prepare("making a pipe"))?;
+    let plan = Plan::new(holder, program, null, gate.as_ref());
+    let plan = plan.map_err(prepare("preparing the set-up"))?;
     let flags = holder
         .namespaces
         .iter()
         .fold(Namespace::Mount.flag(), |flags, namespace| {
             flags | namespace.flag()
-        });
+        })
+        | holder.ids.map_or(0, |_| Namespace::User.flag());
     let flags = u64::try_from(flags).unwrap_or(0);
     // SAFETY: the child only makes system calls on what `plan` holds, and never returns.
     let child = unsafe {
@@ -155,8 +164,21 @@ pub fn start(holder: &Holder<'_>) -> Result<Holding, Error> {
             rustix::io::write(&report, &message).ok();
         })
     }
-    .map_err(prepare("making namespaces"))?;
+    .map_err(prepare(match holder.ids {
+        None => "making namespaces",
+        Some(_) => NO_USERS,
+    }))?;
     drop(report);
+    if let (Some(range), Some((_, open))) = (holder.ids, gate)
+        && let Err(error) = admit(holder, range, &child, &open)
+    {
+        drop(open);
+        // It finds the gate closed for good.
+        child
+            .wait()
+            .map_err(prepare("waiting for the failed process"))?;
+        return Err(error);
+    }
     let mut reports = std::fs::File::from(failure);
     let error = match Report::read(&mut reports)? {
         Report::Ready => {
@@ -177,6 +199,21 @@ pub fn start(holder: &Holder<'_>) -> Result<Holding, Error> {
     Err(error)
 }
 
+/// What is needed is said with it: the kernel's own words do not tell.
+const NO_USERS: &str = "making namespaces with a user namespace (which needs CONFIG_USER_NS in the kernel, and the sysctl user.max_user_namespaces above the number of those in use)";
+
+/// Does to the child in its new user namespace what only a process outside may do, and lets it go on.
+fn admit(holder: &Holder<'_>, range: IdRange, child: &PidFd, gate: &OwnedFd) -> Result<(), Error> {
+    let failed = |step: String| move |source| Error { step, source };
+    let mapping = format!("giving the ids {range} of this machine to the user namespace");
+    ids::map(child, range).map_err(failed(mapping))?;
+    let score = CString::new(format!("/proc/{}/oom_score_adj", child.pid())).unwrap_or_default();
+    lower_oom_score(&score, &holder.oom_score_adj.to_string())
+        .map_err(failed("setting the OOM score".to_owned()))?;
+    fd::write(gate, &[1]).map_err(failed("letting the process go on".to_owned()))?;
+    Ok(())
+}
+
 fn name_of_step(number: u8, sysctls: &[(std::path::PathBuf, String)]) -> String {
     let number = usize::from(number);
     if let Some(name) = STEPS.get(number) {
@@ -194,13 +231,20 @@ struct Plan<'a> {
     hostname: Option<&'a str>,
     sysctls: Vec<(CString, &'a [u8])>,
     loopback: bool,
+    /// The end to wait at until there are ids, and the other one.
+    gate: Option<[RawFd; 2]>,
     oom_score_adj: String,
     program: OwnedFd,
     null: OwnedFd,
 }
 
 impl<'a> Plan<'a> {
-    fn new(holder: &Holder<'a>, program: OwnedFd, null: OwnedFd) -> io::Result<Self> {
+    fn new(
+        holder: &Holder<'a>,
+        program: OwnedFd,
+        null: OwnedFd,
+        gate: Option<&(OwnedFd, OwnedFd)>,
+    ) -> io::Result<Self> {
         use std::os::unix::ffi::OsStrExt as _;
         let c_path = |path: &Path| CString::new(path.as_os_str().as_bytes());
         Ok(Self {
@@ -214,6 +258,7 @@ impl<'a> Plan<'a> {
                 .map(|(path, value)| Ok((c_path(path)?, value.as_bytes())))
                 .collect::<io::Result<_>>()?,
             loopback: holder.namespaces.contains(&Namespace::Network),
+            gate: gate.map(|(wait, open)| [wait.as_raw_fd(), open.as_raw_fd()]),
             oom_score_adj: holder.oom_score_adj.to_string(),
             program,
             null,
@@ -229,9 +274,17 @@ impl<'a> Plan<'a> {
     }
 
     fn steps(&self, reader: i32, report: BorrowedFd<'_>) -> StepResult<std::convert::Infallible> {
+        if let Some(gate) = self.gate {
+            step(11, wait_at(gate))?;
+            // Before it is tied to its parent, which a change of the user undoes.
+            step(12, ids::become_root())?;
+        }
         step(0, rustix::process::setsid().map_err(io::Error::from))?;
         step(1, self.tie_to_parent(reader, report))?;
-        step(2, self.set_oom_score())?;
+        if self.gate.is_none() {
+            let own = c"/proc/self/oom_score_adj";
+            step(2, lower_oom_score(own, &self.oom_score_adj))?;
+        }
         if let Some(hostname) = self.hostname {
             step(
                 3,
@@ -265,14 +318,6 @@ impl<'a> Plan<'a> {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         Ok(())
-    }
-
-    fn set_oom_score(&self) -> io::Result<()> {
-        match write_file(c"/proc/self/oom_score_adj", self.oom_score_adj.as_bytes()) {
-            // Lowering it takes CAP_SYS_RESOURCE; without, the holder is as likely a victim as its parent.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => Ok(()),
-            other => other,
-        }
     }
 
     fn close_streams(&self) -> io::Result<()> {
@@ -317,6 +362,27 @@ impl<'a> Plan<'a> {
 
 fn step<T>(number: u8, result: io::Result<T>) -> StepResult<T> {
     result.map_err(|error| (number, error))
+}
+
+/// Waits for the byte that the parent writes; its end is the end of this process, too.
+fn wait_at([wait, open]: [RawFd; 2]) -> io::Result<()> {
+    // SAFETY: the child's copy of the descriptor, which it does not use otherwise.
+    unsafe { libc::close(open) };
+    let mut byte = 0_u8;
+    // SAFETY: reads at most one byte into one.
+    match unsafe { libc::read(wait, (&raw mut byte).cast(), 1) } {
+        1 => Ok(()),
+        0 => Err(io::Error::from_raw_os_error(libc::ECHILD)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn lower_oom_score(path: &CStr, value: &str) -> io::Result<()> {
+    match write_file(path, value.as_bytes()) {
+        // Lowering it takes CAP_SYS_RESOURCE; without, the holder is as likely a victim as its parent.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => Ok(()),
+        other => other,
+    }
 }
 
 fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {

@@ -17,6 +17,7 @@ pub mod fd;
 pub mod fs;
 pub mod holder;
 pub mod identity;
+pub mod ids;
 pub mod inet;
 pub mod lockfile;
 pub mod memory;

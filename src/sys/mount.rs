@@ -3,7 +3,7 @@
 pub mod tree;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -105,6 +105,16 @@ fn make_mount_point(held: impl AsFd, target: &Path) -> rustix::io::Result<()> {
     }
 }
 
+/// Gives a copy of a mount ([`tree`]) a place of its own: `target`, which is made, as by [`bind_held`].
+///
+/// # Errors
+/// The caller may not, or there is something of the name of `target`.
+pub fn place_new(tree: impl AsFd, target: &Path) -> Result<()> {
+    make_mount_point(tree.as_fd(), target)
+        .map_err(|e| Error::new("make the mount point", target, e))?;
+    tree::place(tree, target)
+}
+
 /// Makes a folder or a mount a mount of its own that is shared: what is mounted on copies of it appears on all of them.
 ///
 /// # Errors
@@ -142,6 +152,8 @@ pub struct Overlay<'a> {
     pub upper: &'a Path,
     /// Empty, on the file system of `upper`.
     pub work: &'a Path,
+    /// The user namespace whose ids the files of the layers get. Those of `upper` have them on the disk.
+    pub users: Option<BorrowedFd<'a>>,
 }
 
 /// Mounts an overlay. What is written to it is not synced to the disk: it is not to outlive a crash of the machine.
@@ -150,14 +162,11 @@ pub struct Overlay<'a> {
 /// A folder is not there, there are too many layers, or the kernel refuses.
 pub fn overlay(overlay: Overlay<'_>, target: &Path) -> Result<()> {
     // By descriptor, so that neither the length of the paths nor a comma or colon in them matters.
-    let mut held = Vec::with_capacity(overlay.layers.len() + 2);
-    let mut lower = String::new();
-    for layer in overlay.layers.iter().rev() {
-        if !lower.is_empty() {
-            lower.push(':');
-        }
-        lower.push_str(&hold(layer, &mut held)?);
-    }
+    let Lower {
+        mut held,
+        text: lower,
+        _stage,
+    } = Lower::hold(overlay.layers, overlay.users, target)?;
     let upper = hold(overlay.upper, &mut held)?;
     let work = hold(overlay.work, &mut held)?;
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
@@ -174,28 +183,99 @@ pub fn overlay(overlay: Overlay<'_>, target: &Path) -> Result<()> {
         }
         other => other,
     }
-    .map_err(|e| Error::new("mount an overlay on", target, e))
+    .map_err(|e| Error::new("mount an overlay on", target, explain(e, overlay.users)))
 }
 
-/// Mounts layers, the lowest first, on top of each other, to be read only.
+/// Says what the kernel's error numbers do not.
+fn explain(error: io::Error, users: Option<BorrowedFd<'_>>) -> io::Error {
+    if users.is_some() && error.raw_os_error() == Some(libc::EINVAL) {
+        let why = "layers with the ids of a user namespace need Linux 5.19";
+        return io::Error::new(io::ErrorKind::Unsupported, why);
+    }
+    error
+}
+
+/// Mounts layers, the lowest first, on top of each other, to be read only, with the ids of a user namespace if there is
+/// one.
 ///
 /// # Errors
 /// A folder is not there, there are too many layers, or the kernel refuses.
-pub fn read_only_layers(layers: &[PathBuf], target: &Path) -> Result<()> {
+pub fn read_only_layers(
+    layers: &[PathBuf],
+    users: Option<BorrowedFd<'_>>,
+    target: &Path,
+) -> Result<()> {
     // An overlay that nothing is written to has at least two.
-    if let [only] = layers {
-        return bind(only, target, Access::ReadOnly);
-    }
-    let mut held = Vec::with_capacity(layers.len());
-    let mut lower = String::from("lowerdir=");
-    for layer in layers.iter().rev() {
-        if !held.is_empty() {
-            lower.push(':');
+    match (layers, users) {
+        ([only], None) => return bind(only, target, Access::ReadOnly),
+        ([only], Some(users)) => {
+            let tree = tree::mapped(only, users)?;
+            tree::set_read_only(&tree, tree::Depth::All)?;
+            return tree::place(tree, target);
         }
-        lower.push_str(&hold(layer, &mut held)?);
+        _ => {}
     }
-    mount("overlay", target, "overlay", MountFlags::RDONLY, &lower)
-        .map_err(|e| Error::new("mount an overlay on", target, e))
+    let lower = Lower::hold(layers, users, target)?;
+    let options = format!("lowerdir={}", lower.text);
+    mount("overlay", target, "overlay", MountFlags::RDONLY, &options)
+        .map_err(|e| Error::new("mount an overlay on", target, explain(e, users)))
+}
+
+/// The lower folders of an overlay, held for as long as it takes to mount it.
+struct Lower {
+    held: Vec<OwnedFd>,
+    /// As the overlay's option.
+    text: String,
+    _stage: Option<Stage>,
+}
+
+impl Lower {
+    fn hold(layers: &[PathBuf], users: Option<BorrowedFd<'_>>, target: &Path) -> Result<Self> {
+        let mut held = Vec::with_capacity(layers.len() + 2);
+        let mut paths = Vec::with_capacity(layers.len());
+        let stage = users.map(|_| Stage::make(target)).transpose()?;
+        for layer in layers.iter().rev() {
+            paths.push(match (users, &stage) {
+                (Some(users), Some(stage)) => {
+                    let tree = tree::mapped(layer, users)?;
+                    // Kernels before 6.15 take no layer that is on no place.
+                    tree::place(&tree, &stage.0)?;
+                    keep(tree, &mut held)
+                }
+                _ => hold(layer, &mut held)?,
+            });
+        }
+        Ok(Self {
+            held,
+            text: paths.join(":"),
+            _stage: stage,
+        })
+    }
+}
+
+/// A place for the layers' mounts until the overlay has copies of its own: all on one folder, which goes when this is
+/// dropped.
+struct Stage(PathBuf);
+
+impl Stage {
+    fn make(target: &Path) -> Result<Self> {
+        let mut path = target.as_os_str().to_owned();
+        path.push(".layers");
+        let stage = Self(path.into());
+        super::fs::create_dir_all(&stage.0, 0o700)?;
+        Ok(stage)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // As many as there were, and none after them.
+        while rustix::mount::unmount(&self.0, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok()
+        {
+        }
+        // It goes with the mount namespace or the pod's folders, too.
+        rustix::fs::unlinkat(CWD, &self.0, AtFlags::REMOVEDIR).ok();
+    }
 }
 
 /// Mounts an empty file system of huge pages of `size` bytes, or of the kernel's default size.
@@ -220,9 +300,13 @@ fn hold(path: &Path, held: &mut Vec<OwnedFd>) -> Result<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty())
         .map_err(|e| Error::new("open the folder", path, e))?;
+    Ok(keep(fd, held))
+}
+
+fn keep(fd: OwnedFd, held: &mut Vec<OwnedFd>) -> String {
     let short = format!("/proc/self/fd/{}", fd.as_raw_fd());
     held.push(fd);
-    Ok(short)
+    short
 }
 
 fn mount(
@@ -288,6 +372,90 @@ fn options_of(kind: &str, table: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::sys::cgroup::CgroupEntry;
+    use crate::sys::holder::{self, Holder};
+    use crate::sys::ids::IdRange;
+    use crate::sys::namespace;
+    use crate::sys::signal::Signal;
+
+    #[test]
+    fn layers_have_the_ids_of_a_user_namespace() {
+        testing::in_private_mounts(|| {
+            let ids = IdRange::starting_at(1_000_000).unwrap();
+            let holding = holder::start(&Holder {
+                namespaces: &[],
+                ids: Some(ids),
+                hostname: None,
+                sysctls: &[],
+                cgroup: &CgroupEntry::default(),
+                oom_score_adj: 0,
+            })
+            .unwrap();
+            let users = namespace::users_of(holding.process.pid()).unwrap();
+            holding.process.signal(Signal::KILL).unwrap();
+            holding.process.wait().unwrap();
+
+            let dir = std::env::temp_dir().join(format!("kplay-layers-{}", std::process::id()));
+            let make = |name: &str| {
+                let path = dir.join(name);
+                std::fs::create_dir_all(&path).unwrap();
+                path
+            };
+            let layers = ["low", "middle", "high"].map(make);
+            for (layer, name) in layers.iter().zip(["low", "middle", "high"]) {
+                std::fs::write(layer.join("file"), name).unwrap();
+                std::fs::write(layer.join(name), name).unwrap();
+            }
+            super::super::fs::set_owner(&layers[0].join("low"), 5, 6).unwrap();
+            let [upper, work, target, view] = ["upper", "work", "target", "view"].map(make);
+            let mapped = |path: &Path| tree::mapped(path, &users);
+            let users = Some(users.as_fd());
+            let plan = Overlay {
+                layers: &layers,
+                upper: &upper,
+                work: &work,
+                users,
+            };
+            overlay(plan, &target).unwrap();
+            read_only_layers(&layers, users, &view).unwrap();
+            for root in [&target, &view] {
+                let owner = |name: &str| {
+                    let found = std::fs::metadata(root.join(name)).unwrap();
+                    (found.uid(), found.gid())
+                };
+                assert_eq!(std::fs::read(root.join("file")).unwrap(), b"high");
+                assert_eq!(owner("low"), (1_000_005, 1_000_006));
+                for name in ["middle", "high"] {
+                    assert_eq!(owner(name), (1_000_000, 1_000_000));
+                }
+                assert!(!dir.join("target.layers").exists());
+                detach(root).unwrap();
+            }
+            read_only_layers(&layers[..1], users, &view).unwrap();
+            assert_eq!(
+                std::fs::metadata(view.join("low")).unwrap().uid(),
+                1_000_005
+            );
+            std::fs::write(view.join("new"), "").unwrap_err();
+            detach(&view).unwrap();
+            // A mount can have them once; and the kernel's own file systems cannot.
+            let tree = mapped(&layers[0]).unwrap();
+            tree::place(tree, &view).unwrap();
+            let check = |path: &Path, expected: &str| {
+                let error = mapped(path).unwrap_err();
+                let source = std::error::Error::source(&error).unwrap().to_string();
+                assert!(source.contains(expected), "{source}");
+            };
+            check(&view, "has ids of its own already");
+            check(Path::new("/proc"), "`proc` file system cannot have");
+            detach(&view).unwrap();
+            std::fs::remove_dir_all(&dir).unwrap();
+        });
+    }
+
     #[test]
     fn the_options_of_a_file_system_are_its_own() {
         let check = |kind: &str, expected: &[&str]| {

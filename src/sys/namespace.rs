@@ -11,6 +11,7 @@ pub enum Namespace {
     Uts,
     Pid,
     Mount,
+    User,
 }
 
 impl Namespace {
@@ -23,6 +24,7 @@ impl Namespace {
             Self::Uts => "uts",
             Self::Pid => "pid",
             Self::Mount => "mnt",
+            Self::User => "user",
         }
     }
 
@@ -33,6 +35,7 @@ impl Namespace {
             Self::Uts => libc::CLONE_NEWUTS,
             Self::Pid => libc::CLONE_NEWPID,
             Self::Mount => libc::CLONE_NEWNS,
+            Self::User => libc::CLONE_NEWUSER,
         }
     }
 }
@@ -63,6 +66,14 @@ pub fn own_mounts() -> io::Result<OwnedFd> {
 /// It is not there, or the caller may not.
 pub fn mounts_of(pid: i32) -> io::Result<OwnedFd> {
     Ok(std::fs::File::open(format!("/proc/{pid}/ns/mnt"))?.into())
+}
+
+/// The user namespace of a process that cannot end meanwhile.
+///
+/// # Errors
+/// It is not there, or the caller may not.
+pub fn users_of(pid: i32) -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
 }
 
 /// Moves this thread into the namespace that a descriptor of `/proc/PID/ns/…` stands for.

@@ -286,6 +286,14 @@ pub fn oom_score_floor() -> io::Result<Option<i32>> {
     text.trim().parse().map(Some).map_err(io::Error::other)
 }
 
+/// Sets this process's `oom_score_adj`, -1000 to 1000.
+///
+/// # Errors
+/// The caller may not.
+pub fn set_oom_score(score: i32) -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
 /// Makes this process the parent of its descendants' orphans.
 ///
 /// # Errors

@@ -12,6 +12,6 @@ pub(super) fn mount(name: &VolumeName, context: &Context<'_>) -> Result<PathBuf,
     let root = context.memory.join(name.as_str());
     dir::create_all(context.memory, 0o700)?;
     dir::create_all(&root, 0o755)?;
-    mount::read_only_layers(layers, &root)?;
+    mount::read_only_layers(layers, context.users, &root)?;
     Ok(root)
 }

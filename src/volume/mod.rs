@@ -20,7 +20,7 @@ mod nested;
 mod ownership;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::model::names::VolumeName;
@@ -43,6 +43,8 @@ pub enum Error {
     /// The kubelet's words (`local.go`).
     #[error("path \"{path}\" does not exist", path = path.display())]
     Missing { path: PathBuf },
+    #[error("its files cannot belong to the pod's own users (`hostUsers: false`)")]
+    Ids(#[source] fs::Error),
     #[error("the claim's folder is not known")]
     NoFolder,
     #[error("the image is missing")]
@@ -70,6 +72,8 @@ pub struct Context<'a> {
     /// smaller `sizeLimit` counts.
     pub memory_size: u64,
     pub fs_group: Option<u32>,
+    /// The pod's user namespace, if it has one: its root is the owner of what root owns.
+    pub users: Option<BorrowedFd<'a>>,
     /// When the content of claims is given to the group.
     pub change_policy: FsGroupChangePolicy,
     /// The folders of kplay's own that claims are bound to.
@@ -96,6 +100,17 @@ impl std::fmt::Debug for Context<'_> {
 /// # Errors
 /// A check of hostPath fails, or something cannot be made.
 pub fn prepare(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error> {
+    let path = make(volume, context)?;
+    match (&volume.source, context.users) {
+        // Its layers have been mapped.
+        (VolumeSource::Image { .. }, _) | (_, None) => {}
+        // Only to see that it can be done.
+        (_, Some(users)) => drop(mount::tree::mapped(&path, users).map_err(Error::Ids)?),
+    }
+    Ok(path)
+}
+
+fn make(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error> {
     match &volume.source {
         VolumeSource::EmptyDir { medium, size_limit } => {
             let root = empty_dir::make(&volume.name, *medium, *size_limit, context)?;

@@ -94,6 +94,7 @@ impl Setup {
             memory: &self.memory,
             memory_size: 1 << 20,
             fs_group,
+            users: None,
             change_policy: FsGroupChangePolicy::Always,
             claims: &self.claims,
             images: &self.images,

@@ -41,6 +41,7 @@ mod restarts;
 mod security;
 mod status;
 mod terminal;
+mod users;
 mod volumes;
 
 pub(crate) use harness::Kplay;

@@ -132,6 +132,27 @@ fn a_shell_on_a_terminal_that_changes_its_size() {
 }
 
 #[test]
+fn a_terminal_of_a_pod_with_users_of_its_own() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = "hostUsers: false, terminationGracePeriodSeconds: 0,";
+    let user = "securityContext: {runAsUser: 1000},";
+    kplay
+        .apply(&script_pod("box", pod, user, "sleep 1000"))
+        .succeeds();
+    let script = "stat -c 'of %u' $(tty); stty size; echo again > $(tty); exit 6";
+    let command = kplay
+        .command(["exec", "-it", "box", "--", "sh", "-c", script])
+        .std();
+    let mut terminal = Terminal::run(&command, 24, 80);
+    for text in ["of 1000", "24 80", "again"] {
+        terminal.expect(text);
+    }
+    assert_eq!(terminal.exit_code(), Some(6));
+}
+
+#[test]
 fn control_c_is_for_the_command_in_the_container() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

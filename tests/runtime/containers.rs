@@ -391,8 +391,14 @@ fn two_hundred_layers() {
             std::fs::create_dir_all(pod.dir.join("deep").join(folder)).unwrap();
         }
         let deep = |name: &str| pod.dir.join("deep").join(name);
-        rootfs::mount(&layers, &deep("upper"), &deep("work"), &deep("rootfs"))
-            .unwrap_or_else(|e| panic!("{}", chain(&e)));
+        rootfs::mount(
+            &layers,
+            &deep("upper"),
+            &deep("work"),
+            &deep("rootfs"),
+            None,
+        )
+        .unwrap_or_else(|e| panic!("{}", chain(&e)));
         assert_eq!(std::fs::read_to_string(deep("rootfs/top")).unwrap(), "199");
         rootfs::unmount(&deep("rootfs")).unwrap();
         rootfs::unmount(&deep("rootfs")).unwrap();

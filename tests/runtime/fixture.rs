@@ -130,6 +130,7 @@ impl Pod {
             &bundle.join("upper"),
             &bundle.join("work"),
             &bundle.join("rootfs"),
+            None,
         )
         .unwrap();
         bundle
@@ -164,6 +165,7 @@ impl Pod {
         let request = StartRequest {
             late_mounts: Vec::new(),
             host_mounts: None,
+            ids: None,
             id: id.to_owned(),
             bundle: self.bundle(id),
             state: self.state(),
@@ -193,6 +195,7 @@ impl Pod {
             seccomp: SeccompProfile::RuntimeDefault,
             cgroup: cgroup.entry().unwrap(),
             stdio,
+            tenancy: None,
         };
         self.runtime.exec(request).await
     }

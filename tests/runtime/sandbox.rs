@@ -18,6 +18,7 @@ use crate::fixture::{Pod, chain, has_ended, isolated, pipes, process, shell, spe
 fn start(pod: &Pod, pid: bool, sysctls: &BTreeMap<String, String>) -> Result<Sandbox, Error> {
     sandbox::start(&SandboxOptions {
         hostname: Some("pod".to_owned()),
+        ids: None,
         net: true,
         ipc: true,
         uts: true,
@@ -153,7 +154,7 @@ fn a_failing_step_is_named() {
 fn shared_memory() {
     isolated("sandbox::shared_memory", async |pod| {
         let shm = pod.dir.join("shm");
-        mount_shared_memory(&shm).unwrap();
+        mount_shared_memory(&shm, None).unwrap();
         let with = |script: &str| {
             let mut spec = spec(shell(script));
             let mount = json!({"destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rw"]});

@@ -145,6 +145,7 @@ fn convert(
         host_network: spec.host_network == Some(true),
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
+        own_users: spec.host_users == Some(false),
         share_process_namespace: spec.share_process_namespace == Some(true),
         security: pod_security,
         resources,

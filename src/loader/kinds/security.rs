@@ -10,7 +10,7 @@ use super::profiles;
 use super::sysctl::{self, AllowedSysctls};
 use crate::model::diagnostic::Diagnostic;
 use crate::model::plan::{
-    ContainerSecurity, FsGroupChangePolicy, PodSecurity, SupplementalGroupsPolicy,
+    ContainerSecurity, FsGroupChangePolicy, PodSecurity, ProcMount, SupplementalGroupsPolicy,
 };
 
 const CAPABILITIES: [&str; 42] = [
@@ -78,6 +78,20 @@ pub(super) fn pod(
         let place = at.field("supplementalGroups").index(index);
         checked_id(*group, "supplementalGroups", place, report)
     });
+    if spec.host_users == Some(false) {
+        let own = [
+            ("runAsUser", context.run_as_user),
+            ("runAsGroup", context.run_as_group),
+            ("fsGroup", context.fs_group),
+        ];
+        for (field, value) in own {
+            check_own_id(value, field, at.field(field), report);
+        }
+        for (index, group) in context.supplemental_groups.iter().flatten().enumerate() {
+            let place = at.field("supplementalGroups").index(index);
+            check_own_id(Some(*group), "supplementalGroups", place, report);
+        }
+    }
     PodSecurity {
         fs_group: id(context.fs_group, "fsGroup", at, report),
         fs_group_change_policy: change_policy(context, at, report),
@@ -143,6 +157,19 @@ fn checked_id(value: i64, field: &str, at: At<'_>, report: &Report) -> Option<u3
     checked
 }
 
+/// A user namespace has ids of 16 bits. A kubelet says so when it starts the pod.
+fn check_own_id(value: Option<i64>, field: &str, at: At<'_>, report: &Report) {
+    // What is no id at all is told as such.
+    if let Some(value) = value
+        && (65_536..=i64::from(i32::MAX)).contains(&value)
+    {
+        report.error(
+            at,
+            format!("`{field}` must be at most 65535 with `hostUsers: false`, is {value}"),
+        );
+    }
+}
+
 /// A container's context, completed from its pod's.
 pub(super) fn container(
     container: &core::Container,
@@ -154,6 +181,14 @@ pub(super) fn container(
     let pods = spec.security_context.clone().unwrap_or_default();
     id(own.run_as_user, "runAsUser", at, report);
     id(own.run_as_group, "runAsGroup", at, report);
+    if spec.host_users == Some(false) {
+        for (field, value) in [
+            ("runAsUser", own.run_as_user),
+            ("runAsGroup", own.run_as_group),
+        ] {
+            check_own_id(value, field, at.field(field), report);
+        }
+    }
     // Checked above and in `pod`.
     let merged =
         |own: Option<i64>, pods: Option<i64>| own.or(pods).and_then(|id| u32::try_from(id).ok());
@@ -184,7 +219,8 @@ pub(super) fn container(
         report.error(at.field("procMount"), message);
     }
     if proc_mount == "Unmasked" && spec.host_users != Some(false) {
-        let message = "`procMount: Unmasked` needs `hostUsers: false` in the pod";
+        // The API server's words.
+        let message = "`hostUsers` must be false to use `Unmasked`";
         report.error(at.field("procMount"), message);
     }
     // Those of the pod were checked in `pod`.
@@ -208,6 +244,10 @@ pub(super) fn container(
         capabilities_drop,
         seccomp: seccomp.unwrap_or_default(),
         app_armor: app_armor.unwrap_or_default(),
+        proc_mount: match proc_mount {
+            "Unmasked" => ProcMount::Unmasked,
+            _ => ProcMount::Masked,
+        },
     }
 }
 

@@ -79,6 +79,51 @@ pub fn copy(source: &Path) -> Result<OwnedFd> {
         .map_err(|e| Error::new("copy the mount of", source, e))
 }
 
+/// Copies a mount, with what is mounted below it, and has the ids of a user namespace in the place of those of its files:
+/// a file of user 0 is the namespace's root's. What is mounted below keeps its ids, as with runc, and so is nobody's.
+///
+/// # Errors
+/// As [`copy`]; the file system or the kernel cannot do it, or it has been done to this mount before.
+pub fn mapped(source: &Path, users: impl AsFd) -> Result<OwnedFd> {
+    let tree = copy(source)?;
+    map_ids(&tree, users)
+        .map_err(|cause| Error::new("map the ids of", source, explain(source, cause)))?;
+    Ok(tree)
+}
+
+/// Says what the kernel's error numbers do not.
+fn explain(source: &Path, error: io::Error) -> io::Error {
+    let kind = kind_of(source).unwrap_or_else(|_| "unknown".to_owned());
+    let why = match error.raw_os_error() {
+        Some(libc::ENOSYS) => "mounts with ids of their own need Linux 5.12".to_owned(),
+        Some(libc::EINVAL) if kind == "tmpfs" => {
+            "a tmpfs can have the ids of a user namespace from Linux 6.3 on".to_owned()
+        }
+        Some(libc::EINVAL) => {
+            format!("this kernel's `{kind}` file system cannot have the ids of a user namespace")
+        }
+        Some(libc::EPERM) => {
+            format!("this mount of a `{kind}` file system has ids of its own already")
+        }
+        _ => return error,
+    };
+    io::Error::new(io::ErrorKind::Unsupported, why)
+}
+
+/// The kind of file system that a path is on.
+fn kind_of(path: &Path) -> Result<String> {
+    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+        .map_err(|e| Error::new("look at", path, e))?;
+    let table = fs::read(Path::new("/proc/thread-self/mountinfo"))?;
+    let id = found.stx_mnt_id.to_string();
+    let table = String::from_utf8_lossy(&table);
+    let line = table
+        .lines()
+        .find(|line| line.split(' ').next() == Some(&id));
+    let kind = line.and_then(|line| line.split_once(" - ")?.1.split(' ').next());
+    Ok(kind.unwrap_or("unknown").to_owned())
+}
+
 /// Gives a copy its place.
 ///
 /// # Errors
@@ -117,6 +162,21 @@ fn set(tree: impl AsFd, attributes: u64, propagation: u64, depth: Depth) -> Resu
         propagation,
         userns_fd: 0,
     };
+    set_attributes(tree, wanted, depth)
+        .map_err(|e| Error::new("set the attributes of", "a mount", e))
+}
+
+fn map_ids(tree: impl AsFd, users: impl AsFd) -> io::Result<()> {
+    let wanted = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(users.as_fd().as_raw_fd().unsigned_abs()),
+    };
+    set_attributes(tree, wanted, Depth::Top)
+}
+
+fn set_attributes(tree: impl AsFd, wanted: libc::mount_attr, depth: Depth) -> io::Result<()> {
     let flags = match depth {
         Depth::Top => libc::AT_EMPTY_PATH,
         Depth::All => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
@@ -136,8 +196,7 @@ fn set(tree: impl AsFd, attributes: u64, propagation: u64, depth: Depth) -> Resu
     if result == 0 {
         Ok(())
     } else {
-        let source = io::Error::last_os_error();
-        Err(Error::new("set the attributes of", "a mount", source))
+        Err(io::Error::last_os_error())
     }
 }
 
