@@ -17,6 +17,7 @@ pub mod apply;
 pub mod client;
 pub mod delete;
 pub mod diff;
+mod ephemeral;
 pub mod error;
 pub mod images;
 pub mod launch;

@@ -6,9 +6,9 @@
 
 use super::error::Error;
 use super::report::{Event, Report, pod_object};
-use super::stop;
+use super::{ephemeral, stop};
 use crate::state::layout::Layout;
-use crate::state::lock::Locks;
+use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
 
 /// Cleans up after all pods whose executor is dead.
@@ -34,7 +34,11 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
     if !is_unswept(dir) || dir.liveness()? != Liveness::Dead {
         return Ok(());
     }
-    let Some(locks) = Locks::try_pod(layout, dir.key())? else {
+    let subjects = ephemeral::subjects(dir);
+    let subjects = subjects
+        .into_iter()
+        .chain([Subject::Pod(dir.key().clone())]);
+    let Some(locks) = Locks::try_take(layout, subjects)? else {
         return Ok(());
     };
     let Some(locked) = locks.pod(dir.key()) else {
@@ -45,12 +49,12 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
         return Ok(());
     }
     if dir.paths().deleting().exists() {
-        stop::remove(layout, &locked)?;
+        stop::remove(&locks, &locked)?;
         report(Event::Deleted(pod_object(dir.key())));
         return Ok(());
     }
     if !dir.paths().record().exists() {
-        return stop::remove(layout, &locked);
+        return stop::remove(&locks, &locked);
     }
     stop::clean_up(&locked)?;
     Ok(locked.mark_swept()?)

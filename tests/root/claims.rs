@@ -279,3 +279,89 @@ spec:
     kplay.run(down).succeeds();
     assert_eq!(claims(), "");
 }
+
+/// A pod `web` with the ephemeral volume `scratch` at /data.
+fn ephemeral(labels: &str, script: &str) -> String {
+    script_pod(
+        "web",
+        &format!(
+            "volumes: [{{name: scratch, ephemeral: {{volumeClaimTemplate: {{metadata: {{labels: {{{labels}}}}}, spec: \
+             {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}}}}}], \
+             terminationGracePeriodSeconds: 0,"
+        ),
+        "volumeMounts: [{name: scratch, mountPath: /data}],",
+        script,
+    )
+}
+
+#[test]
+fn an_ephemeral_volumes_claim_comes_and_goes_with_its_pod() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let folder = kplay.root().join("volumes/default/web-scratch");
+    let claims = || kplay.run(["get", "pvc", "-o", "name"]).succeeds();
+    let claim = || -> Value {
+        let json = kplay.run(["get", "pvc", "web-scratch", "-o", "json"]);
+        serde_json::from_str(&json.succeeds()).expect("JSON")
+    };
+    let script = "ls /data | wc -l; touch /data/file; sleep 1000";
+    assert_eq!(
+        kplay.apply(&ephemeral("a: b", script)).succeeds(),
+        "pod/web created\n"
+    );
+    let (first, pod) = (claim(), kplay.pod("web"));
+    assert_eq!(first["metadata"]["labels"]["a"], "b");
+    let owner = &first["metadata"]["ownerReferences"][0];
+    assert_eq!(owner["kind"], "Pod");
+    assert_eq!(owner["uid"], pod["metadata"]["uid"]);
+    assert!(pod["spec"]["volumes"][0]["ephemeral"].is_object(), "{pod}");
+    let seen = |expected: &str| {
+        crate::wait::holds_within(crate::wait::PATIENCE, || {
+            folder.join("file").exists() && kplay.run(["logs", "web"]).stdout.trim() == expected
+        })
+    };
+    assert!(seen("0"));
+
+    assert_eq!(
+        kplay.apply(&ephemeral("a: b", script)).succeeds(),
+        "pod/web unchanged\n"
+    );
+    assert_eq!(claim(), first);
+    kplay
+        .run(["delete", "pvc", "web-scratch"])
+        .fails(4, &["in use by the pod"]);
+    // A pod that is replaced finds it empty.
+    kplay.apply(&ephemeral("a: c", script)).succeeds();
+    assert!(seen("0"));
+    let second = claim();
+    assert_eq!(second["metadata"]["labels"]["a"], "c");
+    assert_ne!(second["metadata"]["ownerReferences"], *owner);
+    // So does one that is started again after its replacement has failed.
+    let host = "volumes: [{name: h, hostPath: {path: /no/such, type: Directory}}, ";
+    kplay
+        .apply(&ephemeral("a: d", script).replace("volumes: [", host))
+        .fails(4, &["/no/such is not a directory"]);
+    // Its log goes on where it was.
+    assert!(seen("0\n0"));
+    assert_eq!(claim(), second);
+
+    kplay.run(["delete", "pod", "web", "--force"]).succeeds();
+    assert_eq!(claims(), "");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_claim_of_another_is_not_for_an_ephemeral_volume() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = ephemeral("", "true");
+    let said = [
+        "the PersistentVolumeClaim `web-scratch` was not created for pod `web` (pod is not owner)",
+    ];
+    let claim = claim("web-scratch", "");
+    kplay.apply(&format!("{claim}{pod}")).fails(3, &said);
+    kplay.apply(&claim).succeeds();
+    kplay.apply(&pod).fails(3, &said);
+}

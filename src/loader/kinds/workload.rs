@@ -67,6 +67,14 @@ impl Workload {
         }
     }
 
+    /// Where the pod's `spec` is.
+    pub(super) fn spec_at<'a>(&self, at: At<'a>) -> At<'a> {
+        match self.template {
+            "" => at.key("spec"),
+            path => at.path(path).key("spec"),
+        }
+    }
+
     /// What the controller writes into the pods that it makes.
     pub(super) fn complete(&self, name: &str, spec: &mut core::PodSpec) {
         if self.kind == Kind::StatefulSet {

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::report::{Event, Report, pod_object};
 use super::resolve::{self, Kind};
 use super::stop::{self, Grace, OnSignal};
-use super::{Manager, client};
+use super::{Manager, client, ephemeral};
 use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
 use crate::protocol::Request;
 use crate::state::lock::{Locks, Subject};
@@ -90,10 +90,14 @@ pub fn delete(
         Missing::Error => std::mem::take(&mut doomed.missing),
     };
     let subjects = doomed.pods.iter().cloned().map(Subject::Pod);
+    let claims = doomed.pods.iter().flat_map(|pod| {
+        let dir = PodDir::new(&manager.layout, pod);
+        ephemeral::subjects(&dir)
+    });
     let objects = doomed.objects.iter().cloned().map(Subject::Object);
     let locks = Locks::take(
         &manager.layout,
-        subjects.chain(objects),
+        subjects.chain(claims).chain(objects),
         &manager.interrupt,
         &mut |subject| report(Event::Waiting(subject.clone())),
     )?;
@@ -186,7 +190,8 @@ impl Doomed {
                 continue;
             }
             if let Some(record) = dir.record()?
-                && claims(&record).any(|claim| claim == key.name)
+                && (claims(&record).any(|claim| claim == key.name)
+                    || ephemeral::claims(&record).any(|claim| claim == *key))
             {
                 return Err(Error::InUse {
                     claim: key.name.clone(),
@@ -285,7 +290,7 @@ pub(super) fn delete_pods(
     let plain: Vec<&PodDir> = dirs.iter().map(|dir| &**dir).collect();
     let stopped = stop::stop_all(manager, &plain, options.grace, OnSignal::Leave)?;
     for (dir, stopped) in dirs.iter().zip(stopped) {
-        match stopped.and_then(|()| stop::remove(&manager.layout, dir)) {
+        match stopped.and_then(|()| stop::remove(locks, dir)) {
             Ok(()) => report(Event::Deleted(pod_object(dir.key()))),
             Err(error) => errors.push(error),
         }
@@ -302,7 +307,12 @@ fn asked_to_end(dir: &PodDir, grace: Grace) -> bool {
 }
 
 fn delete_object(locks: &Locks, key: &ObjectKey, content: Volumes) -> Result<(), Error> {
-    if content == Volumes::Delete && key.kind == CLAIM {
+    // What was made for a pod is nobody's without it.
+    let is_ephemeral = || {
+        let record = object::read(locks.layout(), key).ok().flatten();
+        record.is_some_and(|record| ephemeral::owner(&record).is_some())
+    };
+    if key.kind == CLAIM && (content == Volumes::Delete || is_ephemeral()) {
         volumes::remove(locks, key)?;
     }
     object::remove(locks, key)?;
