@@ -24,6 +24,7 @@ pub mod launch;
 pub mod report;
 pub mod resolve;
 pub mod stop;
+pub mod storage;
 pub mod sweep;
 mod undo;
 pub mod wait;

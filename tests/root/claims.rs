@@ -365,3 +365,70 @@ fn a_claim_of_another_is_not_for_an_ephemeral_volume() {
     kplay.apply(&claim).succeeds();
     kplay.apply(&pod).fails(3, &said);
 }
+
+#[test]
+fn volumes_are_listed_and_removed() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let disk = "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: disk}\nspec: {capacity: {storage: 5Gi}, \
+                accessModes: [ReadOnlyMany], hostPath: {path: /usr}}\n---\n";
+    let pod = user("terminationGracePeriodSeconds: 0,", "", "sleep 1000");
+    let manifest = format!(
+        "{disk}{}{}{}{pod}",
+        claim("data", ""),
+        claim("idle", ""),
+        claim("old", "")
+    );
+    kplay.apply(&manifest).succeeds();
+    let folder = |name: &str| kplay.root().join("volumes/default").join(name);
+    kplay.run(["delete", "pvc", "old"]).succeeds();
+    assert!(folder("old").exists());
+
+    let names = || kplay.run(["volume", "ls", "-o", "name"]).succeeds();
+    assert_eq!(
+        names(),
+        "persistentvolume/disk\npersistentvolumeclaim/data\npersistentvolumeclaim/idle\npersistentvolumeclaim/old\n"
+    );
+    let table = kplay.run(["volume", "ls"]).succeeds();
+    let row = |name: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("{table}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let path = |name: &str| folder(name).display().to_string();
+    assert_eq!(
+        row("disk")[1..5],
+        ["PersistentVolume", "Available", "<none>", "/usr"]
+    );
+    let claim = "PersistentVolumeClaim";
+    assert_eq!(row("data")[1..5], [claim, "Bound", "user", &path("data")]);
+    assert_eq!(
+        row("old")[1..5],
+        [claim, "Released", "<none>", &path("old")]
+    );
+    let found = kplay.run(["volume", "inspect", "data"]).succeeds();
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    assert_eq!(found[0]["usedBy"][0], "default/user");
+    assert_eq!(found[0]["object"]["kind"], claim);
+
+    kplay
+        .run(["volume", "rm", "data"])
+        .fails(4, &["in use by the pod `default/user`"]);
+    // Nobody is asked who is not at a terminal.
+    kplay.run(["volume", "prune"]).fails(2, &["--force"]);
+    assert_eq!(
+        kplay.run(["volume", "prune", "--force"]).succeeds(),
+        "idle\nold\n"
+    );
+    assert!(folder("data").exists() && !folder("idle").exists() && !folder("old").exists());
+    assert_eq!(
+        kplay
+            .run(["volume", "rm", "-f", "data", "pv/disk", "none"])
+            .succeeds(),
+        "disk\ndata\n"
+    );
+    assert_eq!(names(), "");
+    assert!(!folder("data").exists());
+    kplay.run(["get", "pod", "user"]).fails(5, &["not found"]);
+}

@@ -213,14 +213,26 @@ fn subjects(layout: &Layout, input: &ApplyInput) -> impl Iterator<Item = Subject
     });
     pods.chain(objects)
         .chain(gone)
+        .chain(
+            input
+                .plans
+                .iter()
+                .flat_map(used_claims)
+                .map(Subject::Object),
+        )
         .chain(claims(input).into_iter().map(Subject::Object))
+}
+
+/// All claims that the pods use.
+fn used_claims(plan: &PodPlan) -> impl Iterator<Item = ObjectKey> + '_ {
+    let claims = plan.claims();
+    claims.map(|name| volumes::claim_key(&plan.namespace, name))
 }
 
 /// The claims that have a folder of kplay's own: those of the files, and those that the pods use.
 fn claims(input: &ApplyInput) -> BTreeSet<ObjectKey> {
     let objects = input.objects.iter().filter(|object| {
-        object.key.kind == "PersistentVolumeClaim"
-            && object.manifest.pointer("/spec/volumeName").is_none()
+        object.key.kind == volumes::CLAIM && object.manifest.pointer("/spec/volumeName").is_none()
     });
     let used = input.plans.iter().flat_map(|plan| {
         let claims = plan.claim_folders();

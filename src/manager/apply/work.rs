@@ -7,7 +7,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Applied, AppliedObject, ApplyInput, Kept, Rollback, claims, tell};
+use super::{Applied, AppliedObject, ApplyInput, Kept, Rollback, claims, tell, used_claims};
 use crate::manager::Manager;
 use crate::manager::diff::{self, Life, PodStep, Recorded};
 use crate::manager::ephemeral;
@@ -117,6 +117,7 @@ impl<'a> Work<'a> {
             })
         });
         let objects = objects.collect::<Result<_, Error>>()?;
+        check_claims(manager, input)?;
         Ok(Self { pods, objects })
     }
 
@@ -414,6 +415,21 @@ impl OldPod {
             was,
         })
     }
+}
+
+/// Whether the claims that pods use are there still: one that is only recorded may have been deleted since the files were
+/// read.
+fn check_claims(manager: &Manager, input: &ApplyInput) -> Result<(), Error> {
+    for claim in input.plans.iter().flat_map(used_claims) {
+        let is_applied = input.objects.iter().any(|object| object.key == claim);
+        if !is_applied && object::read(&manager.layout, &claim)?.is_none() {
+            return Err(Error::NotFound {
+                kind: "persistentvolumeclaims".to_owned(),
+                name: claim.name,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folders of the claims that do not go with their pods.

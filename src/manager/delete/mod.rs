@@ -80,7 +80,7 @@ pub fn delete(
 ) -> Result<(), Error> {
     let mut doomed = Doomed::default();
     for target in targets {
-        doomed.add(manager, target)?;
+        doomed.add(manager, target, options.volumes)?;
     }
     if options.volumes == Volumes::Delete {
         doomed.add_made_claims(manager)?;
@@ -123,7 +123,7 @@ struct Doomed {
 }
 
 impl Doomed {
-    fn add(&mut self, manager: &Manager, target: &Target) -> Result<(), Error> {
+    fn add(&mut self, manager: &Manager, target: &Target, content: Volumes) -> Result<(), Error> {
         match target {
             Target::Object(key) if key.kind == "Pod" && key.group.is_empty() => {
                 let pod = PodName::parse(&key.name).ok().map(|name| PodKey {
@@ -140,7 +140,12 @@ impl Doomed {
             Target::Object(key) => {
                 let owned = resolve::owned(&manager.layout, |owner| owner == key)?;
                 let there = fs::read_if_there(&manager.layout.object(key));
-                if there?.is_some() {
+                // A claim that was deleted has left it.
+                let folder = || match content == Volumes::Delete && key.kind == volumes::CLAIM {
+                    true => volumes::exists(&manager.layout, key),
+                    false => Ok(false),
+                };
+                if there?.is_some() || folder()? {
                     self.objects.insert(key.clone());
                 } else if owned.is_empty() {
                     self.missing.push(not_found(key));
@@ -178,7 +183,7 @@ impl Doomed {
 
     /// A claim stays as long as a pod uses it, as in Kubernetes.
     fn check_unused(&self, manager: &Manager, key: &ObjectKey) -> Result<(), Error> {
-        if key.kind != CLAIM {
+        if key.kind != volumes::CLAIM {
             return Ok(());
         }
         for found in pod_dir::list(&manager.layout)? {
@@ -233,10 +238,8 @@ impl Doomed {
     }
 }
 
-const CLAIM: &str = "PersistentVolumeClaim";
-
 /// The claims that a pod names.
-fn claims(record: &PodRecord) -> impl Iterator<Item = &str> {
+pub(super) fn claims(record: &PodRecord) -> impl Iterator<Item = &str> {
     let volumes = record.manifest.pointer("/spec/volumes");
     let volumes = volumes.and_then(Value::as_array).into_iter().flatten();
     volumes.filter_map(|volume| volume.pointer("/persistentVolumeClaim/claimName")?.as_str())
@@ -312,7 +315,7 @@ fn delete_object(locks: &Locks, key: &ObjectKey, content: Volumes) -> Result<(),
         let record = object::read(locks.layout(), key).ok().flatten();
         record.is_some_and(|record| ephemeral::owner(&record).is_some())
     };
-    if key.kind == CLAIM && (content == Volumes::Delete || is_ephemeral()) {
+    if key.kind == volumes::CLAIM && (content == Volumes::Delete || is_ephemeral()) {
         volumes::remove(locks, key)?;
     }
     object::remove(locks, key)?;
