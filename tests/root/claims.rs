@@ -432,3 +432,35 @@ fn volumes_are_listed_and_removed() {
     assert!(!folder("data").exists());
     kplay.run(["get", "pod", "user"]).fails(5, &["not found"]);
 }
+
+#[test]
+fn a_stateful_set_may_take_its_claims_with_it() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let set = "apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: main, image: localhost/busybox:1, command: [sleep, '1000']}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+";
+    let folder = kplay.root().join("volumes/default/data-db-0");
+    kplay.apply(set).succeeds();
+    assert!(folder.exists());
+    // Not with the pod alone.
+    kplay.run(["delete", "pod", "db-0"]).succeeds();
+    assert!(folder.exists());
+    kplay.run(["delete", "statefulset", "db"]).succeeds();
+    assert!(!folder.exists());
+    assert_eq!(kplay.run(["get", "pvc", "-o", "name"]).succeeds(), "");
+}

@@ -285,8 +285,12 @@ pub(super) fn check(
         report.note(controller.key("backoffLimit"), message);
     }
     match workload.kind {
-        Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet => {
+        Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet => {
             check_selector(workload, controller, labels, report);
+        }
+        Kind::StatefulSet => {
+            check_selector(workload, controller, labels, report);
+            check_retention(controller, report);
         }
         Kind::ReplicationController if workload.selector.is_some() => {
             check_selector(workload, controller, labels, report);
@@ -297,6 +301,17 @@ pub(super) fn check(
             check_schedule(at, report);
         }
         _ => {}
+    }
+}
+
+fn check_retention(at: At<'_>, report: &Report) {
+    for field in ["whenDeleted", "whenScaled"] {
+        let place = at.path("persistentVolumeClaimRetentionPolicy").field(field);
+        let text = place.node.and_then(|node| node.as_str());
+        if let Some(text) = text.filter(|text| !["", "Retain", "Delete"].contains(text)) {
+            let message = format!("`{field}` must be `Retain` or `Delete`, is `{text}`");
+            report.error(place, message);
+        }
     }
 }
 

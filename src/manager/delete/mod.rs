@@ -85,6 +85,7 @@ pub fn delete(
     if options.volumes == Volumes::Delete {
         doomed.add_made_claims(manager)?;
     }
+    doomed.add_claims_of_sets(manager)?;
     let mut errors = match options.missing {
         Missing::Ignore => Vec::new(),
         Missing::Error => std::mem::take(&mut doomed.missing),
@@ -103,9 +104,13 @@ pub fn delete(
     )?;
     errors.extend(delete_pods(manager, &locks, &doomed.pods, options, report)?);
     for key in &doomed.objects {
-        let deleted = doomed
-            .check_unused(manager, key)
-            .and_then(|()| delete_object(&locks, key, options.volumes));
+        let deleted = doomed.check_unused(manager, key).and_then(|()| {
+            let content = match doomed.emptied.contains(key) {
+                true => Volumes::Delete,
+                false => options.volumes,
+            };
+            delete_object(&locks, key, content)
+        });
         match deleted {
             Ok(()) => report(Event::Deleted(key.clone())),
             Err(error) => errors.push(error),
@@ -119,6 +124,8 @@ pub fn delete(
 struct Doomed {
     pods: BTreeSet<PodKey>,
     objects: BTreeSet<ObjectKey>,
+    /// Claims whose folders go with them, whatever the command says.
+    emptied: BTreeSet<ObjectKey>,
     missing: Vec<Error>,
 }
 
@@ -174,6 +181,34 @@ impl Doomed {
             for claim in claims(&record).filter(|claim| claim.ends_with(&own)) {
                 let claim = volumes::claim_key(&key.namespace, claim);
                 if fs::read_if_there(&manager.layout.object(&claim))?.is_some() {
+                    self.objects.insert(claim);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The claims of StatefulSets that want them gone when they are deleted (`persistentVolumeClaimRetentionPolicy`).
+    fn add_claims_of_sets(&mut self, manager: &Manager) -> Result<(), Error> {
+        let is_set = |key: &&ObjectKey| key.kind == "StatefulSet" && key.group == "apps";
+        let sets: Vec<ObjectKey> = self.objects.iter().filter(is_set).cloned().collect();
+        for set in sets {
+            // A corrupt record names no claims; it is deleted all the same.
+            let Ok(Some(record)) = object::read(&manager.layout, &set) else {
+                continue;
+            };
+            let policy = "/spec/persistentVolumeClaimRetentionPolicy/whenDeleted";
+            if record.manifest.pointer(policy).and_then(Value::as_str) != Some("Delete") {
+                continue;
+            }
+            let templates = record.manifest.pointer("/spec/volumeClaimTemplates");
+            let templates = templates.and_then(Value::as_array).into_iter().flatten();
+            let names = templates.filter_map(|one| one.pointer("/metadata/name")?.as_str());
+            for name in names {
+                let claim = format!("{name}-{}-0", set.name);
+                let claim = volumes::claim_key(&set.namespace, &claim);
+                if fs::read_if_there(&manager.layout.object(&claim))?.is_some() {
+                    self.emptied.insert(claim.clone());
                     self.objects.insert(claim);
                 }
             }
