@@ -207,7 +207,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         E::TimedOut { .. } => TIMEOUT,
         E::NotFound { .. } => NOT_FOUND,
         E::Ambiguous { .. } | E::UnknownKind(_) => USAGE,
-        E::Conflict { .. } => MANIFEST,
+        E::Conflict { .. } | E::Immutable { .. } => MANIFEST,
         E::RolledBack { cause, .. } => manager_code(cause),
         // All are told; the first decides.
         E::Several(errors) => errors.first().map_or(MACHINE, manager_code),
@@ -247,6 +247,9 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
             }
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
+        E::Immutable { key, .. } => Some(format!(
+            "give it another name, or `kplay delete {key}` first"
+        )),
         E::InUse { pod, .. } => Some(format!("`kplay delete pod {}` first", pod.name)),
         E::NotRoot => {
             Some("run it as root: `sudo kplay …`; rootless pods are not supported yet".to_owned())

@@ -20,6 +20,9 @@ pub enum Error {
     State(state::Error),
     #[error("the pod `{pod}` belongs to {owner} of other files")]
     Conflict { pod: PodKey, owner: ObjectKey },
+    /// The API server's words, as kubectl tells them.
+    #[error("the {} \"{}\" is invalid: {field}: Forbidden: field is immutable when `immutable` is set", key.kind, key.name)]
+    Immutable { key: ObjectKey, field: &'static str },
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]
     InUse { claim: String, pod: PodKey },
     #[error("cannot {verb}")]

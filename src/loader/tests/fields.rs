@@ -57,13 +57,14 @@ fn every_workload_is_one_pod() {
 }
 
 #[test]
-fn what_is_not_honoured_is_told_of_config_maps_too() {
-    let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, immutable: true}";
+fn what_is_not_honoured_is_told_of_objects_without_pods_too() {
+    let text = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: x}, spec: {accessModes: [ReadWriteOnce], \
+                resources: {requests: {storage: 1Gi}}, volumeAttributesClassName: fast}}";
     let loaded = load_text(text, &options());
     let told = messages(&loaded);
     assert!(
         told.iter()
-            .any(|told| told.contains("`immutable: true` is ignored")),
+            .any(|told| told.contains("`volumeAttributesClassName` is ignored")),
         "{told:?}"
     );
 }

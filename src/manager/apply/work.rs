@@ -108,6 +108,17 @@ impl<'a> Work<'a> {
                 }
             };
             let before = recorded.as_ref().map(|record| &record.manifest);
+            let forbidden = before
+                .into_iter()
+                .flat_map(|before| diff::forbidden(before, &manifest));
+            Error::all(
+                forbidden
+                    .map(|field| Error::Immutable {
+                        key: object.key.clone(),
+                        field,
+                    })
+                    .collect(),
+            )?;
             let change = diff::object_change(before, &manifest);
             Ok(ObjectWork {
                 object,
