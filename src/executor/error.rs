@@ -124,7 +124,11 @@ impl StartFailure {
                 ("CreateContainerConfigError", FailureClass::Start)
             }
             Self::Services(_) => ("CreateContainerConfigError", FailureClass::Machine),
-            Self::Runtime(runtime::Error::NoSuchUser { .. } | runtime::Error::UserFile { .. })
+            Self::Runtime(
+                runtime::Error::NoSuchUser { .. }
+                | runtime::Error::UserFile { .. }
+                | runtime::Error::Misplaced { .. },
+            )
             | Self::Spec(
                 spec::Error::InsideProc { .. }
                 | spec::Error::OverDev

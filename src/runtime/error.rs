@@ -20,6 +20,9 @@ pub enum Error {
     /// libcontainer refused, in its own words.
     #[error("the container cannot be created: {detail}")]
     Create { detail: String },
+    /// A mount would be, or is, where nothing may be mounted.
+    #[error("the container cannot be created: {detail}")]
+    Misplaced { detail: String },
     /// The helper ended without an answer.
     #[error("the helper that creates the container ended early: {detail}")]
     Helper { detail: String },
@@ -64,6 +67,7 @@ impl Error {
             Self::NotExecutable { .. } => Some(126),
             Self::WorkingDirectory { .. }
             | Self::Create { .. }
+            | Self::Misplaced { .. }
             | Self::Helper { .. }
             | Self::System { .. }
             | Self::File(_)
