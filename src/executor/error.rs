@@ -83,6 +83,11 @@ pub(super) enum StartFailure {
         volume: String,
         source: volume::Error,
     },
+    /// runc's words.
+    #[error(
+        "container init was OOM-killed (memory limit too low?): the memory limit is {limit} bytes"
+    )]
+    OutOfMemory { limit: u64 },
     #[error("Cannot enforce AppArmor: AppArmor is not enabled on the host")]
     NoAppArmor,
     #[error("cannot load seccomp profile {place:?}")]
@@ -118,7 +123,8 @@ impl StartFailure {
                 runtime::Error::CommandNotFound { .. }
                 | runtime::Error::NotExecutable { .. }
                 | runtime::Error::WorkingDirectory { .. },
-            ) => return Fault::Start { id, message },
+            )
+            | Self::OutOfMemory { .. } => return Fault::Start { id, message },
             Self::NoAppArmor => ("AppArmor", FailureClass::Machine),
             Self::Config(_) | Self::SubPath { .. } => {
                 ("CreateContainerConfigError", FailureClass::Start)
