@@ -78,9 +78,10 @@ pub(super) enum StartFailure {
     /// The kubelet's words (`security_context_others.go`, `kuberuntime_container.go`).
     #[error("{0}")]
     Config(String),
-    #[error("failed to prepare subPath for volumeMount \"{volume}\"")]
+    #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\"")]
     SubPath {
         volume: String,
+        container: String,
         source: volume::Error,
     },
     /// runc's words.

@@ -12,7 +12,7 @@ use super::super::report::Report;
 use super::super::resolve::Index;
 use super::super::{Options, support};
 use super::workload::{self, Workload};
-use super::{claim, container, defaults, host, resources, security, volume};
+use super::{claim, container, defaults, host, resources, security, volume, volume_files};
 use crate::model::names::{ObjectKey, PodName};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
 
@@ -110,6 +110,12 @@ fn convert(
         resources::check_capacity(resources, &init_containers, &main, capacity, at, report);
     }
     let volumes = volume::convert(&pod, at.field("volumes"));
+    for (list, containers) in [("initContainers", init), ("containers", &spec.containers)] {
+        for (index, container) in containers.iter().enumerate() {
+            let at = at.field(list).index(index).field("volumeMounts");
+            volume_files::check_sub_paths(container, &volumes, at, report);
+        }
+    }
     let (termination_grace_period, active_deadline) = times(workload, &spec, at, report);
     let dns = host::dns(&spec, at, report);
     let host_aliases = host::aliases(&spec, at.field("hostAliases"), report);
