@@ -106,10 +106,13 @@ pub fn list(layout: &Layout) -> Result<(Vec<Stored>, Vec<state::Error>), Error> 
     Ok((stored.into_values().collect(), errors))
 }
 
+/// The pods of each claim.
+type Users = BTreeMap<ObjectKey, Vec<PodKey>>;
+
 /// Which pods have which claims.
-fn users(layout: &Layout) -> Result<(BTreeMap<ObjectKey, Vec<PodKey>>, Vec<state::Error>), Error> {
+fn users(layout: &Layout) -> Result<(Users, Vec<state::Error>), Error> {
     let (views, errors) = view::list(layout)?;
-    let mut users: BTreeMap<ObjectKey, Vec<PodKey>> = BTreeMap::new();
+    let mut users = Users::new();
     for view in &views {
         let record = &view.record;
         let named = claims(record).map(|name| volumes::claim_key(&record.namespace, name));
