@@ -9,7 +9,7 @@ use crate::model::names::Namespace;
 
 use super::{
     apply, attach, check, completion, delete, describe, events, exec, explain, get, image, logs,
-    man, up, version, wait,
+    man, up, version, volume, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -156,6 +156,9 @@ pub(crate) enum Command {
     /// Load images from archives
     #[command(hide = true)]
     Load(image::LoadArgs),
+    /// Manage what is kept for pods
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// Print the version
     Version(version::VersionArgs),
     /// Print a shell's completion script

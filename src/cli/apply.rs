@@ -199,9 +199,10 @@ impl Job {
                     .map(|object| AppliedObject {
                         key: object.key.clone(),
                         manifest: object.json.clone(),
-                        kept: match object.origin {
+                        kept: match &object.origin {
                             Origin::Files => Kept::WithFiles,
                             Origin::Template => Kept::Always,
+                            Origin::Volume(pod) => Kept::WithPod(pod.clone()),
                         },
                     })
                     .collect(),
@@ -465,7 +466,7 @@ impl<'a> Teller<'a> {
 
 /// What is told of each object of the files: a workload's pod is told as the workload, which is configured if its pod
 /// had to be made again.
-/// Claims of templates are their StatefulSet's affair.
+/// Claims that are made for pods are their affair.
 fn outcome(input: &ApplyInput, changes: &[(ObjectKey, Change)]) -> Changes {
     let owner = |key: &ObjectKey| {
         input
@@ -477,7 +478,7 @@ fn outcome(input: &ApplyInput, changes: &[(ObjectKey, Change)]) -> Changes {
     };
     let is_made = |key: &ObjectKey| {
         let mut objects = input.objects.iter();
-        objects.any(|object| object.kept == Kept::Always && object.key == *key)
+        objects.any(|object| object.kept != Kept::WithFiles && object.key == *key)
     };
     let mut told: Changes = changes
         .iter()

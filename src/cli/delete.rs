@@ -19,6 +19,7 @@ use crate::manager::stop::{Force, Grace};
 use crate::manager::{Event, Manager};
 use crate::model::diagnostic::{Diagnostic, Severity};
 use crate::output::report::{self, Deed, Reality};
+use crate::state::pod_dir::PodDir;
 
 /// Flags of `delete`.
 #[derive(Debug, Args)]
@@ -296,11 +297,13 @@ fn of_files(
     }
     let mut targets = Vec::new();
     for object in loaded.objects.into_iter().filter(|object| object.played) {
-        let goes = match object.origin {
+        let recorded = || crate::state::object::read(&session.layout, &object.key);
+        let goes = match &object.origin {
             Origin::Files => true,
-            Origin::Template => {
-                volumes == Volumes::Delete
-                    && crate::state::object::read(&session.layout, &object.key)?.is_some()
+            Origin::Template => volumes == Volumes::Delete && recorded()?.is_some(),
+            // It goes with its pod. One without was left behind by an `apply` that was killed.
+            Origin::Volume(pod) => {
+                !PodDir::new(&session.layout, pod).exists() && recorded()?.is_some()
             }
         };
         if goes {

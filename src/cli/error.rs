@@ -208,7 +208,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         E::TimedOut { .. } => TIMEOUT,
         E::NotFound { .. } => NOT_FOUND,
         E::Ambiguous { .. } | E::UnknownKind(_) => USAGE,
-        E::Conflict { .. } => MANIFEST,
+        E::Conflict { .. } | E::Immutable { .. } => MANIFEST,
         E::Service { fault, .. } if fault.is_of_manifest() => MANIFEST,
         E::RolledBack { cause, .. } => manager_code(cause),
         // All are told; the first decides.
@@ -256,6 +256,9 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
         E::NoIds { .. } => Some(
             "delete pods, or give `kubelet` more in /etc/subuid and /etc/subgid: 65536 for each pod".to_owned(),
         ),
+        E::Immutable { key, .. } => Some(format!(
+            "give it another name, or `kplay delete {key}` first"
+        )),
         E::InUse { pod, .. } => Some(format!("`kplay delete pod {}` first", pod.name)),
         E::NotRoot => {
             Some("run it as root: `sudo kplay …`; rootless pods are not supported yet".to_owned())

@@ -31,6 +31,7 @@ mod target;
 mod up;
 mod values;
 mod version;
+mod volume;
 mod wait;
 
 use std::process::ExitCode;
@@ -133,8 +134,9 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Exec(_)
         | Command::Attach(_)
         | Command::Wait(_)
-        // A pod that is half deleted still uses its images.
+        // A pod that is half deleted still uses its images and volumes.
         | Command::Image(_)
+        | Command::Volume(_)
         | Command::Rmi(_) => true,
         Command::Check(_)
         | Command::Pull(_)
@@ -176,6 +178,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Images(arguments) => image::ls(arguments, session),
         Command::Rmi(arguments) => image::rm(arguments, session),
         Command::Load(arguments) => image::load(arguments, session),
+        Command::Volume(command) => volume::run(command, session),
         Command::Version(arguments) => version::run(arguments, session),
         Command::Completion(arguments) => completion::run(arguments, session),
         Command::Man(arguments) => man::run(arguments, session),

@@ -282,7 +282,11 @@ impl<R: Runtime + 'static> Run<R> {
             prepare_next(context, self.index);
         }
         let started = context.runtime.start(request).await;
-        let started = started.inspect_err(|_| remove_cgroup(&cgroup))?;
+        let started = started.map_err(|error| {
+            let failure = self.explain(error, &cgroup);
+            remove_cgroup(&cgroup);
+            failure
+        })?;
         let mut terminal = None;
         if let Some(master) = started.terminal {
             terminal = Some(master.try_clone().map_err(system("keep a terminal"))?);
@@ -344,6 +348,15 @@ impl<R: Runtime + 'static> Run<R> {
         };
         tokio::task::spawn_local(watch.until_the_end());
         Ok(())
+    }
+
+    /// Says that the container's limit was too low for its start, if that was it.
+    fn explain(&self, error: runtime::Error, cgroup: &Cgroup) -> StartFailure {
+        let limit = self.limits().memory_bytes;
+        match limit.filter(|_| cgroup.oom_kills().is_ok_and(|kills| kills > 0)) {
+            Some(limit) => StartFailure::OutOfMemory { limit },
+            None => error.into(),
+        }
     }
 
     fn mount(&self, layers: &[PathBuf]) -> Result<(), StartFailure> {

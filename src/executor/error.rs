@@ -82,11 +82,17 @@ pub(super) enum StartFailure {
     /// The kubelet's words (`security_context_others.go`, `kuberuntime_container.go`).
     #[error("{0}")]
     Config(String),
-    #[error("failed to prepare subPath for volumeMount \"{volume}\"")]
+    #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\"")]
     SubPath {
         volume: String,
+        container: String,
         source: volume::Error,
     },
+    /// runc's words.
+    #[error(
+        "container init was OOM-killed (memory limit too low?): the memory limit is {limit} bytes"
+    )]
+    OutOfMemory { limit: u64 },
     #[error("Cannot enforce AppArmor: AppArmor is not enabled on the host")]
     NoAppArmor,
     #[error("cannot load seccomp profile {place:?}")]
@@ -122,7 +128,8 @@ impl StartFailure {
                 runtime::Error::CommandNotFound { .. }
                 | runtime::Error::NotExecutable { .. }
                 | runtime::Error::WorkingDirectory { .. },
-            ) => return Fault::Start { id, message },
+            )
+            | Self::OutOfMemory { .. } => return Fault::Start { id, message },
             Self::NoAppArmor => ("AppArmor", FailureClass::Machine),
             Self::Config(_) | Self::SubPath { .. } => {
                 ("CreateContainerConfigError", FailureClass::Start)
@@ -131,7 +138,8 @@ impl StartFailure {
             Self::Runtime(
                 runtime::Error::NoSuchUser { .. }
                 | runtime::Error::NoSuchId { .. }
-                | runtime::Error::UserFile { .. },
+                | runtime::Error::UserFile { .. }
+                | runtime::Error::Misplaced { .. },
             )
             | Self::Spec(
                 spec::Error::InsideProc { .. }

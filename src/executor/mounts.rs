@@ -31,7 +31,7 @@ pub(super) fn all<R>(
     let mut mounts = Vec::new();
     for (number, mount) in plan.mounts.iter().enumerate() {
         let own_place = places.sub_paths.join(number.to_string());
-        mounts.push(volume_mount(context, mount, own_place, variables)?);
+        mounts.push(volume_mount(context, plan, mount, own_place, variables)?);
     }
     let log = termination_log(&places.dir);
     fs::replace_in_memory(&log, 0o666, b"")?;
@@ -74,6 +74,7 @@ pub(super) fn late<R>(context: &Context<R>, mounts: &[BindMount]) -> Vec<LateMou
 
 fn volume_mount<R>(
     context: &Context<R>,
+    container: &ContainerPlan,
     mount: &VolumeMount,
     own_place: PathBuf,
     variables: &[(String, String)],
@@ -105,6 +106,7 @@ fn volume_mount<R>(
             volume::mount_sub_path(root, &sub_path, missing, &own_place).map_err(|source| {
                 StartFailure::SubPath {
                     volume: mount.volume.to_string(),
+                    container: container.name.to_string(),
                     source,
                 }
             })?;

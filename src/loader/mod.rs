@@ -38,7 +38,7 @@ pub use source::Source;
 pub use yaml::Substitution;
 
 use crate::model::diagnostic::{Diagnostic, Severity};
-use crate::model::names::{ContainerName, Namespace, ObjectKey};
+use crate::model::names::{ContainerName, Namespace, ObjectKey, PodKey};
 use crate::model::plan::PodPlan;
 
 /// What a run asks for beside its files, and the facts of the machine that plans depend on.
@@ -113,12 +113,14 @@ pub struct Object {
 }
 
 /// Why an object is among those of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The files name it.
     Files,
     /// A StatefulSet's template makes it: it stays when that is deleted.
     Template,
+    /// An ephemeral volume of this pod makes it: it goes with the pod.
+    Volume(PodKey),
 }
 
 #[cfg(test)]

@@ -48,6 +48,16 @@ impl Report {
         self.push(Diagnostic::error(message).at(at.place()).hint(hint));
     }
 
+    pub(super) fn warning_hint(
+        &self,
+        at: At<'_>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let warning = Diagnostic::new(Severity::Warning, message);
+        self.push(warning.at(at.place()).hint(hint));
+    }
+
     pub(super) fn note(&self, at: At<'_>, message: impl Into<String>) {
         self.push(Diagnostic::note(message).at(at.place()));
     }

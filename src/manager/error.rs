@@ -26,6 +26,9 @@ pub enum Error {
     Conflict { pod: PodKey, owner: ObjectKey },
     #[error("the Service `{}` {fault}", .service.name)]
     Service { service: ObjectKey, fault: Fault },
+    /// The API server's words, as kubectl tells them.
+    #[error("the {} \"{}\" is invalid: {field}: Forbidden: field is immutable when `immutable` is set", key.kind, key.name)]
+    Immutable { key: ObjectKey, field: &'static str },
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]
     InUse { claim: String, pod: PodKey },
     #[error("cannot {verb}")]

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::Manager;
 use super::error::Error;
-use super::launch;
+use super::{ephemeral, launch};
 use crate::model::names::PodKey;
 use crate::protocol::Request;
 use crate::state::layout::Layout;
+use crate::state::lock::Locks;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::sys::cgroup::Hierarchies;
 use crate::sys::pidfd::PidFd;
@@ -288,11 +289,13 @@ pub(super) fn clean_up(dir: &LockedPodDir<'_>) -> Result<(), Error> {
     Ok(dir.unmount()?)
 }
 
-/// Removes a pod whose executor has ended: what it left in the kernel, its logs, its folders, its record last.
+/// Removes a pod whose executor has ended: what it left in the kernel, its logs, the claims of its ephemeral volumes, its
+/// folders, its record last.
 ///
 /// # Errors
 /// Something cannot be removed; the record is still there then.
-pub(super) fn remove(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Error> {
+pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error> {
+    let layout = locks.layout();
     clean_up(dir)?;
     if let Some(uid) = uid(dir)? {
         remove_logs(layout, dir.key(), &uid)?;
@@ -303,6 +306,9 @@ pub(super) fn remove(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Erro
         if name.to_string_lossy().starts_with(&prefix) {
             fs::remove_dir_all(&layout.logs().join(name))?;
         }
+    }
+    if let Ok(Some(record)) = dir.record() {
+        ephemeral::remove(locks, &record)?;
     }
     Ok(dir.remove()?)
 }

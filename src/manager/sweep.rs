@@ -6,11 +6,11 @@
 
 use super::error::Error;
 use super::report::{Event, Report, pod_object};
-use super::stop;
+use super::{ephemeral, stop};
 use crate::network;
 use crate::state::ids;
 use crate::state::layout::Layout;
-use crate::state::lock::Locks;
+use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
 
 /// Cleans up after all pods whose executor is dead.
@@ -39,7 +39,11 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
     if !is_unswept(dir) || dir.liveness()? != Liveness::Dead {
         return Ok(());
     }
-    let Some(locks) = Locks::try_pod(layout, dir.key())? else {
+    let subjects = ephemeral::subjects(dir);
+    let subjects = subjects
+        .into_iter()
+        .chain([Subject::Pod(dir.key().clone())]);
+    let Some(locks) = Locks::try_take(layout, subjects)? else {
         return Ok(());
     };
     let Some(locked) = locks.pod(dir.key()) else {
@@ -50,12 +54,12 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
         return Ok(());
     }
     if dir.paths().deleting().exists() {
-        stop::remove(layout, &locked)?;
+        stop::remove(&locks, &locked)?;
         report(Event::Deleted(pod_object(dir.key())));
         return Ok(());
     }
     if !dir.paths().record().exists() {
-        return stop::remove(layout, &locked);
+        return stop::remove(&locks, &locked);
     }
     stop::clean_up(&locked)?;
     // Nobody runs with them any more.

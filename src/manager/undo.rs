@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::Manager;
+use super::ephemeral;
 use super::error::Error;
 use super::launch::{self, Outcome};
 use super::report::{Event, Report};
@@ -43,6 +44,8 @@ pub(super) enum Was {
 struct PodStep {
     key: PodKey,
     new_uid: String,
+    /// The claims of the new pod's ephemeral volumes that have a folder.
+    new_claims: Vec<ObjectKey>,
     previous: Option<Previous>,
 }
 
@@ -74,10 +77,17 @@ impl Undo {
     }
 
     /// A pod is about to be created, in the place of a previous one or not.
-    pub(super) fn pod(&mut self, key: PodKey, new_uid: String, previous: Option<Previous>) {
+    pub(super) fn pod(
+        &mut self,
+        key: PodKey,
+        new_uid: String,
+        new_claims: Vec<ObjectKey>,
+        previous: Option<Previous>,
+    ) {
         self.pods.push(PodStep {
             key,
             new_uid,
+            new_claims,
             previous,
         });
     }
@@ -88,10 +98,17 @@ impl Undo {
         let pods = self.pods.iter().map(|step| step.key.clone());
         let pods = pods.chain(refreshed).map(Subject::Pod);
         let objects = self.objects.iter().map(|(key, _)| key);
+        let claims = self.pods.iter().flat_map(|step| {
+            let previous = step.previous.iter().map(|previous| &previous.record);
+            previous
+                .flat_map(ephemeral::claims)
+                .chain(step.new_claims.clone())
+        });
+        let claims = claims.map(Subject::Object);
         let objects = objects
             .chain(&self.folders)
             .map(|key| Subject::Object(key.clone()));
-        pods.chain(objects).collect()
+        pods.chain(claims).chain(objects).collect()
     }
 
     /// Undoes everything, and returns what could not be undone.
@@ -115,7 +132,7 @@ impl Undo {
         };
         let mut launching = Vec::new();
         for ((step, dir), stopped) in ours.iter().zip(stopped) {
-            match stopped.and_then(|()| step.restore(manager, dir, report)) {
+            match stopped.and_then(|()| step.restore(manager, locks, dir, report)) {
                 Ok(restoring) => launching.extend(restoring),
                 Err(error) => errors.push(error),
             }
@@ -166,12 +183,16 @@ impl PodStep {
     fn restore(
         &self,
         manager: &Manager,
+        locks: &Locks,
         dir: &LockedPodDir<'_>,
         report: Report<'_>,
     ) -> Result<Option<launch::Launching>, Error> {
         stop::clean_up(dir)?;
         dir.remove()?;
         stop::remove_logs(&manager.layout, &self.key, &self.new_uid)?;
+        for claim in &self.new_claims {
+            volumes::remove(locks, claim)?;
+        }
         match &self.previous {
             None => Ok(None),
             Some(Previous {
@@ -179,6 +200,8 @@ impl PodStep {
                 was: Was::Running(launch),
             }) => {
                 report(Event::PodStarting(self.key.clone()));
+                ephemeral::folders(record, launch)
+                    .try_for_each(|claim| ephemeral::make_folder(locks, &claim))?;
                 launch::start(manager, dir, record, launch).map(Some)
             }
             Some(Previous {

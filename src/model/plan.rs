@@ -100,6 +100,19 @@ impl PodPlan {
         self.init_containers.iter().chain(&self.containers)
     }
 
+    /// The names of the claims that are volumes.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.volumes
+            .iter()
+            .filter_map(|volume| match &volume.source {
+                VolumeSource::Claim { name, .. } => Some(name.as_str()),
+                VolumeSource::EmptyDir { .. }
+                | VolumeSource::HostPath { .. }
+                | VolumeSource::Image { .. }
+                | VolumeSource::Files { .. } => None,
+            })
+    }
+
     /// The volumes that are claims with a folder of kplay's own, and the claims' names.
     pub fn claim_folders(&self) -> impl Iterator<Item = (&VolumeName, &str)> {
         self.volumes

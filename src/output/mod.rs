@@ -22,6 +22,7 @@ pub(crate) mod report;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod template;
+pub(crate) mod volumes;
 pub(crate) mod workload;
 mod yaml;
 
@@ -187,6 +188,11 @@ impl Ui {
         if self.verbosity > Verbosity::Quiet {
             say(&format!("{}\n", tame(text)));
         }
+    }
+
+    /// Asks a question; the answer is the caller's to read.
+    pub(crate) fn ask(&self, text: &str) {
+        say(&tame(text));
     }
 
     /// Tells a step that interests only those who asked with `-v`.

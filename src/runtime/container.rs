@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec};
@@ -14,7 +14,7 @@ use super::seccomp::SeccompProfile;
 use super::wire::{Action, Request, SeccompLoad, StdioKind};
 use super::{
     Error, ExecRequest, Prepared, Program, Runtime, StartRequest, Started, Stdio, environment,
-    helper, seccomp,
+    helper, landing, seccomp,
 };
 use crate::sys::capability::Set;
 use crate::sys::cgroup::CgroupEntry;
@@ -161,11 +161,15 @@ impl Runtime for Libcontainer {
         let action = Action::Start {
             bundle: bundle.clone(),
             late_mounts,
+            masked: masked(&spec),
             host_mounts: host_mounts.is_some(),
         };
         fds.extend(host_mounts);
         let directory = process.cwd().clone();
         if let Some(rootfs) = &rootfs {
+            landing::prepare(&spec, rootfs).map_err(|error| Error::Misplaced {
+                detail: error.to_string(),
+            })?;
             make_working_directory(&spec, rootfs, &directory, ids);
         }
         spec.set_process(Some(process));
@@ -283,6 +287,12 @@ fn unwritable(error: serde_json::Error) -> Error {
         what: "write the container's specification",
         source: error.into(),
     }
+}
+
+fn masked(spec: &Spec) -> Vec<PathBuf> {
+    let linux = spec.linux().as_ref();
+    let paths = linux.and_then(|linux| linux.masked_paths().as_ref());
+    paths.into_iter().flatten().map(PathBuf::from).collect()
 }
 
 /// Takes out what is done outside libcontainer.

@@ -12,9 +12,8 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::entry::{Entry, Filter};
-use super::late::{self, LateMount};
 use super::wire::{Action, Answer, GO, Request, SOCKET, StdioKind, cut};
-use super::{Tenancy, environment, trace};
+use super::{Tenancy, environment, landing, late, trace};
 use crate::model::cause::chain;
 use crate::sys::fd::MemoryUse;
 use crate::sys::{self, fd, namespace, process};
@@ -143,11 +142,20 @@ fn create() -> Result<(), Failure> {
         Action::Start {
             bundle,
             late_mounts,
+            masked,
             host_mounts,
         } => {
             let host = host_mounts.then(&mut next).transpose()?;
             let host = host.as_ref().map(AsFd::as_fd);
-            start(builder, &request.state, bundle, late_mounts, host)?
+            start(builder, &request.state, bundle, &|init| {
+                late::mount_all(init, late_mounts, host)?;
+                landing::check(init, masked).inspect_err(|error| {
+                    answer(&Answer::Misplaced {
+                        detail: cut(error.to_string()),
+                    });
+                })?;
+                Ok(())
+            })?
         }
         Action::Exec { .. } => tenant.ok_or("there is no container")?.run(builder)?,
     };
@@ -177,8 +185,7 @@ fn start(
     builder: ContainerBuilder,
     state: &Path,
     bundle: &Path,
-    late_mounts: &[LateMount],
-    host: Option<BorrowedFd<'_>>,
+    finish_mounts: &dyn Fn(i32) -> Result<(), Failure>,
 ) -> Result<i32, Failure> {
     let mut container = builder
         .with_root_path(state)?
@@ -190,7 +197,7 @@ fn start(
     let pid = container
         .pid()
         .ok_or("libcontainer does not tell the container's process")?;
-    late::mount_all(pid.as_raw(), late_mounts, host)?;
+    finish_mounts(pid.as_raw())?;
     container.start()?;
     Ok(pid.as_raw())
 }

@@ -26,6 +26,9 @@ pub enum Error {
          parts of this machine's: {detail}"
     )]
     Covered { path: &'static str, detail: String },
+    /// A mount would be, or is, where nothing may be mounted.
+    #[error("the container cannot be created: {detail}")]
+    Misplaced { detail: String },
     /// The helper ended without an answer.
     #[error("the helper that creates the container ended early: {detail}")]
     Helper { detail: String },
@@ -73,6 +76,7 @@ impl Error {
             Self::WorkingDirectory { .. }
             | Self::Create { .. }
             | Self::Covered { .. }
+            | Self::Misplaced { .. }
             | Self::Helper { .. }
             | Self::System { .. }
             | Self::File(_)

@@ -281,6 +281,7 @@ impl Heard {
                 program,
                 source: std::io::Error::from_raw_os_error(errno),
             }),
+            Answer::Misplaced { detail } => self.failures.push(Error::Misplaced { detail }),
             Answer::Failed { detail } => self.failures.push(Error::Create { detail }),
             Answer::Trace { message } => self.traces.push(message),
         }

@@ -28,6 +28,7 @@ mod error;
 #[cfg(test)]
 pub mod fake;
 mod helper;
+mod landing;
 pub mod late;
 pub mod rootfs;
 pub mod sandbox;

@@ -60,6 +60,8 @@ pub(super) enum Action {
     Start {
         bundle: PathBuf,
         late_mounts: Vec<LateMount>,
+        /// The files that are hidden in the container.
+        masked: Vec<PathBuf>,
         /// Whether the last of the optional descriptors is the machine's mount namespace.
         host_mounts: bool,
     },
@@ -98,6 +100,8 @@ pub(super) enum Answer {
     CommandNotFound { program: String },
     /// The same.
     NotExecutable { program: String, errno: i32 },
+    /// A mount is where nothing may be mounted.
+    Misplaced { detail: String },
     /// libcontainer failed.
     Failed { detail: String },
     /// What libcontainer says about a failure before it fails.

@@ -105,11 +105,16 @@ impl Layout {
         self.root.join("logs")
     }
 
+    /// The folder of the folders that claims are bound to, by namespace.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// The folder that a claim is bound to.
     #[must_use]
     pub fn volume(&self, namespace: &Namespace, claim: &str) -> PathBuf {
-        self.root
-            .join("volumes")
+        self.volumes()
             .join(namespace.as_str())
             .join(shortened(escaped(claim)))
     }

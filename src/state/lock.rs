@@ -68,18 +68,31 @@ impl Locks {
         Ok(locks)
     }
 
+    /// Takes the locks of all subjects if nobody has one of them.
+    ///
+    /// # Errors
+    /// A lock file cannot be opened.
+    pub fn try_take(
+        layout: &Layout,
+        subjects: impl IntoIterator<Item = Subject>,
+    ) -> Result<Option<Self>, Error> {
+        let mut locks = Self::none(layout)?;
+        for subject in subjects {
+            let path = subject.path(layout);
+            let Some(lock) = fs::try_lock(&path, LockMode::Exclusive)? else {
+                return Ok(None);
+            };
+            locks.held.insert(path, lock);
+        }
+        Ok(Some(locks))
+    }
+
     /// Takes a pod's lock if nobody has it.
     ///
     /// # Errors
     /// The lock file cannot be opened.
     pub fn try_pod(layout: &Layout, key: &PodKey) -> Result<Option<Self>, Error> {
-        let mut locks = Self::none(layout)?;
-        let path = layout.pod_lock(key);
-        let Some(lock) = fs::try_lock(&path, LockMode::Exclusive)? else {
-            return Ok(None);
-        };
-        locks.held.insert(path, lock);
-        Ok(Some(locks))
+        Self::try_take(layout, [Subject::Pod(key.clone())])
     }
 
     fn none(layout: &Layout) -> Result<Self, Error> {
@@ -98,7 +111,8 @@ impl Locks {
     }
 
     /// Whether an object may be written.
-    pub(super) fn has_object(&self, key: &ObjectKey) -> bool {
+    #[must_use]
+    pub fn has_object(&self, key: &ObjectKey) -> bool {
         self.held.contains_key(&self.layout.object_lock(key))
     }
 

@@ -4,18 +4,21 @@
 use super::Error;
 use super::layout::Layout;
 use super::lock::Locks;
-use crate::model::names::{Namespace, ObjectKey};
+use crate::model::names::{Namespace, ObjectKey, check_subdomain};
 use crate::sys::dir;
 use crate::sys::{fs, unmount};
 
 /// Everybody may use it, as with Kubernetes' local provisioners: a container's user is not known to the claim.
 const MODE: u32 = 0o777;
 
+/// A claim's kind.
+pub const CLAIM: &str = "PersistentVolumeClaim";
+
 /// The key of a claim.
 #[must_use]
 pub fn claim_key(namespace: &Namespace, name: &str) -> ObjectKey {
     ObjectKey {
-        kind: "PersistentVolumeClaim".to_owned(),
+        kind: CLAIM.to_owned(),
         group: String::new(),
         namespace: namespace.clone(),
         name: name.to_owned(),
@@ -28,6 +31,29 @@ pub fn claim_key(namespace: &Namespace, name: &str) -> ObjectKey {
 /// It cannot be looked at.
 pub fn exists(layout: &Layout, claim: &ObjectKey) -> Result<bool, Error> {
     Ok(dir::kind(&layout.volume(&claim.namespace, &claim.name))?.is_some())
+}
+
+/// The claims that have a folder, recorded or not. One whose name is too long for a file's is not found.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn folders(layout: &Layout) -> Result<Vec<ObjectKey>, Error> {
+    let root = layout.volumes();
+    let mut claims = Vec::new();
+    for namespace in fs::list(&root)? {
+        let folder = root.join(&namespace);
+        let Some(namespace) = namespace
+            .to_str()
+            .and_then(|name| Namespace::parse(name).ok())
+        else {
+            continue;
+        };
+        let names = fs::list(&folder)?.into_iter();
+        let names = names.filter_map(|name| name.into_string().ok());
+        let names = names.filter(|name| check_subdomain(name).is_ok());
+        claims.extend(names.map(|name| claim_key(&namespace, &name)));
+    }
+    Ok(claims)
 }
 
 /// Makes the folder of a claim; one that is there stays as it is.

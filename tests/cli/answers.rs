@@ -54,6 +54,12 @@ fn nothing_is_there() {
     check("get all -A", 0, "", "No resources found");
     check("get events", 0, "", "No resources found");
     check("get pods -o name", 0, "", "");
+    check("volume ls", 0, "", "No volumes found");
+    check("volume ls -o name", 0, "", "");
+    check("volume inspect x", 5, "[]\n", "volumes \"x\" not found");
+    check("volume rm x pv/y", 5, "", "volumes \"y\" not found");
+    check("volume rm -f x", 0, "", "");
+    check("volume prune", 0, "", "");
     check("get pod web", 5, "", "\"web\" not found");
     check("get pod web -o json", 5, "", "\"web\" not found");
     check("get deploy/web", 5, "", "deployments \"web\" not found");

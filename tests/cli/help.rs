@@ -2,7 +2,7 @@
 
 use crate::harness::Kplay;
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 30] = [
     "",
     "apply",
     "up",
@@ -21,6 +21,11 @@ const COMMANDS: [&str; 25] = [
     "image ls",
     "image rm",
     "image load",
+    "volume",
+    "volume ls",
+    "volume inspect",
+    "volume rm",
+    "volume prune",
     "pull",
     "images",
     "rmi",
@@ -94,6 +99,7 @@ fn usage_errors() {
     check("delete", "name what to delete");
     check("delete pod", "name what to delete");
     check("image pull UPPER", "lower case");
+    check("volume rm", "NAME");
     check("pull busybox --creds nobody", "USER:PASSWORD");
     check("completion cobol", "cobol");
     check("get pods --color sometimes", "sometimes");

@@ -400,3 +400,30 @@ fn a_grace_period_is_kept_and_can_be_cut() {
         start.elapsed()
     );
 }
+
+#[test]
+fn what_is_immutable_is_not_changed() {
+    let Some(kplay) = Kplay::new() else { return };
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\nimmutable: true\ndata: {a: one}\n---\n";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: key}\nimmutable: true\nstringData: {a: one}\n---\n";
+    kplay.apply(&format!("{map}{secret}")).succeeds();
+    kplay.apply(&format!("{map}{secret}")).succeeds();
+    let words = "data: Forbidden: field is immutable when `immutable` is set";
+    for object in [map, secret] {
+        let changed = object.replace("one", "two");
+        kplay
+            .apply(&format!("{WEB}---\n{changed}"))
+            .fails(3, &[words]);
+    }
+    kplay.run(["get", "pod", "web"]).fails(5, &["web"]);
+    let value = kplay
+        .run(["get", "cm", "conf", "-o", "jsonpath={.data.a}"])
+        .succeeds();
+    assert_eq!(value.trim(), "one");
+    let thawed = map.replace("true", "false");
+    kplay
+        .apply(&thawed)
+        .fails(3, &["immutable: Forbidden", "kplay delete configmap/conf"]);
+    kplay.run(["delete", "configmap/conf"]).succeeds();
+    kplay.apply(&thawed.replace("one", "two")).succeeds();
+}

@@ -279,3 +279,188 @@ spec:
     kplay.run(down).succeeds();
     assert_eq!(claims(), "");
 }
+
+/// A pod `web` with the ephemeral volume `scratch` at /data.
+fn ephemeral(labels: &str, script: &str) -> String {
+    script_pod(
+        "web",
+        &format!(
+            "volumes: [{{name: scratch, ephemeral: {{volumeClaimTemplate: {{metadata: {{labels: {{{labels}}}}}, spec: \
+             {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}}}}}], \
+             terminationGracePeriodSeconds: 0,"
+        ),
+        "volumeMounts: [{name: scratch, mountPath: /data}],",
+        script,
+    )
+}
+
+#[test]
+fn an_ephemeral_volumes_claim_comes_and_goes_with_its_pod() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let folder = kplay.root().join("volumes/default/web-scratch");
+    let claims = || kplay.run(["get", "pvc", "-o", "name"]).succeeds();
+    let claim = || -> Value {
+        let json = kplay.run(["get", "pvc", "web-scratch", "-o", "json"]);
+        serde_json::from_str(&json.succeeds()).expect("JSON")
+    };
+    let script = "ls /data | wc -l; touch /data/file; sleep 1000";
+    assert_eq!(
+        kplay.apply(&ephemeral("a: b", script)).succeeds(),
+        "pod/web created\n"
+    );
+    let (first, pod) = (claim(), kplay.pod("web"));
+    assert_eq!(first["metadata"]["labels"]["a"], "b");
+    let owner = &first["metadata"]["ownerReferences"][0];
+    assert_eq!(owner["kind"], "Pod");
+    assert_eq!(owner["uid"], pod["metadata"]["uid"]);
+    assert!(pod["spec"]["volumes"][0]["ephemeral"].is_object(), "{pod}");
+    let seen = |expected: &str| {
+        crate::wait::holds_within(crate::wait::PATIENCE, || {
+            folder.join("file").exists() && kplay.run(["logs", "web"]).stdout.trim() == expected
+        })
+    };
+    assert!(seen("0"));
+
+    assert_eq!(
+        kplay.apply(&ephemeral("a: b", script)).succeeds(),
+        "pod/web unchanged\n"
+    );
+    assert_eq!(claim(), first);
+    kplay
+        .run(["delete", "pvc", "web-scratch"])
+        .fails(4, &["in use by the pod"]);
+    // A pod that is replaced finds it empty.
+    kplay.apply(&ephemeral("a: c", script)).succeeds();
+    assert!(seen("0"));
+    let second = claim();
+    assert_eq!(second["metadata"]["labels"]["a"], "c");
+    assert_ne!(second["metadata"]["ownerReferences"], *owner);
+    // So does one that is started again after its replacement has failed.
+    let host = "volumes: [{name: h, hostPath: {path: /no/such, type: Directory}}, ";
+    kplay
+        .apply(&ephemeral("a: d", script).replace("volumes: [", host))
+        .fails(4, &["/no/such is not a directory"]);
+    // Its log goes on where it was.
+    assert!(seen("0\n0"));
+    assert_eq!(claim(), second);
+
+    kplay.run(["delete", "pod", "web", "--force"]).succeeds();
+    assert_eq!(claims(), "");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_claim_of_another_is_not_for_an_ephemeral_volume() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = ephemeral("", "true");
+    let said = [
+        "the PersistentVolumeClaim `web-scratch` was not created for pod `web` (pod is not owner)",
+    ];
+    let claim = claim("web-scratch", "");
+    kplay.apply(&format!("{claim}{pod}")).fails(3, &said);
+    kplay.apply(&claim).succeeds();
+    kplay.apply(&pod).fails(3, &said);
+}
+
+#[test]
+fn volumes_are_listed_and_removed() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let disk = "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: disk}\nspec: {capacity: {storage: 5Gi}, \
+                accessModes: [ReadOnlyMany], hostPath: {path: /usr}}\n---\n";
+    let pod = user("terminationGracePeriodSeconds: 0,", "", "sleep 1000");
+    let manifest = format!(
+        "{disk}{}{}{}{pod}",
+        claim("data", ""),
+        claim("idle", ""),
+        claim("old", "")
+    );
+    kplay.apply(&manifest).succeeds();
+    let folder = |name: &str| kplay.root().join("volumes/default").join(name);
+    kplay.run(["delete", "pvc", "old"]).succeeds();
+    assert!(folder("old").exists());
+
+    let names = || kplay.run(["volume", "ls", "-o", "name"]).succeeds();
+    assert_eq!(
+        names(),
+        "persistentvolume/disk\npersistentvolumeclaim/data\npersistentvolumeclaim/idle\npersistentvolumeclaim/old\n"
+    );
+    let table = kplay.run(["volume", "ls"]).succeeds();
+    let row = |name: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("{table}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let path = |name: &str| folder(name).display().to_string();
+    assert_eq!(
+        row("disk")[1..5],
+        ["PersistentVolume", "Available", "<none>", "/usr"]
+    );
+    let claim = "PersistentVolumeClaim";
+    assert_eq!(row("data")[1..5], [claim, "Bound", "user", &path("data")]);
+    assert_eq!(
+        row("old")[1..5],
+        [claim, "Released", "<none>", &path("old")]
+    );
+    let found = kplay.run(["volume", "inspect", "data"]).succeeds();
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    assert_eq!(found[0]["usedBy"][0], "default/user");
+    assert_eq!(found[0]["object"]["kind"], claim);
+
+    kplay
+        .run(["volume", "rm", "data"])
+        .fails(4, &["in use by the pod `default/user`"]);
+    // Nobody is asked who is not at a terminal.
+    kplay.run(["volume", "prune"]).fails(2, &["--force"]);
+    assert_eq!(
+        kplay.run(["volume", "prune", "--force"]).succeeds(),
+        "idle\nold\n"
+    );
+    assert!(folder("data").exists() && !folder("idle").exists() && !folder("old").exists());
+    assert_eq!(
+        kplay
+            .run(["volume", "rm", "-f", "data", "pv/disk", "none"])
+            .succeeds(),
+        "disk\ndata\n"
+    );
+    assert_eq!(names(), "");
+    assert!(!folder("data").exists());
+    kplay.run(["get", "pod", "user"]).fails(5, &["not found"]);
+}
+
+#[test]
+fn a_stateful_set_may_take_its_claims_with_it() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let set = "apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: main, image: localhost/busybox:1, command: [sleep, '1000']}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+";
+    let folder = kplay.root().join("volumes/default/data-db-0");
+    kplay.apply(set).succeeds();
+    assert!(folder.exists());
+    // Not with the pod alone.
+    kplay.run(["delete", "pod", "db-0"]).succeeds();
+    assert!(folder.exists());
+    kplay.run(["delete", "statefulset", "db"]).succeeds();
+    assert!(!folder.exists());
+    assert_eq!(kplay.run(["get", "pvc", "-o", "name"]).succeeds(), "");
+}

@@ -23,6 +23,22 @@ pub(crate) fn settings_archive() -> PathBuf {
     fixture("settings.tar")
 }
 
+/// `localhost/hostile:1`: busybox with [`HOSTILE`].
+pub(crate) fn hostile_archive() -> PathBuf {
+    fixture("hostile.tar")
+}
+
+/// The symbolic links of the hostile image, and where they lead to.
+const HOSTILE: [(&str, &str); 7] = [
+    ("to-proc", "/proc"),
+    ("to-sys-of-proc", "../../proc/sys"),
+    ("to-dev", "/dev"),
+    ("to-sys", "/sys"),
+    ("to-root", "/"),
+    ("out", "../../../../../../../tmp/kplay-hostile"),
+    ("loop", "loop"),
+];
+
 /// A file or folder of the fixtures; see [`make`] for their names.
 pub(crate) fn fixture(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
@@ -92,8 +108,9 @@ fn make(folder: &Path) {
             ".",
         ],
     );
+    hostile_links(folder, &context);
     fs::copy(testdata("Containerfile"), context.join("Containerfile")).expect("a copy");
-    for image in ["plain", "settings"] {
+    for image in ["plain", "settings", "hostile"] {
         let name = format!(
             "localhost/{}:1",
             if image == "plain" { "busybox" } else { image }
@@ -121,6 +138,10 @@ fn make(folder: &Path) {
     podman(
         folder,
         &["save", "-q", "-o", "settings.tar", "localhost/settings:1"],
+    );
+    podman(
+        folder,
+        &["save", "-q", "-o", "hostile.tar", "localhost/hostile:1"],
     );
     let source = "docker-archive:podman-docker-archive.tar";
     let named = ":localhost/busybox:1";
@@ -170,6 +191,20 @@ fn make(folder: &Path) {
     );
     drop(registry);
     fs::remove_dir_all(podman_state()).expect("removable");
+}
+
+/// Links to where nothing is to be mounted, and out of the image.
+fn hostile_links(folder: &Path, context: &Path) {
+    let links = context.join("links");
+    fs::create_dir_all(&links).expect("a folder");
+    for (name, target) in HOSTILE {
+        symlink(target, links.join(name)).expect("a link");
+    }
+    tool(
+        folder,
+        "tar",
+        &["-C", "context/links", "-cf", "context/links.tar", "."],
+    );
 }
 
 fn root_filesystem(root: &Path) {

@@ -234,3 +234,69 @@ spec:
     kplay.assert_nothing_left();
     assert!(!Path::new("/v").exists());
 }
+
+#[test]
+fn a_hostile_image_leads_no_mount_astray() {
+    let Some(kplay) = Kplay::new() else { return };
+    kplay.load(crate::fixtures::hostile_archive());
+    let pod = |path: &str, script: &str| {
+        script_pod(
+            "hostile",
+            "volumes: [{name: v, emptyDir: {}}],",
+            &format!("volumeMounts: [{{name: v, mountPath: {path}}}],"),
+            script,
+        )
+        .replace("busybox:1", "hostile:1")
+    };
+    let refused = |path: &str, words: &str| {
+        let said = kplay.apply(&pod(path, "true")).fails(1, &[words]);
+        assert!(said.contains("CreateContainerError"), "{path}: {said}");
+    };
+    let inside = "because it is inside /proc";
+    refused("/to-proc", inside);
+    refused("/to-sys-of-proc", inside);
+    refused("/to-proc/sys/kernel", inside);
+    refused("/to-root/proc", inside);
+    refused("/to-dev", "on /dev");
+    refused("/to-root/dev", "on /dev");
+    let plays = |path: &str, script: &str, expected: &str| {
+        kplay
+            .apply_with(&pod(path, script), ["--wait=complete"])
+            .succeeds();
+        assert_eq!(
+            kplay.run(["logs", "hostile"]).succeeds(),
+            expected,
+            "{path}"
+        );
+        kplay.run(["delete", "pod", "hostile"]).succeeds();
+    };
+    // It stays in the container.
+    let out = "touch /out/x; ls /tmp/kplay-hostile";
+    plays("/out", out, "x\n");
+    assert!(!Path::new("/tmp/kplay-hostile").exists());
+    // As with runc: what the container could mount there by the real name.
+    plays(
+        "/to-dev/mine",
+        "touch /dev/mine/x; ls /to-dev/mine; test -c /dev/null && echo null",
+        "x\nnull\n",
+    );
+    plays("/to-sys", "touch /sys/x; ls /sys", "x\n");
+}
+
+#[test]
+fn a_link_in_a_volume_leads_no_mount_astray() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod(
+        "astray",
+        "volumes: [{name: outer, emptyDir: {}}, {name: inner, emptyDir: {}}], \
+         initContainers: [{name: link, image: 'localhost/busybox:1', command: [ln, -s, /proc/sys, /outer/inner], \
+         volumeMounts: [{name: outer, mountPath: /outer}]}],",
+        "volumeMounts: [{name: outer, mountPath: /outer}, {name: inner, mountPath: /outer/inner}],",
+        "true",
+    );
+    kplay
+        .apply_with(&pod, ["--wait=complete"])
+        .fails(1, &["because it is inside /proc"]);
+}

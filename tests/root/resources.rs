@@ -289,3 +289,22 @@ fn a_resize_that_the_kernel_refuses() {
     let cgroup = kplay.cgroup("memory", "resized", "main");
     assert_eq!(number(&cgroup, "memory.limit_in_bytes"), 64 * MI);
 }
+
+#[test]
+fn a_memory_limit_too_low_for_the_start_is_named() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let tight = "resources: {limits: {memory: 512Ki}},";
+    let said = kplay
+        .apply_with(&script_pod("tight", "", tight, "true"), ["--no-rollback"])
+        .fails(
+            1,
+            &["container init was OOM-killed (memory limit too low?)"],
+        );
+    assert!(said.contains("524288 bytes"), "{said}");
+    let pod = kplay.until_ended("tight");
+    let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(end["reason"], "StartError", "{pod}");
+    assert_eq!(end["exitCode"], 128, "{pod}");
+}

@@ -462,3 +462,24 @@ fn a_deleted_pod_takes_its_empty_dirs_along_and_leaves_host_paths() {
     kplay.assert_nothing_left();
     assert_eq!(fs::read_to_string(host.join("y")).expect("it stays"), "y\n");
 }
+
+#[test]
+fn a_part_that_is_no_key_is_an_empty_folder_and_a_warning() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let manifest = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: conf}}\ndata: {{key: x}}\n---\n{}",
+        script_pod(
+            "part",
+            "volumes: [{name: v, configMap: {name: conf}}],",
+            "volumeMounts: [{name: v, mountPath: /key, subPath: kye}],",
+            "test -d /key && ls /key | wc -l",
+        )
+    );
+    let run = kplay.apply_with(&manifest, ["--wait=complete"]);
+    let words = "the volume `v` has no file `kye`";
+    assert!(run.stderr.contains(words), "{run}");
+    run.succeeds();
+    assert_eq!(kplay.run(["logs", "part"]).succeeds(), "0\n");
+}

@@ -7,13 +7,15 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::super::Origin;
 use super::super::binding::{Claim, ClaimKey, PersistentVolume};
 use super::super::node::At;
+use super::super::object::{check_annotations, check_labels};
 use super::super::report::Report;
 use super::super::selector::Selector;
 use super::volume::{self, beside};
 use super::workload::{self, Workload};
-use crate::model::names::{Namespace, ObjectKey, VolumeName, check_subdomain};
+use crate::model::names::{Namespace, ObjectKey, PodKey, PodName, VolumeName, check_subdomain};
 use crate::model::plan::ClaimStorage;
 use crate::model::quantity::Quantity;
 
@@ -150,13 +152,14 @@ pub(super) fn resolve_path(volume: &mut core::PersistentVolume, base: &Path) {
     }
 }
 
-/// A claim that a StatefulSet's template makes for its pod.
+/// A claim that is made for a pod: by a StatefulSet's template, or for an ephemeral volume.
 #[derive(Debug)]
 pub(in super::super) struct Made<'a> {
     pub(in super::super) at: At<'a>,
     /// `None` if the template has faults.
     pub(in super::super) claim: Option<Claim>,
     pub(in super::super) object: core::PersistentVolumeClaim,
+    pub(in super::super) origin: Origin,
 }
 
 /// The name of the claim that a template makes for a pod.
@@ -207,9 +210,97 @@ pub(in super::super) fn made<'a>(
             at: place,
             claim,
             object,
+            origin: Origin::Template,
         });
     }
     claims
+}
+
+/// The name of the claim of an ephemeral volume (`component-helpers/storage/ephemeral`).
+pub(super) fn ephemeral_name(pod: &str, volume: &str) -> String {
+    format!("{pod}-{volume}")
+}
+
+/// The claims of a pod's ephemeral volumes.
+pub(in super::super) fn ephemeral<'a>(
+    workload: &Workload,
+    key: &ObjectKey,
+    at: At<'a>,
+    report: &Report,
+) -> Vec<Made<'a>> {
+    let pod = workload.pod_name(&key.name);
+    // A fault of another place.
+    let Ok(name) = PodName::parse(&pod) else {
+        return Vec::new();
+    };
+    let owner = PodKey {
+        namespace: key.namespace.clone(),
+        name,
+    };
+    let volumes = workload.spec_at(at).field("volumes");
+    let is_template = |name: &str| {
+        let mut templates = workload.claims.iter();
+        templates.any(|template| template.metadata.name.as_deref() == Some(name))
+    };
+    let mut claims = Vec::new();
+    for (index, volume) in workload.spec.volumes.iter().flatten().enumerate() {
+        let Some(source) = &volume.ephemeral else {
+            continue;
+        };
+        // Its name is checked where all volumes are; a template's claim takes its place.
+        if VolumeName::parse(&volume.name).is_err() || is_template(&volume.name) {
+            continue;
+        }
+        let at = volumes.index(index).key("ephemeral");
+        let Some(template) = &source.volume_claim_template else {
+            report.error(
+                at,
+                "an `ephemeral` volume must have a `volumeClaimTemplate`",
+            );
+            continue;
+        };
+        let place = at.key("volumeClaimTemplate");
+        check_template(place, report);
+        let name = ephemeral_name(&pod, &volume.name);
+        if let Err(error) = check_subdomain(&name) {
+            let message = format!("the name `{name}` of the volume's claim {error}");
+            report.error(volumes.index(index).field("name"), message);
+            continue;
+        }
+        let metadata = template.metadata.clone().unwrap_or_default();
+        let object = core::PersistentVolumeClaim {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(key.namespace.as_str().to_owned()),
+                labels: metadata.labels,
+                annotations: metadata.annotations,
+                ..ObjectMeta::default()
+            },
+            spec: Some(template.spec.clone()),
+            status: None,
+        };
+        claims.push(Made {
+            at: place,
+            claim: claim(&template.spec, place.key("spec"), report),
+            object,
+            origin: Origin::Volume(owner.clone()),
+        });
+    }
+    claims
+}
+
+/// A template has no identity of its own (`ValidatePersistentVolumeClaimTemplate`).
+fn check_template(at: At<'_>, report: &Report) {
+    let metadata = at.field("metadata");
+    let others = metadata
+        .entries()
+        .filter(|(key, value)| value.exists() && !["labels", "annotations"].contains(key));
+    for (key, place) in others {
+        let message = format!("`{key}` cannot be set for an ephemeral volume claim");
+        report.error(place, message);
+    }
+    check_labels(metadata.field("labels"), report);
+    check_annotations(metadata.field("annotations"), report);
 }
 
 /// Gives a StatefulSet's pod a volume for each claim, in the place of one of the same name.

@@ -25,7 +25,7 @@ use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(super) use self::claim::{Made, made, recorded_claim, recorded_volume};
+pub(super) use self::claim::{Made, ephemeral, made, recorded_claim, recorded_volume};
 pub(super) use self::pod::{Scope, plan, write_ports};
 pub use self::resources::Capacity;
 pub use self::sysctl::AllowedSysctls;

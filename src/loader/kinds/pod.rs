@@ -12,7 +12,7 @@ use super::super::report::Report;
 use super::super::resolve::Index;
 use super::super::{Options, support};
 use super::workload::{self, Workload};
-use super::{claim, container, defaults, host, resources, security, volume};
+use super::{claim, container, defaults, host, resources, security, volume, volume_files};
 use crate::model::names::{ObjectKey, PodName};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
 
@@ -29,6 +29,7 @@ pub(in super::super) struct Scope<'a> {
 pub(super) struct PodScope<'a> {
     pub(super) scope: &'a Scope<'a>,
     pub(super) spec: &'a PodSpec,
+    pub(super) name: String,
     /// Names that mounts may use.
     pub(super) volumes: HashSet<&'a str>,
     /// All containers that `resourceFieldRef` may name.
@@ -43,7 +44,7 @@ pub(in super::super) fn plan(workload: Workload, at: At<'_>, scope: &Scope<'_>) 
         "" => at,
         path => at.path(path),
     };
-    let spec_at = template.key("spec");
+    let spec_at = workload.spec_at(at);
     support::fields(&scope.key.kind, at, report);
     let labels = workload.metadata.labels.clone().unwrap_or_default();
     workload::check(&workload, at, &labels, report);
@@ -92,6 +93,7 @@ fn convert(
     let pod = PodScope {
         scope,
         spec: &spec,
+        name: workload.pod_name(&scope.key.name),
         volumes: volumes.map(|volume| volume.name.as_str()).collect(),
         containers: all_containers
             .map(|container| (container.name.as_str(), container))
@@ -108,14 +110,20 @@ fn convert(
         resources::check_capacity(resources, &init_containers, &main, capacity, at, report);
     }
     let volumes = volume::convert(&pod, at.field("volumes"));
+    for (list, containers) in [("initContainers", init), ("containers", &spec.containers)] {
+        for (index, container) in containers.iter().enumerate() {
+            let at = at.field(list).index(index).field("volumeMounts");
+            volume_files::check_sub_paths(container, &volumes, at, report);
+        }
+    }
     let (termination_grace_period, active_deadline) = times(workload, &spec, at, report);
     let dns = host::dns(&spec, at, report);
     let host_aliases = host::aliases(&spec, at.field("hostAliases"), report);
     let allowed_sysctls = &scope.options.allowed_sysctls;
     let context_at = at.field("securityContext");
     let pod_security = security::pod(&spec, allowed_sysctls, context_at, report);
-    let name = workload.pod_name(&scope.key.name);
-    let names = host::names(&spec, at, &name, scope);
+    let name = &pod.name;
+    let names = host::names(&spec, at, name, scope);
     let mut annotations = workload.metadata.annotations.clone().unwrap_or_default();
     if let Some((key, value)) = workload.added_annotations() {
         annotations.insert(key.to_owned(), value);
@@ -123,11 +131,11 @@ fn convert(
     let backoff_limit = workload
         .backoff_limit
         .and_then(|limit| limit.try_into().ok());
-    let manifest = manifest(&name, scope.key, &labels, &annotations, &spec)?;
+    let manifest = manifest(name, scope.key, &labels, &annotations, &spec)?;
     let names = names?;
     Some(PodPlan {
         namespace: scope.key.namespace.clone(),
-        name: PodName::parse(&name).ok()?,
+        name: PodName::parse(name).ok()?,
         owner: scope.key.clone(),
         runs_to_completion: workload.runs_to_completion(),
         labels,

@@ -9,6 +9,7 @@ use super::super::binding::Binding;
 use super::super::decode::closest;
 use super::super::node::{At, Value};
 use super::super::report::Report;
+use super::claim::ephemeral_name;
 use super::container::PULL_POLICIES;
 use super::pod::{PodScope, choice, one_of};
 use super::volume_files;
@@ -110,6 +111,9 @@ fn source(volume: &core::Volume, at: At<'_>, pod: &PodScope<'_>) -> Option<Volum
     }
     if let Some(source) = &volume.persistent_volume_claim {
         return claim(source, at.key("persistentVolumeClaim"), pod);
+    }
+    if volume.ephemeral.is_some() {
+        return ephemeral(&volume.name, pod);
     }
     // Sources that are left over are refused by the table of unsupported fields.
     volume_files::convert(volume, at, pod)
@@ -218,6 +222,20 @@ fn claim(
             scope.report.error_hint(place, message, hint);
             None
         }
+    }
+}
+
+/// The claim that was made for the volume; its faults are told of its template.
+fn ephemeral(name: &str, pod: &PodScope<'_>) -> Option<VolumeSource> {
+    let name = ephemeral_name(&pod.name, name);
+    let claims = &pod.scope.index.claims;
+    match claims.get(&pod.scope.key.namespace, &name)? {
+        Binding::Bound(_, storage) => Some(VolumeSource::Claim {
+            name,
+            storage: storage.clone(),
+            read_only: false,
+        }),
+        Binding::Faulty | Binding::Lost(_) => None,
     }
 }
 

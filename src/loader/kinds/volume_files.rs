@@ -1,18 +1,19 @@
 //! Volumes that are files: ConfigMaps, Secrets, the downward API, and several of them projected into one.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
 
 use super::super::node::At;
+use super::super::report::Report;
 use super::super::resolve::{Found, Index, Kind};
 use super::container::relative_path_fault;
 use super::env::container;
 use super::field_ref::{self, Amount, Use};
 use super::pod::PodScope;
 use crate::model::names::ContainerName;
-use crate::model::plan::{FileContent, Medium, VolumeFile, VolumeSource};
+use crate::model::plan::{FileContent, Medium, Volume, VolumeFile, VolumeSource};
 
 /// An object whose keys become files.
 struct Object<'a> {
@@ -79,6 +80,46 @@ pub(super) fn convert(
         files.add_projection(source, at.field("sources").index(index));
     }
     Some(files.finish(Medium::Memory))
+}
+
+/// Warns of a `subPath` that is no file of the volume: a kubelet, and kplay as well, makes an empty folder there, which
+/// is hardly what is meant.
+pub(super) fn check_sub_paths(
+    container: &core::Container,
+    volumes: &[Volume],
+    at: At<'_>,
+    report: &Report,
+) {
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let Some(path) = mount.sub_path.as_deref().filter(|path| !path.is_empty()) else {
+            continue;
+        };
+        let mut all = volumes.iter();
+        let volume = all.find(|volume| volume.name.as_str() == mount.name);
+        let Some(VolumeSource::Files { files, .. }) = volume.map(|volume| &volume.source) else {
+            continue;
+        };
+        // Names with `..` in front are the volume's own, as `..data`.
+        let is_own = path.starts_with("..");
+        let path = Path::new(path);
+        if is_own || files.iter().any(|file| file.path.starts_with(path)) {
+            continue;
+        }
+        let message = format!(
+            "the volume `{}` has no file `{}`: an empty folder is mounted",
+            mount.name,
+            path.display()
+        );
+        let names = files.iter().take(10);
+        let names: Vec<String> = names
+            .map(|file| format!("`{}`", file.path.display()))
+            .collect();
+        let hint = match names.is_empty() {
+            true => "the volume is empty".to_owned(),
+            false => format!("its files are {}", names.join(", ")),
+        };
+        report.warning_hint(at.index(index).field("subPath"), message, hint);
+    }
 }
 
 impl<'a> Files<'a> {

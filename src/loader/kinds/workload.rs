@@ -67,6 +67,14 @@ impl Workload {
         }
     }
 
+    /// Where the pod's `spec` is.
+    pub(super) fn spec_at<'a>(&self, at: At<'a>) -> At<'a> {
+        match self.template {
+            "" => at.key("spec"),
+            path => at.path(path).key("spec"),
+        }
+    }
+
     /// What the controller writes into the pods that it makes.
     pub(super) fn complete(&self, name: &str, spec: &mut core::PodSpec) {
         if self.kind == Kind::StatefulSet {
@@ -277,8 +285,12 @@ pub(super) fn check(
         report.note(controller.key("backoffLimit"), message);
     }
     match workload.kind {
-        Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet | Kind::StatefulSet => {
+        Kind::Deployment | Kind::ReplicaSet | Kind::DaemonSet => {
             check_selector(workload, controller, labels, report);
+        }
+        Kind::StatefulSet => {
+            check_selector(workload, controller, labels, report);
+            check_retention(controller, report);
         }
         Kind::ReplicationController if workload.selector.is_some() => {
             check_selector(workload, controller, labels, report);
@@ -289,6 +301,17 @@ pub(super) fn check(
             check_schedule(at, report);
         }
         _ => {}
+    }
+}
+
+fn check_retention(at: At<'_>, report: &Report) {
+    for field in ["whenDeleted", "whenScaled"] {
+        let place = at.path("persistentVolumeClaimRetentionPolicy").field(field);
+        let text = place.node.and_then(|node| node.as_str());
+        if let Some(text) = text.filter(|text| !["", "Retain", "Delete"].contains(text)) {
+            let message = format!("`{field}` must be `Retain` or `Delete`, is `{text}`");
+            report.error(place, message);
+        }
     }
 }
 

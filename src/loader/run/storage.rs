@@ -46,30 +46,93 @@ pub(super) fn bind(
             }
             (_, Some(Content::Workload(workload))) => {
                 let claims = kinds::made(workload, key, object.raw.at, report);
-                let objects = claims.into_iter().filter_map(|claim| {
-                    let at = claim.at;
-                    let (claim_key, claim, json) = of_template(claim, key, &recorded.claims)?;
-                    candidates.push(Candidate {
-                        key: (key.namespace.clone(), claim_key.name.clone()),
-                        claim,
-                        at: Some(at),
-                        recorded: false,
-                    });
-                    Some(Object {
-                        key: claim_key,
-                        json,
-                        plan: None,
-                        played: true,
-                        origin: Origin::Template,
-                    })
-                });
+                let objects = claims
+                    .into_iter()
+                    .filter_map(|claim| of_template(claim, key, &recorded.claims, &mut candidates));
                 made.insert(key.clone(), objects.collect());
             }
             _ => {}
         }
     }
+    // After all others, whose names they may not have.
+    let mut taken: BTreeSet<ClaimKey> = candidates.iter().map(|one| one.key.clone()).collect();
+    for object in read {
+        let Some(Content::Workload(workload)) = &object.content else {
+            continue;
+        };
+        let key = &object.metadata.key;
+        for claim in kinds::ephemeral(workload, key, object.raw.at, report) {
+            let name = claim.object.metadata.name.clone().unwrap_or_default();
+            let claim_key = (key.namespace.clone(), name);
+            let others = recorded.claims.get(&claim_key);
+            let others = others.is_some_and(|there| !is_owned(&there.json, &claim.origin));
+            if !taken.insert(claim_key.clone()) || others {
+                not_owner(&claim, &claim_key, report);
+                continue;
+            }
+            let json = serde_json::to_value(&claim.object).ok();
+            let objects = made.entry(key.clone()).or_default();
+            objects.extend(json.map(|json| add(claim, json, key, &mut candidates)));
+        }
+    }
     settle(&mut candidates, recorded.claims);
     (Bindings::new(&candidates, &volumes, report), made)
+}
+
+/// Whether a recorded claim is that of an ephemeral volume of this pod. Its uid is another one after each replacement.
+fn is_owned(claim: &Json, origin: &Origin) -> bool {
+    let Origin::Volume(pod) = origin else {
+        return false;
+    };
+    let owners = claim.pointer("/metadata/ownerReferences");
+    let owners = owners.and_then(Json::as_array).into_iter().flatten();
+    owners.into_iter().any(|owner| {
+        let is = |field: &str, value: &str| owner.get(field).and_then(Json::as_str) == Some(value);
+        is("kind", "Pod") && is("name", pod.name.as_str())
+    })
+}
+
+/// Kubernetes' words (`component-helpers/storage/ephemeral`).
+fn not_owner(claim: &Made<'_>, key: &ClaimKey, report: &Report) {
+    let pod = match &claim.origin {
+        Origin::Volume(pod) => pod.name.as_str(),
+        Origin::Files | Origin::Template => "",
+    };
+    let message = format!(
+        "the PersistentVolumeClaim `{}` was not created for pod `{pod}` (pod is not owner)",
+        key.1
+    );
+    let hint =
+        "an ephemeral volume's claim is called `POD-VOLUME`: rename the volume or the other claim";
+    report.error_hint(claim.at, message, hint);
+}
+
+/// Adds a claim that is made for a pod of the run.
+fn add<'a>(
+    made: Made<'a>,
+    json: Json,
+    workload: &ObjectKey,
+    candidates: &mut Vec<Candidate<'a>>,
+) -> Object {
+    let key = ObjectKey {
+        kind: "PersistentVolumeClaim".to_owned(),
+        group: String::new(),
+        namespace: workload.namespace.clone(),
+        name: made.object.metadata.name.unwrap_or_default(),
+    };
+    candidates.push(Candidate {
+        key: (key.namespace.clone(), key.name.clone()),
+        claim: made.claim,
+        at: Some(made.at),
+        recorded: false,
+    });
+    Object {
+        key,
+        json,
+        plan: None,
+        played: true,
+        origin: made.origin,
+    }
 }
 
 /// Adds what is only recorded, and gives the others the volume that they have been bound to.
@@ -96,22 +159,21 @@ fn settle(candidates: &mut Vec<Candidate<'_>>, recorded: BTreeMap<ClaimKey, Reco
 }
 
 /// A template's claim; one that is there already stays as it is, as with the controller.
-fn of_template(
-    made: Made<'_>,
+fn of_template<'a>(
+    mut made: Made<'a>,
     set: &ObjectKey,
     recorded: &BTreeMap<ClaimKey, RecordedClaim>,
-) -> Option<(ObjectKey, Option<Claim>, Json)> {
+    candidates: &mut Vec<Candidate<'a>>,
+) -> Option<Object> {
     let name = made.object.metadata.name.clone()?;
-    let key = ObjectKey {
-        kind: "PersistentVolumeClaim".to_owned(),
-        group: String::new(),
-        namespace: set.namespace.clone(),
-        name: name.clone(),
+    let json = match recorded.get(&(set.namespace.clone(), name)) {
+        Some(there) => {
+            made.claim = Some(there.claim.clone());
+            there.json.clone()
+        }
+        None => serde_json::to_value(&made.object).ok()?,
     };
-    match recorded.get(&(set.namespace.clone(), name)) {
-        Some(there) => Some((key, Some(there.claim.clone()), there.json.clone())),
-        None => Some((key, made.claim, serde_json::to_value(&made.object).ok()?)),
-    }
+    Some(add(made, json, set, candidates))
 }
 
 struct RecordedClaim {

@@ -1,6 +1,7 @@
 //! Fields that are honoured by being dropped, as an API server drops them, and kinds whose fields lead to the same pod.
 
 use super::{load_text, messages, options};
+use crate::model::diagnostic::Severity;
 use crate::model::plan::PodPlan;
 
 fn plan(text: &str) -> (PodPlan, Vec<String>) {
@@ -57,13 +58,14 @@ fn every_workload_is_one_pod() {
 }
 
 #[test]
-fn what_is_not_honoured_is_told_of_config_maps_too() {
-    let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, immutable: true}";
+fn what_is_not_honoured_is_told_of_objects_without_pods_too() {
+    let text = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: x}, spec: {accessModes: [ReadWriteOnce], \
+                resources: {requests: {storage: 1Gi}}, volumeAttributesClassName: fast}}";
     let loaded = load_text(text, &options());
     let told = messages(&loaded);
     assert!(
         told.iter()
-            .any(|told| told.contains("`immutable: true` is ignored")),
+            .any(|told| told.contains("`volumeAttributesClassName` is ignored")),
         "{told:?}"
     );
 }
@@ -80,4 +82,35 @@ fn what_an_api_server_sets_of_a_service_is_dropped() {
     };
     let written = service(", status: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}");
     assert_eq!(written, service(""));
+}
+
+#[test]
+fn a_part_that_is_no_file_of_a_volume_is_warned_of() {
+    let text = |path: &str| {
+        format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c}}, data: {{a.conf: x}}}}\n---\n\
+             {{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{\n\
+             volumes: [{{name: v, configMap: {{name: c, items: [{{key: a.conf, path: sub/b}}]}}}}],\n\
+             containers: [{{name: main, image: \"x:1\",\n\
+             volumeMounts: [{{name: v, mountPath: /b, subPath: {path}}}]}}]}}}}\n"
+        )
+    };
+    let told = |path: &str| load_text(&text(path), &options()).diagnostics;
+    for path in ["sub/b", "sub", "..data/sub/b"] {
+        assert_eq!(told(path), [], "{path}");
+    }
+    let [warning] = &told("a.conf")[..] else {
+        panic!("{:?}", told("a.conf"));
+    };
+    assert_eq!(warning.severity, Severity::Warning);
+    assert_eq!(
+        warning.message,
+        "the volume `v` has no file `a.conf`: an empty folder is mounted"
+    );
+    assert_eq!(warning.hint.as_deref(), Some("its files are `sub/b`"));
+    let place = warning
+        .place
+        .as_ref()
+        .map(|place| (place.line, place.column));
+    assert_eq!(place, Some((6, 50)));
 }

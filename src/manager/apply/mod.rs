@@ -15,6 +15,7 @@ use self::work::Work;
 use super::Manager;
 use super::delete::{self, DeleteOptions, Missing, Target, Volumes};
 use super::diff::Replace;
+use super::ephemeral;
 use super::error::Error;
 use super::images::{self, ImageSource, PullOverride, Registries};
 use super::report::{Change, Event, Report, pod_object};
@@ -25,8 +26,10 @@ use super::undo::Undo;
 use super::wait::{self, Condition};
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::plan::PodPlan;
+use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
 use crate::state::object;
+use crate::state::pod_dir::PodDir;
 use crate::state::record::SourceSet;
 use crate::state::{view, volumes};
 use crate::sys::capability::{self, Set};
@@ -52,20 +55,26 @@ pub struct AppliedObject {
 }
 
 /// Whether an object goes with the files that it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// `--prune` takes it away when they do not name it any more.
     WithFiles,
     /// It stays until it is deleted by name: the claim of a StatefulSet's template.
     Always,
+    /// It is made with this pod and goes with it: the claim of an ephemeral volume.
+    WithPod(PodKey),
 }
 
 impl AppliedObject {
+    fn is_ephemeral(&self) -> bool {
+        matches!(self.kept, Kept::WithPod(_))
+    }
+
     /// The files that it belongs to.
     fn sources<'a>(&self, input: &'a ApplyInput) -> Option<&'a SourceSet> {
-        match self.kept {
+        match &self.kept {
             Kept::WithFiles => input.sources.as_ref(),
-            Kept::Always => None,
+            Kept::Always | Kept::WithPod(_) => None,
         }
     }
 }
@@ -159,7 +168,7 @@ pub fn apply(
     let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
     let locks = Locks::take(
         &manager.layout,
-        subjects(input),
+        subjects(&manager.layout, input),
         &manager.interrupt,
         &mut |s| {
             report(Event::Waiting(s.clone()));
@@ -170,7 +179,7 @@ pub fn apply(
     let applied = work.applied(input);
     let mut undo = Undo::default();
     if options.mode == Mode::Real {
-        let done = work.write_objects(&locks, input, &mut undo).and_then(|()| {
+        let done = work.write_lasting(&locks, input, &mut undo).and_then(|()| {
             drop(services);
             work.run(manager, &locks, input, &mut undo, deadline, report)
         });
@@ -197,21 +206,39 @@ fn may_make_namespaces() -> bool {
     needed.is_some_and(|needed| capability::effective().is_ok_and(|set| set.contains(needed)))
 }
 
-fn subjects(input: &ApplyInput) -> impl Iterator<Item = Subject> {
+fn subjects(layout: &Layout, input: &ApplyInput) -> impl Iterator<Item = Subject> {
     let pods = input.plans.iter().map(|plan| Subject::Pod(plan.key()));
     let objects = input
         .objects
         .iter()
         .map(|object| Subject::Object(object.key.clone()));
+    // Those of the pods that are replaced.
+    let gone = input.plans.iter().flat_map(|plan| {
+        let dir = PodDir::new(layout, &plan.key());
+        ephemeral::subjects(&dir)
+    });
     pods.chain(objects)
+        .chain(gone)
+        .chain(
+            input
+                .plans
+                .iter()
+                .flat_map(used_claims)
+                .map(Subject::Object),
+        )
         .chain(claims(input).into_iter().map(Subject::Object))
+}
+
+/// All claims that the pods use.
+fn used_claims(plan: &PodPlan) -> impl Iterator<Item = ObjectKey> + '_ {
+    let claims = plan.claims();
+    claims.map(|name| volumes::claim_key(&plan.namespace, name))
 }
 
 /// The claims that have a folder of kplay's own: those of the files, and those that the pods use.
 fn claims(input: &ApplyInput) -> BTreeSet<ObjectKey> {
     let objects = input.objects.iter().filter(|object| {
-        object.key.kind == "PersistentVolumeClaim"
-            && object.manifest.pointer("/spec/volumeName").is_none()
+        object.key.kind == volumes::CLAIM && object.manifest.pointer("/spec/volumeName").is_none()
     });
     let used = input.plans.iter().flat_map(|plan| {
         let claims = plan.claim_folders();

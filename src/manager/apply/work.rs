@@ -1,14 +1,16 @@
 //! What has to be done, decided and done while the locks are held.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Applied, AppliedObject, ApplyInput, Rollback, claims, tell};
+use super::{Applied, AppliedObject, ApplyInput, Kept, Rollback, claims, tell, used_claims};
 use crate::manager::Manager;
 use crate::manager::diff::{self, Life, PodStep, Recorded};
+use crate::manager::ephemeral;
 use crate::manager::error::Error;
 use crate::manager::images::PodImages;
 use crate::manager::launch::{self, Outcome};
@@ -17,7 +19,7 @@ use crate::manager::services::{Allocated, is_service};
 use crate::manager::stop::{self, Grace, OnSignal};
 use crate::manager::undo::{Previous, Undo, Was};
 use crate::manager::wait;
-use crate::model::names::PodKey;
+use crate::model::names::{ObjectKey, PodKey};
 use crate::model::status::PodStatus;
 use crate::protocol::{FailureClass, Launch};
 use crate::state::lock::Locks;
@@ -53,13 +55,14 @@ pub(super) struct Work<'a> {
     objects: Vec<ObjectWork<'a>>,
 }
 
-/// One object's part.
+/// One object's part of the work.
 #[derive(Debug)]
 struct ObjectWork<'a> {
     object: &'a AppliedObject,
-    /// What is to be recorded.
+    /// What is to be recorded: with a Service's addresses, with the pod that owns it, if one does.
     manifest: Value,
     change: Change,
+    /// What is recorded of it now.
     recorded: Option<ObjectRecord>,
 }
 
@@ -97,9 +100,28 @@ impl<'a> Work<'a> {
         }
         let objects = input.objects.iter().map(|object| {
             let recorded = object::read(&manager.layout, &object.key)?;
-            let manifest = services.manifest(object);
-            let known = recorded.as_ref().map(|record| &record.manifest);
-            let change = diff::object_change(known, &manifest);
+            let manifest = match &object.kept {
+                Kept::WithFiles | Kept::Always => services.manifest(object),
+                Kept::WithPod(pod) => {
+                    let mut pods = pods.iter();
+                    let pod_work = pods.find(|work| work.dir.key() == pod);
+                    let uid = pod_work.map(PodWork::uid).unwrap_or_default();
+                    ephemeral::owned(&object.manifest, pod, uid)
+                }
+            };
+            let before = recorded.as_ref().map(|record| &record.manifest);
+            let forbidden = before
+                .into_iter()
+                .flat_map(|before| diff::forbidden(before, &manifest));
+            Error::all(
+                forbidden
+                    .map(|field| Error::Immutable {
+                        key: object.key.clone(),
+                        field,
+                    })
+                    .collect(),
+            )?;
+            let change = diff::object_change(before, &manifest);
             Ok(ObjectWork {
                 object,
                 manifest,
@@ -108,6 +130,7 @@ impl<'a> Work<'a> {
             })
         });
         let objects = objects.collect::<Result<_, Error>>()?;
+        check_claims(manager, input)?;
         Ok(Self { pods, objects })
     }
 
@@ -138,7 +161,13 @@ impl<'a> Work<'a> {
             cgroup::warm_up();
         }
         make_folders(locks, input, undo)?;
-        self.stop_replaced(manager, undo, report)?;
+        self.stop_replaced(manager, locks, undo, report)?;
+        // The claims of the pods that are replaced went with them.
+        self.write_objects(locks, input, undo, AppliedObject::is_ephemeral)?;
+        for work in self.changed() {
+            let mut claims = work.ephemeral_folders();
+            claims.try_for_each(|claim| ephemeral::make_folder(locks, &claim))?;
+        }
         let signal = manager.interrupt.take();
         if let Some(signal) = signal.map_err(Error::io("take a signal"))? {
             return Err(Error::Interrupted { signal });
@@ -199,14 +228,25 @@ impl<'a> Work<'a> {
     }
 
     /// First, because executors read Services and the like from the records.
-    pub(super) fn write_objects(
+    pub(super) fn write_lasting(
         &self,
         locks: &Locks,
         input: &ApplyInput,
         undo: &mut Undo,
     ) -> Result<(), Error> {
+        let lasting = |object: &AppliedObject| !object.is_ephemeral();
+        self.write_objects(locks, input, undo, lasting)
+    }
+
+    fn write_objects(
+        &self,
+        locks: &Locks,
+        input: &ApplyInput,
+        undo: &mut Undo,
+        which: impl Fn(&AppliedObject) -> bool,
+    ) -> Result<(), Error> {
         let mut services = false;
-        for work in &self.objects {
+        for work in self.objects.iter().filter(|work| which(work.object)) {
             let ObjectWork {
                 object, recorded, ..
             } = work;
@@ -240,24 +280,39 @@ impl<'a> Work<'a> {
     fn stop_replaced(
         &self,
         manager: &Manager,
+        locks: &Locks,
         undo: &mut Undo,
         report: Report<'_>,
     ) -> Result<(), Error> {
         let mut replaced = Vec::new();
         for work in self.changed() {
             let previous = work.old.as_ref().and_then(OldPod::worth_restoring);
-            undo.pod(work.dir.key().clone(), work.new.uid.clone(), previous);
+            let claims = work.ephemeral_folders().collect();
+            undo.pod(
+                work.dir.key().clone(),
+                work.new.uid.clone(),
+                claims,
+                previous,
+            );
             if work.old.is_some() {
                 report(Event::PodStopping(work.dir.key().clone()));
             }
-            replaced.push(&work.dir);
+            replaced.push(work);
         }
-        let dirs: Vec<&PodDir> = replaced.iter().map(|dir| &***dir).collect();
+        let dirs: Vec<&PodDir> = replaced.iter().map(|work| &*work.dir).collect();
         let stopped = stop::stop_all(manager, &dirs, Grace::Own, OnSignal::Stay)?;
         Error::all(stopped.into_iter().filter_map(Result::err).collect())?;
-        for dir in replaced.into_iter().filter(|dir| dir.exists()) {
+        for work in replaced.into_iter().filter(|work| work.dir.exists()) {
+            let dir = &work.dir;
             // Its logs stay until the new pod has started.
             stop::clean_up(dir)?;
+            if let Some(old) = &work.old {
+                for claim in ephemeral::claims(&old.record) {
+                    let record = object::read(locks.layout(), &claim)?;
+                    undo.object(claim, record);
+                }
+                ephemeral::remove(locks, &old.record)?;
+            }
             dir.remove()?;
         }
         Ok(())
@@ -283,6 +338,21 @@ impl<'a> Work<'a> {
 }
 
 impl PodWork<'_> {
+    /// That of the pod that will be there.
+    fn uid(&self) -> &str {
+        match (self.step, &self.old) {
+            (PodStep::Keep | PodStep::Refresh, Some(old)) => &old.record.uid,
+            (PodStep::Keep | PodStep::Refresh | PodStep::Create | PodStep::Replace, _) => {
+                &self.new.uid
+            }
+        }
+    }
+
+    /// The claims of the new pod's ephemeral volumes that have a folder of kplay's own.
+    fn ephemeral_folders(&self) -> impl Iterator<Item = ObjectKey> {
+        ephemeral::folders(&self.new, &self.launch)
+    }
+
     /// Gives a running pod what has changed of it. It keeps its identity.
     fn refresh(&self, undo: &mut Undo, report: Report<'_>) -> Result<(), Error> {
         let Some((old, launch)) = self
@@ -375,12 +445,36 @@ impl OldPod {
     }
 }
 
-/// Makes the folders of the claims.
+/// Whether the claims that pods use are there still: one that is only recorded may have been deleted since the files were
+/// read.
+fn check_claims(manager: &Manager, input: &ApplyInput) -> Result<(), Error> {
+    for claim in input.plans.iter().flat_map(used_claims) {
+        let is_applied = input.objects.iter().any(|object| object.key == claim);
+        if !is_applied && object::read(&manager.layout, &claim)?.is_none() {
+            return Err(Error::NotFound {
+                kind: "persistentvolumeclaims".to_owned(),
+                name: claim.name,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folders of the claims that do not go with their pods.
 fn make_folders(locks: &Locks, input: &ApplyInput, undo: &mut Undo) -> Result<(), Error> {
-    for claim in claims(input) {
-        if !volumes::exists(locks.layout(), &claim)? {
+    let ephemeral: BTreeSet<&ObjectKey> = input
+        .objects
+        .iter()
+        .filter(|object| object.is_ephemeral())
+        .map(|object| &object.key)
+        .collect();
+    for claim in claims(input)
+        .iter()
+        .filter(|claim| !ephemeral.contains(claim))
+    {
+        if !volumes::exists(locks.layout(), claim)? {
             undo.folder(claim.clone());
-            volumes::make(locks, &claim)?;
+            volumes::make(locks, claim)?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::report::{Event, Report, pod_object};
 use super::resolve::{self, Kind};
 use super::services::is_service;
 use super::stop::{self, Grace, OnSignal};
-use super::{Manager, client};
+use super::{Manager, client, ephemeral};
 use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
 use crate::protocol::Request;
 use crate::state::lock::{Locks, Subject};
@@ -81,28 +81,37 @@ pub fn delete(
 ) -> Result<(), Error> {
     let mut doomed = Doomed::default();
     for target in targets {
-        doomed.add(manager, target)?;
+        doomed.add(manager, target, options.volumes)?;
     }
     if options.volumes == Volumes::Delete {
         doomed.add_made_claims(manager)?;
     }
+    doomed.add_claims_of_sets(manager)?;
     let mut errors = match options.missing {
         Missing::Ignore => Vec::new(),
         Missing::Error => std::mem::take(&mut doomed.missing),
     };
     let subjects = doomed.pods.iter().cloned().map(Subject::Pod);
+    let claims = doomed.pods.iter().flat_map(|pod| {
+        let dir = PodDir::new(&manager.layout, pod);
+        ephemeral::subjects(&dir)
+    });
     let objects = doomed.objects.iter().cloned().map(Subject::Object);
     let locks = Locks::take(
         &manager.layout,
-        subjects.chain(objects),
+        subjects.chain(claims).chain(objects),
         &manager.interrupt,
         &mut |subject| report(Event::Waiting(subject.clone())),
     )?;
     errors.extend(delete_pods(manager, &locks, &doomed.pods, options, report)?);
     for key in &doomed.objects {
-        let deleted = doomed
-            .check_unused(manager, key)
-            .and_then(|()| delete_object(&locks, key, options.volumes));
+        let deleted = doomed.check_unused(manager, key).and_then(|()| {
+            let content = match doomed.emptied.contains(key) {
+                true => Volumes::Delete,
+                false => options.volumes,
+            };
+            delete_object(&locks, key, content)
+        });
         match deleted {
             Ok(()) => report(Event::Deleted(key.clone())),
             Err(error) => errors.push(error),
@@ -121,11 +130,13 @@ pub fn delete(
 struct Doomed {
     pods: BTreeSet<PodKey>,
     objects: BTreeSet<ObjectKey>,
+    /// Claims whose folders go with them, whatever the command says.
+    emptied: BTreeSet<ObjectKey>,
     missing: Vec<Error>,
 }
 
 impl Doomed {
-    fn add(&mut self, manager: &Manager, target: &Target) -> Result<(), Error> {
+    fn add(&mut self, manager: &Manager, target: &Target, content: Volumes) -> Result<(), Error> {
         match target {
             Target::Object(key) if key.kind == "Pod" && key.group.is_empty() => {
                 let pod = PodName::parse(&key.name).ok().map(|name| PodKey {
@@ -142,7 +153,12 @@ impl Doomed {
             Target::Object(key) => {
                 let owned = resolve::owned(&manager.layout, |owner| owner == key)?;
                 let there = fs::read_if_there(&manager.layout.object(key));
-                if there?.is_some() {
+                // A claim that was deleted has left it.
+                let folder = || match content == Volumes::Delete && key.kind == volumes::CLAIM {
+                    true => volumes::exists(&manager.layout, key),
+                    false => Ok(false),
+                };
+                if there?.is_some() || folder()? {
                     self.objects.insert(key.clone());
                 } else if owned.is_empty() {
                     self.missing.push(not_found(key));
@@ -178,9 +194,37 @@ impl Doomed {
         Ok(())
     }
 
+    /// The claims of StatefulSets that want them gone when they are deleted (`persistentVolumeClaimRetentionPolicy`).
+    fn add_claims_of_sets(&mut self, manager: &Manager) -> Result<(), Error> {
+        let is_set = |key: &&ObjectKey| key.kind == "StatefulSet" && key.group == "apps";
+        let sets: Vec<ObjectKey> = self.objects.iter().filter(is_set).cloned().collect();
+        for set in sets {
+            // A corrupt record names no claims; it is deleted all the same.
+            let Ok(Some(record)) = object::read(&manager.layout, &set) else {
+                continue;
+            };
+            let policy = "/spec/persistentVolumeClaimRetentionPolicy/whenDeleted";
+            if record.manifest.pointer(policy).and_then(Value::as_str) != Some("Delete") {
+                continue;
+            }
+            let templates = record.manifest.pointer("/spec/volumeClaimTemplates");
+            let templates = templates.and_then(Value::as_array).into_iter().flatten();
+            let names = templates.filter_map(|one| one.pointer("/metadata/name")?.as_str());
+            for name in names {
+                let claim = format!("{name}-{}-0", set.name);
+                let claim = volumes::claim_key(&set.namespace, &claim);
+                if fs::read_if_there(&manager.layout.object(&claim))?.is_some() {
+                    self.emptied.insert(claim.clone());
+                    self.objects.insert(claim);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A claim stays as long as a pod uses it, as in Kubernetes.
     fn check_unused(&self, manager: &Manager, key: &ObjectKey) -> Result<(), Error> {
-        if key.kind != CLAIM {
+        if key.kind != volumes::CLAIM {
             return Ok(());
         }
         for found in pod_dir::list(&manager.layout)? {
@@ -192,7 +236,8 @@ impl Doomed {
                 continue;
             }
             if let Some(record) = dir.record()?
-                && claims(&record).any(|claim| claim == key.name)
+                && (claims(&record).any(|claim| claim == key.name)
+                    || ephemeral::claims(&record).any(|claim| claim == *key))
             {
                 return Err(Error::InUse {
                     claim: key.name.clone(),
@@ -234,10 +279,8 @@ impl Doomed {
     }
 }
 
-const CLAIM: &str = "PersistentVolumeClaim";
-
 /// The claims that a pod names.
-fn claims(record: &PodRecord) -> impl Iterator<Item = &str> {
+pub(super) fn claims(record: &PodRecord) -> impl Iterator<Item = &str> {
     let volumes = record.manifest.pointer("/spec/volumes");
     let volumes = volumes.and_then(Value::as_array).into_iter().flatten();
     volumes.filter_map(|volume| volume.pointer("/persistentVolumeClaim/claimName")?.as_str())
@@ -291,7 +334,7 @@ pub(super) fn delete_pods(
     let plain: Vec<&PodDir> = dirs.iter().map(|dir| &**dir).collect();
     let stopped = stop::stop_all(manager, &plain, options.grace, OnSignal::Leave)?;
     for (dir, stopped) in dirs.iter().zip(stopped) {
-        match stopped.and_then(|()| stop::remove(&manager.layout, dir)) {
+        match stopped.and_then(|()| stop::remove(locks, dir)) {
             Ok(()) => report(Event::Deleted(pod_object(dir.key()))),
             Err(error) => errors.push(error),
         }
@@ -308,7 +351,12 @@ fn asked_to_end(dir: &PodDir, grace: Grace) -> bool {
 }
 
 fn delete_object(locks: &Locks, key: &ObjectKey, content: Volumes) -> Result<(), Error> {
-    if content == Volumes::Delete && key.kind == CLAIM {
+    // What was made for a pod is nobody's without it.
+    let is_ephemeral = || {
+        let record = object::read(locks.layout(), key).ok().flatten();
+        record.is_some_and(|record| ephemeral::owner(&record).is_some())
+    };
+    if key.kind == volumes::CLAIM && (content == Volumes::Delete || is_ephemeral()) {
         volumes::remove(locks, key)?;
     }
     object::remove(locks, key)?;

@@ -172,5 +172,20 @@ pub fn object_change(recorded: Option<&Value>, manifest: &Value) -> Change {
     }
 }
 
+/// The fields of a ConfigMap or a Secret that cannot be changed because `immutable` is set, and are.
+pub fn forbidden(recorded: &Value, manifest: &Value) -> impl Iterator<Item = &'static str> {
+    let is_immutable = |object: &Value| object.get("immutable") == Some(&Value::Bool(true));
+    let is_set = is_immutable(recorded);
+    let data = |object: &Value, field| {
+        let data = object.get(field).and_then(Value::as_object);
+        data.cloned().unwrap_or_default()
+    };
+    let fields = ["immutable", "data", "binaryData"].into_iter();
+    fields.filter(move |field| match *field {
+        "immutable" => is_set && !is_immutable(manifest),
+        field => is_set && data(recorded, field) != data(manifest, field),
+    })
+}
+
 #[cfg(test)]
 mod tests;

@@ -173,3 +173,26 @@ fn an_object_is_configured_when_its_manifest_differs() {
         Change::Configured
     );
 }
+
+#[test]
+fn what_is_immutable_stays() {
+    use serde_json::{Value, json};
+    let check = |old: Value, new: Value, expected: &[&str]| {
+        let found: Vec<&str> = forbidden(&old, &new).collect();
+        assert_eq!(found, expected, "{old} {new}");
+    };
+    let old = json!({"immutable": true, "data": {"a": "1"}});
+    check(old.clone(), old.clone(), &[]);
+    check(old.clone(), json!({"data": {"a": "1"}}), &["immutable"]);
+    check(
+        old.clone(),
+        json!({"immutable": true, "metadata": {"labels": {}}}),
+        &["data"],
+    );
+    check(
+        old.clone(),
+        json!({"immutable": false, "data": {"a": "2"}, "binaryData": {"b": ""}}),
+        &["immutable", "data", "binaryData"],
+    );
+    check(json!({"data": {"a": "1"}}), old, &[]);
+}
