@@ -71,7 +71,7 @@ impl Range {
     /// All but the first and the last, which mean the network: first those behind the part that people choose from,
     /// beginning somewhere (as an API server does); then that part.
     fn candidates(self, start: u64) -> impl Iterator<Item = IpAddr> {
-        let chosen = (self.len() / 16).min(256).max(1);
+        let chosen = (self.len() / 16).clamp(1, 256);
         let count = self.len().saturating_sub(1 + chosen);
         let start = start % u64::from(count.max(1));
         let start = u32::try_from(start).unwrap_or_default();
@@ -97,7 +97,7 @@ pub enum Fault {
     AddressTaken {
         ip: IpAddr,
         all: Vec<String>,
-        holder: ObjectKey,
+        holder: Box<ObjectKey>,
     },
     #[error(
         "is invalid: spec.ports[{index}].nodePort: Invalid value: {port}: provided port is already allocated"
@@ -105,7 +105,7 @@ pub enum Fault {
     PortTaken {
         index: usize,
         port: u16,
-        holder: ObjectKey,
+        holder: Box<ObjectKey>,
     },
     #[error("is invalid: spec.{field}[{index}]: Invalid value: {}: may not change once set", list(.value))]
     Fixed {
@@ -265,7 +265,7 @@ impl<'a> Allocator<'a> {
                 return Err(Fault::AddressTaken {
                     ip,
                     all: draft.ips.clone(),
-                    holder: holder.clone(),
+                    holder: Box::new(holder.clone()),
                 });
             }
         }
@@ -276,7 +276,7 @@ impl<'a> Allocator<'a> {
                 return Err(Fault::PortTaken {
                     index,
                     port,
-                    holder: holder.clone(),
+                    holder: Box::new(holder.clone()),
                 });
             }
         }
@@ -565,7 +565,7 @@ fn key_of(service: &Service) -> ObjectKey {
 fn error(service: &ObjectKey, fault: Fault) -> Error {
     Error::Service {
         service: service.clone(),
-        fault,
+        fault: Box::new(fault),
     }
 }
 

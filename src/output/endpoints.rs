@@ -466,7 +466,7 @@ mod tests {
         };
         let found = endpoints(alone).expect("it has a selector");
         assert_eq!(found.get("subsets"), None);
-        let mut selects_nothing = service;
+        let mut selects_nothing = service.clone();
         selects_nothing.selector.clear();
         let none = Subject {
             service: &selects_nothing,

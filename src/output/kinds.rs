@@ -494,7 +494,7 @@ mod tests {
             json!({ "subsets": [{
                 "addresses": [{ "ip": "10.0.0.2" }, { "ip": "fd00::2" }], "ports": [{ "port": 80 }],
             }]}),
-            "NAME   ENDPOINTS                 AGE\n\
+            "NAME   ENDPOINTS                  AGE\n\
              x      10.0.0.2:80,[fd00::2]:80   60m\n",
         );
         usual("Namespace", json!({}), "NAME   AGE\nx      60m\n");
