@@ -25,7 +25,10 @@ pub enum Error {
     #[error("the pod `{pod}` belongs to {owner} of other files")]
     Conflict { pod: PodKey, owner: ObjectKey },
     #[error("the Service `{}` {fault}", .service.name)]
-    Service { service: ObjectKey, fault: Fault },
+    Service {
+        service: ObjectKey,
+        fault: Box<Fault>,
+    },
     /// The API server's words, as kubectl tells them.
     #[error("the {} \"{}\" is invalid: {field}: Forbidden: field is immutable when `immutable` is set", key.kind, key.name)]
     Immutable { key: ObjectKey, field: &'static str },
