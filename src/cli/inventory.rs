@@ -5,8 +5,12 @@ use serde_json::Value;
 use super::error::Error;
 use super::session::Session;
 use crate::model::cause::chain;
+use crate::model::cluster::Cluster;
 use crate::model::names::{Namespace, ObjectKey, PodKey};
-use crate::output::{object, workload};
+use crate::model::service::Service;
+use crate::output::endpoints::{self, Subject};
+use crate::output::{object, service, workload};
+use crate::state::record::ObjectRecord;
 use crate::state::view::PodView;
 use crate::state::{self, view};
 
@@ -67,9 +71,13 @@ impl Inventory {
             .filter(|view| scope.has(&view.record.namespace))
             .map(|view| pod(view, &node_name))
             .collect();
-        let objects = records
+        let records: Vec<ObjectRecord> = records
             .into_iter()
             .filter(|record| scope.has(&record.key.namespace))
+            .collect();
+        let host_ip = crate::sys::identity::host_ip();
+        let mut objects: Vec<Object> = records
+            .iter()
             .map(|record| {
                 let owned: Vec<Value> = pods
                     .iter()
@@ -77,14 +85,66 @@ impl Inventory {
                     .map(|pod| pod.json.clone())
                     .collect();
                 let json = object::stamped(&record.manifest, &record.uid, record.created);
-                Object {
-                    json: workload::with_status(json, &owned),
-                    key: record.key,
-                }
+                let json = match record.key.kind.as_str() {
+                    "Service" => service::with_status(json, host_ip),
+                    _ => workload::with_status(json, &owned),
+                };
+                let key = record.key.clone();
+                Object { key, json }
             })
             .collect();
+        let made = endpoints_of(session, &records, &objects, &node_name)?;
+        objects.extend(made);
         Ok(Self { pods, objects })
     }
+}
+
+/// The EndpointSlices and Endpoints of the Services.
+fn endpoints_of(
+    session: &Session,
+    records: &[ObjectRecord],
+    objects: &[Object],
+    node_name: &str,
+) -> Result<Vec<Object>, Error> {
+    let services = records.iter().zip(objects).filter_map(|(record, object)| {
+        let is_service = record.key.kind == "Service";
+        Some((
+            state::object::service(record).filter(|_| is_service)?,
+            object,
+        ))
+    });
+    let services: Vec<(Service, &Object)> = services.collect();
+    let mut cluster = Cluster::default();
+    if !services.is_empty() {
+        let peers = state::endpoints::list(&session.layout.endpoints())?;
+        cluster.peers = peers.into_iter().map(|peer| (peer.key(), peer)).collect();
+    }
+    let mut made = Vec::new();
+    for (service, object) in &services {
+        let subject = Subject {
+            cluster: &cluster,
+            service,
+            object: &object.json,
+            node_name,
+        };
+        let slices = endpoints::slices(subject).into_iter();
+        made.extend(slices.chain(endpoints::endpoints(subject)).map(|json| {
+            let (kind, group) = match object::string(&json, "/kind") {
+                "EndpointSlice" => ("EndpointSlice", "discovery.k8s.io"),
+                _ => ("Endpoints", ""),
+            };
+            Object {
+                key: ObjectKey {
+                    kind: kind.into(),
+                    group: group.into(),
+                    namespace: service.namespace.clone(),
+                    name: object::metadata(&json, "name").into(),
+                },
+                json,
+            }
+        }));
+    }
+    Ok(made)
 }
 
 /// A view as an object.

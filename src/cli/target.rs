@@ -1,12 +1,16 @@
-//! What an argument `POD` means: a pod's name, `TYPE/NAME`, or a workload's bare name.
+//! What an argument `POD` means: a pod's name, `TYPE/NAME` (of a Service too), or a workload's bare name.
+
+use std::collections::BTreeMap;
 
 use super::error::Error;
 use super::get;
-use super::inventory::{Inventory, Pod};
+use super::inventory::{Inventory, Object, Pod};
 use super::logs::names;
 use super::resource;
 use super::session::Session;
+use crate::manager::resolve::Kind;
 use crate::output::object::string;
+use crate::output::pods::condition_is_true;
 use crate::output::report;
 
 /// The pods that a text means: at least one.
@@ -25,6 +29,9 @@ pub(crate) fn pods<'a>(inventory: &'a Inventory, text: &str) -> Result<Vec<&'a P
             (Some(kind), name)
         }
     };
+    if let Some(kind) = kind.filter(|kind| kind.kind == "Service") {
+        return selected(inventory, kind, name);
+    }
     let named = |pod: &&Pod| pod.key.name.as_str() == name;
     let is_pod = kind.is_none_or(|kind| kind == resource::pods());
     if let Some(pod) = inventory.pods.iter().find(named).filter(|_| is_pod) {
@@ -63,6 +70,58 @@ pub(crate) fn pods<'a>(inventory: &'a Inventory, text: &str) -> Result<Vec<&'a P
             Err(get::not_found(kind, name, &known))
         }
     }
+}
+
+/// The Service of this name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn service<'a>(
+    inventory: &'a Inventory,
+    kind: &Kind,
+    name: &str,
+) -> Result<&'a Object, Error> {
+    let services = || {
+        let objects = inventory.objects.iter();
+        objects.filter(|object| object.key.kind == kind.kind && object.key.group == kind.group)
+    };
+    let found = services().find(|service| service.key.name == name);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = services().map(|one| one.key.name.as_str()).collect();
+        get::not_found(kind, name, &known)
+    })
+}
+
+/// The pods that a Service selects: those that are ready first, and those that end last.
+fn selected<'a>(inventory: &'a Inventory, kind: &Kind, name: &str) -> Result<Vec<&'a Pod>, Error> {
+    let service = service(inventory, kind, name)?;
+    let selector = service.json.pointer("/spec/selector");
+    let selector: BTreeMap<String, String> = selector
+        .and_then(|selector| serde_json::from_value(selector.clone()).ok())
+        .unwrap_or_default();
+    if selector.is_empty() {
+        return Err(Error::Refused(format!(
+            "the Service `{name}` has no selector, so it has no pods"
+        )));
+    }
+    let is_selected = |pod: &&Pod| {
+        let labels = &pod.view.record.labels;
+        let mut wanted = selector.iter();
+        pod.key.namespace == service.key.namespace
+            && wanted.all(|(name, value)| labels.get(name) == Some(value))
+    };
+    let mut pods: Vec<&Pod> = inventory.pods.iter().filter(is_selected).collect();
+    if pods.is_empty() {
+        return Err(Error::NotFound {
+            message: format!("no pod has the labels that the Service `{name}` selects"),
+            hint: format!("`kplay describe service {name}` says which"),
+        });
+    }
+    pods.sort_by_key(|pod| {
+        let ready = condition_is_true(&pod.view.status, "Ready");
+        (pod.view.deleting.is_some(), !ready)
+    });
+    Ok(pods)
 }
 
 /// The one pod that a text means; of a workload with several its first, which is told.

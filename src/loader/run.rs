@@ -1,5 +1,6 @@
 //! All sources of a run to its objects, plans and diagnostics.
 
+mod services;
 mod storage;
 
 use std::collections::HashMap;
@@ -217,6 +218,7 @@ struct Planned<'a> {
 }
 
 fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Object> {
+    services::check(&read, report);
     let (claims, mut made) = storage::bind(&read, options, report);
     let mut index = Index::new(&options.existing, claims, &options.namespace);
     for object in &read {

@@ -25,7 +25,10 @@ pub enum Error {
     #[error("the pod `{pod}` belongs to {owner} of other files")]
     Conflict { pod: PodKey, owner: ObjectKey },
     #[error("the Service `{}` {fault}", .service.name)]
-    Service { service: ObjectKey, fault: Fault },
+    Service {
+        service: ObjectKey,
+        fault: Box<Fault>,
+    },
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]
     InUse { claim: String, pod: PodKey },
     #[error("cannot {verb}")]

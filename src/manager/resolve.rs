@@ -45,6 +45,8 @@ pub const KINDS: &[Kind] = &[
     kind("PersistentVolume", "", "persistentvolumes", &["pv"]),
     kind("Namespace", "", "namespaces", &["ns"]),
     kind("ServiceAccount", "", "serviceaccounts", &["sa"]),
+    kind("EndpointSlice", "discovery.k8s.io", "endpointslices", &[]),
+    kind("Endpoints", "", "endpoints", &["ep"]),
 ];
 
 const fn kind(
@@ -208,6 +210,8 @@ mod tests {
         check("job.batch", Some("Job"));
         check("pods.v1", Some("Pod"));
         check("cm", Some("ConfigMap"));
+        check("endpointslices.discovery.k8s.io", Some("EndpointSlice"));
+        check("ep", Some("Endpoints"));
         check("ingress", None);
     }
 

@@ -1,12 +1,11 @@
 //! `describe pod`: spec, state, mounts and events, laid out as kubectl lays them out. For people, not for scripts.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::events;
 use super::object::{array, created, metadata, string};
+use super::page::Page;
 use super::pods::{self, or_none};
 use super::style::tame;
 use crate::model::event::EventSeries;
@@ -14,60 +13,13 @@ use crate::model::status::{
     ConditionStatus, ContainerState, ContainerStatus, PodStatus, Terminated,
 };
 
-/// Lines of `key: value`, indented by two spaces per level.
-#[derive(Debug, Default)]
-struct Page(String);
-
 /// Where the values of a page's first level start.
 const VALUES: usize = 20;
-
-impl Page {
-    fn field(&mut self, level: usize, key: &str, value: &str) {
-        let indent = level * 2;
-        let width = VALUES.saturating_sub(indent).max(key.len() + 2);
-        let value = value.replace('\n', " ");
-        let line = format!("{:indent$}{:width$}{value}", "", format!("{key}:"));
-        self.0.push_str(line.trim_end());
-        self.0.push('\n');
-    }
-
-    fn title(&mut self, level: usize, text: &str) {
-        writeln!(self.0, "{:1$}{text}:", "", level * 2).ok();
-    }
-
-    fn item(&mut self, level: usize, text: &str) {
-        writeln!(self.0, "{:1$}{text}", "", level * 2).ok();
-    }
-
-    /// A list below its title; `<none>` if it is empty.
-    fn items(&mut self, level: usize, key: &str, items: &[String]) {
-        if items.is_empty() {
-            self.field(level, key, "<none>");
-            return;
-        }
-        self.title(level, key);
-        for item in items {
-            self.item(level + 1, item);
-        }
-    }
-
-    /// A map, one entry per line, all values in one column.
-    fn map(&mut self, key: &str, map: Option<&Map<String, Value>>) {
-        let mut lines = map
-            .into_iter()
-            .flatten()
-            .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
-        self.field(0, key, &lines.next().unwrap_or_else(|| "<none>".to_owned()));
-        for line in lines {
-            self.item(VALUES / 2, &line);
-        }
-    }
-}
 
 /// The page of a `v1.Pod`.
 pub(crate) fn pod(pod: &Value, events: &[EventSeries], now: Timestamp) -> String {
     let status = pods::status(pod);
-    let mut page = Page::default();
+    let mut page = Page::new(VALUES);
     head(&mut page, pod, &status);
     let init = array(pod, "/spec/initContainers");
     if !init.is_empty() {
@@ -83,8 +35,8 @@ pub(crate) fn pod(pod: &Value, events: &[EventSeries], now: Timestamp) -> String
     conditions(&mut page, &status);
     volumes(&mut page, pod);
     page.field(0, "QoS Class", &format!("{:?}", status.qos_class));
-    page.0.push_str(&events::section(events, now));
-    tame(&page.0).into_owned()
+    page.push(&events::section(events, now));
+    tame(page.text()).into_owned()
 }
 
 fn head(page: &mut Page, pod: &Value, status: &PodStatus) {

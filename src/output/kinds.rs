@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::duration;
+use super::endpoints::shortened;
 use super::object::{self, array, entries, metadata, string};
 use super::pods::{self, age, or_none};
 use super::table::{Headers, Table};
@@ -121,6 +122,12 @@ fn printer(kind: &str, detail: Detail) -> (Vec<&'static str>, Cells) {
             &["SELECTOR"],
             service,
         ),
+        "EndpointSlice" => (
+            vec!["ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"],
+            &[],
+            endpoint_slice,
+        ),
+        "Endpoints" => (vec!["ENDPOINTS", "AGE"], &[], self::endpoints),
         "PersistentVolumeClaim" => (
             vec![
                 "STATUS",
@@ -303,15 +310,14 @@ fn service(object: &Value, layout: Layout) -> Vec<String> {
         "" => "ClusterIP",
         kind => kind,
     };
+    let given = array(object, "/spec/externalIPs").iter();
+    let given = given.filter_map(Value::as_str);
+    let ingress = array(object, "/status/loadBalancer/ingress").iter();
+    let all: Vec<&str> = ingress.map(|one| string(one, "/ip")).chain(given).collect();
     let external = match kind {
         "ExternalName" => string(object, "/spec/externalName").to_owned(),
-        _ => {
-            let all: Vec<&str> = array(object, "/spec/externalIPs")
-                .iter()
-                .filter_map(Value::as_str)
-                .collect();
-            or_none(&all.join(","))
-        }
+        "LoadBalancer" if all.is_empty() => "<pending>".to_owned(),
+        _ => or_none(&all.join(",")),
     };
     let ports: Vec<String> = array(object, "/spec/ports")
         .iter()
@@ -337,6 +343,38 @@ fn service(object: &Value, layout: Layout) -> Vec<String> {
         cells.push(selector(object.pointer("/spec/selector")));
     }
     cells
+}
+
+fn endpoint_slice(object: &Value, layout: Layout) -> Vec<String> {
+    let ports = array(object, "/ports").iter();
+    let ports: Vec<String> = ports
+        .map(|port| number(port, "/port").to_string())
+        .collect();
+    let addresses = array(object, "/endpoints").iter();
+    let addresses: Vec<String> = addresses
+        .map(|endpoint| string(endpoint, "/addresses/0").to_owned())
+        .collect();
+    vec![
+        string(object, "/addressType").to_owned(),
+        shortened(&ports, "<unset>"),
+        shortened(&addresses, "<unset>"),
+        age(object, layout.now),
+    ]
+}
+
+fn endpoints(object: &Value, layout: Layout) -> Vec<String> {
+    let mut all = Vec::new();
+    for subset in array(object, "/subsets") {
+        for port in array(subset, "/ports") {
+            let addresses = array(subset, "/addresses").iter();
+            let port = number(port, "/port");
+            all.extend(addresses.map(|one| match string(one, "/ip") {
+                ip if ip.contains(':') => format!("[{ip}]:{port}"),
+                ip => format!("{ip}:{port}"),
+            }));
+        }
+    }
+    vec![shortened(&all, "<none>"), age(object, layout.now)]
 }
 
 fn claim(object: &Value, layout: Layout) -> Vec<String> {
@@ -432,6 +470,32 @@ mod tests {
             json!({ "spec": { "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }] } }),
             "NAME   TYPE        CLUSTER-IP   EXTERNAL-IP   PORT(S)         AGE\n\
              x      ClusterIP   <none>       <none>        80/TCP,53/UDP   60m\n",
+        );
+        usual(
+            "Service",
+            json!({
+                "spec": { "type": "LoadBalancer", "clusterIP": "10.96.0.2",
+                    "ports": [{ "port": 80, "nodePort": 30080 }] },
+                "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } },
+            }),
+            "NAME   TYPE           CLUSTER-IP   EXTERNAL-IP   PORT(S)        AGE\n\
+             x      LoadBalancer   10.96.0.2    192.0.2.1     80:30080/TCP   60m\n",
+        );
+        usual(
+            "EndpointSlice",
+            json!({ "addressType": "IPv4", "ports": [{ "port": 80 }], "endpoints": [
+                { "addresses": ["10.0.0.2"] }, { "addresses": ["10.0.0.3"] },
+            ]}),
+            "NAME   ADDRESSTYPE   PORTS   ENDPOINTS           AGE\n\
+             x      IPv4          80      10.0.0.2,10.0.0.3   60m\n",
+        );
+        usual(
+            "Endpoints",
+            json!({ "subsets": [{
+                "addresses": [{ "ip": "10.0.0.2" }, { "ip": "fd00::2" }], "ports": [{ "port": 80 }],
+            }]}),
+            "NAME   ENDPOINTS                  AGE\n\
+             x      10.0.0.2:80,[fd00::2]:80   60m\n",
         );
         usual("Namespace", json!({}), "NAME   AGE\nx      60m\n");
     }

@@ -50,6 +50,17 @@ fn a_field_is_explained_with_what_kplay_makes_of_it() {
         &["KPLAY:\n    `nfs` is refused: "],
     );
     check(
+        "svc.spec.ports",
+        &[
+            "FIELD: ports <[]ServicePort>\n",
+            "\n  protocol <string>  (honoured, but `SCTP` is refused)\n",
+        ],
+    );
+    check(
+        "service.spec.loadBalancerIP",
+        &["KPLAY:\n    ignored: the load balancer's address is the machine's\n"],
+    );
+    check(
         "sts --recursive",
         &[
             "\n  spec <",

@@ -136,7 +136,7 @@ fn variables_of_services() {
     let earlier = service("default", "earlier", "clusterIP: 10.0.0.1,")
         + &service("other", "far", "clusterIP: 10.0.0.2,")
         + &service("default", "headless", "clusterIP: None,")
-        + &service("default", "no-address", "");
+        + &service("default", "allocated", "");
     kplay.apply(&earlier).succeeds();
     let pod = |name: &str, fields: &str| {
         script_pod(
@@ -177,12 +177,19 @@ fn variables_of_services() {
         );
     }
     let unknown = |name: &&String| {
-        ["FAR_", "HEADLESS_", "NO_ADDRESS_", "KUBERNETES_"]
+        ["FAR_", "HEADLESS_", "KUBERNETES_"]
             .iter()
             .any(|start| name.starts_with(start))
     };
     assert_eq!(found.keys().find(unknown), None);
+    // One that was given no address has been allocated one.
+    let path = "-o=jsonpath={.spec.clusterIP}";
+    let ip = kplay.run(["get", "service", "allocated", path]).succeeds();
+    assert!(ip.starts_with("10.96."), "{ip}");
+    assert_eq!(found["ALLOCATED_SERVICE_HOST"], ip);
+    assert_eq!(found["ALLOCATED_PORT_53_UDP"], format!("udp://{ip}:53"));
     // The pod is as it was: what its Services are is no part of it.
+    kplay.run(["delete", "service", "my-db"]).succeeds();
     let again = manifest.replace("10.0.0.3", "10.0.0.4");
     let told = kplay.apply(&again).succeeds();
     assert!(told.contains("pod/linked unchanged"), "{told}");
@@ -222,6 +229,11 @@ fn a_restarted_container_knows_the_services_of_its_start() {
         script,
     );
     kplay.apply(&pod.replace("Never", "OnFailure")).succeeds();
+    // An address does not change as long as its Service is there.
+    kplay
+        .apply(&service("10.0.0.2"))
+        .fails(3, &["may not change once set"]);
+    kplay.run(["delete", "service", "db"]).succeeds();
     kplay.apply(&service("10.0.0.2")).succeeds();
     kplay.file("shared/go", "");
     kplay.until_ended("again");

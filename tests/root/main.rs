@@ -39,6 +39,7 @@ mod refresh;
 mod resources;
 mod restarts;
 mod security;
+mod services;
 mod status;
 mod terminal;
 mod users;

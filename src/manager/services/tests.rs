@@ -1,5 +1,6 @@
 //! Through `apply` on a layout of its own.
 
+use super::draft::{family, ports, text, texts};
 use super::*;
 use crate::manager::apply::{Applied, Kept};
 use crate::manager::delete::{Target, delete};

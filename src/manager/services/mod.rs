@@ -5,14 +5,19 @@
 //! was recorded; where a new address is looked for depends on the Service's name, so that one that has become free is
 //! hardly ever given to another Service while pods may still have it in their variables.
 
+mod draft;
+mod range;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use serde_json::{Value, json};
 
+pub use self::range::{Range, Ranges};
+
+use self::draft::{Draft, DraftPort, V6};
 use super::Manager;
 use super::apply::{AppliedObject, ApplyInput};
 use super::error::Error;
@@ -21,71 +26,6 @@ use crate::model::plan::Protocol;
 use crate::model::service::{Service, ServiceAddress};
 use crate::state::lock::ServicesLock;
 use crate::state::object;
-
-/// From where addresses are allocated.
-#[derive(Clone, Copy, Debug)]
-pub struct Ranges {
-    pub v4: Range,
-    pub v6: Range,
-}
-
-impl Default for Ranges {
-    fn default() -> Self {
-        Self {
-            v4: Range::new(Ipv4Addr::new(10, 96, 0, 0), 16),
-            v6: Range::new(Ipv6Addr::new(0xfd96, 0x6b70, 0x6c61, 0, 0, 0, 0, 0), 112),
-        }
-    }
-}
-
-/// A network: `10.96.0.0/16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    network: IpAddr,
-    prefix: u8,
-}
-
-impl Range {
-    /// The network of this address.
-    pub fn new(network: impl Into<IpAddr>, prefix: u8) -> Self {
-        let network = network.into();
-        Self { network, prefix }
-    }
-
-    /// How many addresses it has; of more than that nobody needs the rest.
-    fn len(self) -> u32 {
-        let bits = match self.network {
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => 128_u32,
-        };
-        1 << bits.saturating_sub(self.prefix.into()).min(20)
-    }
-
-    fn nth(self, index: u32) -> IpAddr {
-        match self.network {
-            IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + index).into(),
-            IpAddr::V6(first) => Ipv6Addr::from(u128::from(first) + u128::from(index)).into(),
-        }
-    }
-
-    /// All but the first and the last, which mean the network: first those behind the part that people choose from,
-    /// beginning somewhere (as an API server does); then that part.
-    fn candidates(self, start: u64) -> impl Iterator<Item = IpAddr> {
-        let chosen = (self.len() / 16).min(256).max(1);
-        let count = self.len().saturating_sub(1 + chosen);
-        let start = start % u64::from(count.max(1));
-        let start = u32::try_from(start).unwrap_or_default();
-        let allocated = (start..count).chain(0..start);
-        let allocated = allocated.map(move |index| chosen + index);
-        allocated.chain(1..chosen).map(move |index| self.nth(index))
-    }
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
 
 /// Why a Service cannot be as its manifest says; the API server's words, where it has some.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +37,7 @@ pub enum Fault {
     AddressTaken {
         ip: IpAddr,
         all: Vec<String>,
-        holder: ObjectKey,
+        holder: Box<ObjectKey>,
     },
     #[error(
         "is invalid: spec.ports[{index}].nodePort: Invalid value: {port}: provided port is already allocated"
@@ -105,7 +45,7 @@ pub enum Fault {
     PortTaken {
         index: usize,
         port: u16,
-        holder: ObjectKey,
+        holder: Box<ObjectKey>,
     },
     #[error("is invalid: spec.{field}[{index}]: Invalid value: {}: may not change once set", list(.value))]
     Fixed {
@@ -265,7 +205,7 @@ impl<'a> Allocator<'a> {
                 return Err(Fault::AddressTaken {
                     ip,
                     all: draft.ips.clone(),
-                    holder: holder.clone(),
+                    holder: Box::new(holder.clone()),
                 });
             }
         }
@@ -276,7 +216,7 @@ impl<'a> Allocator<'a> {
                 return Err(Fault::PortTaken {
                     index,
                     port,
-                    holder: holder.clone(),
+                    holder: Box::new(holder.clone()),
                 });
             }
         }
@@ -284,9 +224,8 @@ impl<'a> Allocator<'a> {
     }
 
     fn complete(&mut self, key: &ObjectKey, draft: &mut Draft) -> Result<(), Fault> {
-        let headless = draft.ips.first().is_some_and(|ip| ip == HEADLESS);
         for family in draft.families.iter().skip(draft.ips.len()) {
-            if headless {
+            if draft.is_headless() {
                 break;
             }
             let range = match family.as_str() {
@@ -337,220 +276,16 @@ impl<'a> Allocator<'a> {
 const FIRST_NODE_PORT: u16 = 30_000;
 const LAST_NODE_PORT: u16 = 32_767;
 
-/// `clusterIP` of a Service without an address of its own.
-const HEADLESS: &str = "None";
-const V4: &str = "IPv4";
-const V6: &str = "IPv6";
-const SINGLE: &str = "SingleStack";
-const DUAL: &str = "RequireDualStack";
-
-/// What is chosen of a Service.
-#[derive(Debug)]
-struct Draft {
-    /// `clusterIPs`; without those that are still to be allocated.
-    ips: Vec<String>,
-    /// `ipFamilies`; none of an ExternalName.
-    families: Vec<String>,
-    policy: String,
-    ports: Vec<DraftPort>,
-    /// Whether all ports get a node port.
-    allocates_ports: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct DraftPort {
-    port: u16,
-    protocol: Protocol,
-    node_port: Option<u16>,
-}
-
-impl Draft {
-    /// What the manifest says, and what was recorded of what it leaves open.
-    fn new(wanted: &Wanted<'_>) -> Result<Self, Fault> {
-        let nothing = Value::Null;
-        let spec = wanted.manifest.get("spec").unwrap_or(&nothing);
-        let recorded = wanted.recorded.as_ref();
-        let before = recorded
-            .and_then(|manifest| manifest.get("spec"))
-            .filter(|before| text(before, "type") != "ExternalName")
-            .unwrap_or(&nothing);
-        let r#type = text(spec, "type");
-        let mut draft = Self {
-            ips: Vec::new(),
-            families: Vec::new(),
-            policy: String::new(),
-            ports: ports(spec),
-            allocates_ports: r#type == "NodePort"
-                || r#type == "LoadBalancer"
-                    && spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
-        };
-        if r#type != "ExternalName" {
-            draft.choose_families(spec, before)?;
-        }
-        let has_node_ports = |spec| matches!(text(spec, "type"), "NodePort" | "LoadBalancer");
-        if has_node_ports(spec) && has_node_ports(before) {
-            draft.keep_node_ports(spec, before);
-        }
-        Ok(draft)
-    }
-
-    fn choose_families(&mut self, spec: &Value, before: &Value) -> Result<(), Fault> {
-        let old_ips = cluster_ips(before);
-        self.ips = cluster_ips(spec);
-        if self.ips.is_empty() || old_ips.starts_with(&self.ips) {
-            self.ips.clone_from(&old_ips);
-        }
-        unchanged("clusterIPs", &self.ips, &old_ips)?;
-        let headless = self.ips.first().is_some_and(|ip| ip == HEADLESS);
-        let selects = spec.get("selector").is_some();
-        let policy = [text(spec, "ipFamilyPolicy"), text(before, "ipFamilyPolicy")];
-        let policy = policy.into_iter().find(|policy| !policy.is_empty());
-        let policy = policy.unwrap_or(if headless && !selects { DUAL } else { SINGLE });
-        policy.clone_into(&mut self.policy);
-        let old_families = texts(before, "ipFamilies");
-        self.families = texts(spec, "ipFamilies");
-        if self.families.is_empty() {
-            self.families.clone_from(&old_families);
-        }
-        // The one that is added or taken away is the second one.
-        unchanged("ipFamilies", &self.families, &old_families)?;
-        let of_ips = self
-            .ips
-            .iter()
-            .filter_map(|ip| Some(family(ip.parse().ok()?)));
-        let missing = of_ips.skip(self.families.len()).map(str::to_owned);
-        let missing: Vec<String> = missing.collect();
-        self.families.extend(missing);
-        if self.families.is_empty() {
-            self.families.push(V4.to_owned());
-        }
-        if self.policy == SINGLE {
-            self.ips.truncate(1);
-            self.families.truncate(1);
-        } else if let [only] = self.families.as_slice() {
-            let other = if only == V4 { V6 } else { V4 };
-            self.families.push(other.to_owned());
-        }
-        Ok(())
-    }
-
-    /// As the API server: by the port's name, unless the manifest gives the number to another port.
-    fn keep_node_ports(&mut self, spec: &Value, before: &Value) {
-        let list = |spec: &Value| -> Vec<Value> {
-            let ports = spec.get("ports").and_then(Value::as_array);
-            ports.cloned().unwrap_or_default()
-        };
-        let node_port = |port: &Value| port.get("nodePort").and_then(Value::as_u64);
-        let node_port = |port: &Value| node_port(port).and_then(|port| u16::try_from(port).ok());
-        let (now, before) = (list(spec), list(before));
-        let old: HashMap<&str, u16> = before
-            .iter()
-            .filter_map(|port| Some((text(port, "name"), node_port(port)?)))
-            .collect();
-        let mut used: BTreeSet<u16> = now.iter().filter_map(node_port).collect();
-        for (port, draft) in now.iter().zip(&mut self.ports) {
-            if draft.node_port.is_none()
-                && let Some(number) = old.get(text(port, "name"))
-                && used.insert(*number)
-            {
-                draft.node_port = Some(*number);
-            }
-        }
-    }
-
-    fn into_manifest(self, manifest: &Value) -> Value {
-        let mut manifest = manifest.clone();
-        let Some(spec) = manifest.get_mut("spec").and_then(Value::as_object_mut) else {
-            return manifest;
-        };
-        let mut put = |name: &str, value: Value| drop(spec.insert(name.to_owned(), value));
-        if let Some(first) = self.ips.first() {
-            put("clusterIP", json!(first));
-            put("clusterIPs", json!(self.ips));
-        }
-        if !self.families.is_empty() {
-            put("ipFamilies", json!(self.families));
-            put("ipFamilyPolicy", json!(self.policy));
-        }
-        let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
-        let ports = ports.into_iter().flatten();
-        for (port, draft) in ports.filter_map(Value::as_object_mut).zip(self.ports) {
-            if let Some(number) = draft.node_port {
-                port.insert("nodePort".to_owned(), json!(number));
-            }
-        }
-        manifest
-    }
-}
-
-/// That what is there stays there.
-fn unchanged(field: &'static str, now: &[String], before: &[String]) -> Result<(), Fault> {
-    match now
-        .iter()
-        .zip(before)
-        .position(|(now, before)| now != before)
-    {
-        None => Ok(()),
-        Some(index) => Err(Fault::Fixed {
-            field,
-            index,
-            value: now.to_vec(),
-        }),
-    }
-}
-
-fn ports(spec: &Value) -> Vec<DraftPort> {
-    let ports = spec.get("ports").and_then(Value::as_array);
-    let number = |port: &Value, name: &str| port.get(name)?.as_u64()?.try_into().ok();
-    let ports = ports.into_iter().flatten().map(|port| DraftPort {
-        port: number(port, "port").unwrap_or_default(),
-        protocol: match text(port, "protocol") {
-            "UDP" => Protocol::Udp,
-            "SCTP" => Protocol::Sctp,
-            _ => Protocol::Tcp,
-        },
-        node_port: number(port, "nodePort"),
-    });
-    ports.collect()
-}
-
-fn cluster_ips(spec: &Value) -> Vec<String> {
-    let all = texts(spec, "clusterIPs");
-    match text(spec, "clusterIP") {
-        "" => all,
-        only if all.is_empty() => vec![only.to_owned()],
-        _ => all,
-    }
-}
-
-fn family(ip: IpAddr) -> &'static str {
-    match ip {
-        IpAddr::V4(_) => V4,
-        IpAddr::V6(_) => V6,
-    }
-}
-
-/// As the API server shows it.
-fn list(values: &[String]) -> Value {
-    json!(values)
-}
-
-fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    let text = value.get(name).and_then(Value::as_str);
-    text.unwrap_or_default()
-}
-
-fn texts(value: &Value, name: &str) -> Vec<String> {
-    let texts = value.get(name).and_then(Value::as_array);
-    let texts = texts.into_iter().flatten().filter_map(Value::as_str);
-    texts.map(str::to_owned).collect()
-}
-
 /// Where to begin to look for what a Service gets.
 fn start(key: &ObjectKey, port: u16) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&key.namespace, &key.name, port).hash(&mut hasher);
     hasher.finish()
+}
+
+/// As the API server shows it.
+fn list(values: &[String]) -> Value {
+    json!(values)
 }
 
 fn key_of(service: &Service) -> ObjectKey {
@@ -565,7 +300,7 @@ fn key_of(service: &Service) -> ObjectKey {
 fn error(service: &ObjectKey, fault: Fault) -> Error {
     Error::Service {
         service: service.clone(),
-        fault,
+        fault: Box::new(fault),
     }
 }
 
