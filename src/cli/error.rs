@@ -16,6 +16,7 @@
 use std::io;
 
 use crate::image::Class;
+use crate::manager::port_forward::Fault as Forward;
 use crate::manager::services::Fault;
 use crate::model::cause::chain;
 use crate::model::names::{Namespace, ObjectKey, PodKey};
@@ -206,7 +207,8 @@ fn manager_code(error: &manager::Error) -> u8 {
             signal_code(*signal)
         }
         E::TimedOut { .. } => TIMEOUT,
-        E::NotFound { .. } => NOT_FOUND,
+        E::NotFound { .. } | E::Forward(Forward::NoPort { .. } | Forward::NoPods(_)) => NOT_FOUND,
+        E::Forward(Forward::Udp { .. }) => USAGE,
         E::Ambiguous { .. } | E::UnknownKind(_) => USAGE,
         E::Conflict { .. } => MANIFEST,
         E::Service { fault, .. } if fault.is_of_manifest() => MANIFEST,
@@ -225,6 +227,7 @@ fn manager_code(error: &manager::Error) -> u8 {
             Refusal::NotRunning | Refusal::Failed => MACHINE,
         },
         E::Images(_)
+        | E::Forward(Forward::NoSelector(_) | Forward::Listen { .. })
         | E::Network(_)
         | E::State(_)
         | E::Io { .. }
@@ -253,6 +256,9 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
         E::Service { service, fault } => service_hint(service, fault),
+        E::Forward(Forward::NoPods(service)) => {
+            Some(format!("`kplay describe service {service}` says which"))
+        }
         E::NoIds { .. } => Some(
             "delete pods, or give `kubelet` more in /etc/subuid and /etc/subgid: 65536 for each pod".to_owned(),
         ),

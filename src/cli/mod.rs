@@ -25,6 +25,7 @@ mod inventory;
 mod logs;
 mod man;
 mod manifests;
+mod port_forward;
 mod resource;
 mod session;
 mod target;
@@ -132,6 +133,7 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Logs(_)
         | Command::Exec(_)
         | Command::Attach(_)
+        | Command::PortForward(_)
         | Command::Wait(_)
         // A pod that is half deleted still uses its images.
         | Command::Image(_)
@@ -170,6 +172,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Logs(arguments) => logs::run(arguments, session),
         Command::Exec(arguments) => exec::run(arguments, session),
         Command::Attach(arguments) => attach::run(arguments, session),
+        Command::PortForward(arguments) => port_forward::run(arguments, session),
         Command::Wait(arguments) => wait::run(arguments, session),
         Command::Image(command) => image::run(command, session),
         Command::Pull(arguments) => image::pull(arguments, session),

@@ -29,6 +29,8 @@ pub enum Error {
         service: ObjectKey,
         fault: Box<Fault>,
     },
+    #[error(transparent)]
+    Forward(#[from] super::port_forward::Fault),
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]
     InUse { claim: String, pod: PodKey },
     #[error("cannot {verb}")]

@@ -29,6 +29,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod pump;
+pub mod relay;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

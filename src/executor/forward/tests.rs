@@ -65,7 +65,7 @@ fn listen(pod: &NetNs) -> (TcpListener, SocketAddr) {
 fn forward(pod: NetNs, target: SocketAddr) -> (Forwarder, SocketAddr) {
     let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
     let address = bound.addresses().expect("an address")[0];
-    (bound.serve(pod, LOCALHOST), address)
+    (bound.serve(pod, &[LOCALHOST]), address)
 }
 
 /// Sends back all that comes.
@@ -94,7 +94,7 @@ fn all_addresses_when_none_is_given() {
         tokio::spawn(echo(listener));
         let bound = Bound::bind(&[publication(":0", target)]).expect("a free port");
         let port = bound.addresses().expect("an address")[0].port();
-        let _forwarder = bound.serve(pod, LOCALHOST);
+        let _forwarder = bound.serve(pod, &[LOCALHOST]);
         for ip in ["127.0.0.1", "127.0.0.2", "::1"] {
             let address = SocketAddr::new(ip.parse().expect("an address"), port);
             round_trip(address).await.expect(ip);
@@ -307,7 +307,7 @@ fn clients_over_the_limit_wait() {
             connections: MOST,
             ..Limits::new(1024, 0)
         };
-        let _forwarder = bound.serve_within(pod, LOCALHOST, limits);
+        let _forwarder = bound.serve_within(pod, &[LOCALHOST], limits);
         let mut clients = Vec::new();
         let mut servers = Vec::new();
         for _ in 0..MOST {

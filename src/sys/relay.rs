@@ -19,7 +19,7 @@ const TURN: usize = 8;
 ///
 /// # Errors
 /// A connection broke. Both are to be reset.
-pub(super) async fn relay(a: &mut TcpStream, b: &mut TcpStream) -> io::Result<()> {
+pub async fn relay(a: &mut TcpStream, b: &mut TcpStream) -> io::Result<()> {
     let (from_a, to_a) = a.split();
     let (from_b, to_b) = b.split();
     let (there, back) = tokio::try_join!(direction(from_a, to_b), direction(from_b, to_a))?;
