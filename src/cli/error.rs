@@ -17,6 +17,7 @@ use std::io;
 
 use crate::image::Class;
 use crate::manager::port_forward::Fault as Forward;
+use crate::manager::ports::{User, Why};
 use crate::manager::services::Fault;
 use crate::model::cause::chain;
 use crate::model::names::{Namespace, ObjectKey, PodKey};
@@ -227,6 +228,7 @@ fn manager_code(error: &manager::Error) -> u8 {
             Refusal::NotRunning | Refusal::Failed => MACHINE,
         },
         E::Images(_)
+        | E::Port(_)
         | E::Forward(Forward::NoSelector(_) | Forward::Listen { .. })
         | E::Network(_)
         | E::State(_)
@@ -256,6 +258,14 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
         E::Service { service, fault } => service_hint(service, fault),
+        E::Port(taken) => match &taken.why {
+            Why::Ours(User::Pod(pod)) => Some(format!(
+                "`kplay delete pod {}{}` first, or publish another port",
+                pod.name,
+                flag(&pod.namespace)
+            )),
+            Why::Ours(User::Service(_)) | Why::Twice | Why::Foreign(_) => None,
+        },
         E::Forward(Forward::NoPods(service)) => {
             Some(format!("`kplay describe service {service}` says which"))
         }

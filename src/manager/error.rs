@@ -29,6 +29,9 @@ pub enum Error {
         service: ObjectKey,
         fault: Box<Fault>,
     },
+    /// Nothing was changed on the machine.
+    #[error(transparent)]
+    Port(Box<super::ports::Taken>),
     #[error(transparent)]
     Forward(#[from] super::port_forward::Fault),
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]

@@ -5,7 +5,7 @@
 //! leads connections to pods, [`resolve`] finds pods by what people call them. Which containers a pod has and in what order they start is the executor's business.
 //!
 //! ```text
-//! check ─ images ─ locks ─ diff ─ objects ─ stop changed ─ launch all ─ wait ─ prune
+//! ports ─ images ─ locks ─ diff ─ objects ─ stop changed ─ launch all ─ wait ─ prune
 //!                                 └──────────── undone if one fails ──┘
 //! ```
 //!
@@ -22,6 +22,7 @@ mod ids;
 pub mod images;
 pub mod launch;
 pub mod port_forward;
+pub mod ports;
 pub mod report;
 pub mod resolve;
 pub mod services;

@@ -19,6 +19,7 @@ pub mod holder;
 pub mod identity;
 pub mod ids;
 pub mod inet;
+pub mod listeners;
 pub mod lockfile;
 pub mod memory;
 pub mod mount;

@@ -17,6 +17,7 @@ use super::delete::{self, DeleteOptions, Missing, Target, Volumes};
 use super::diff::Replace;
 use super::error::Error;
 use super::images::{self, ImageSource, PullOverride, Registries};
+use super::ports;
 use super::report::{Change, Event, Report, pod_object};
 use super::services;
 use super::stop::Grace;
@@ -128,7 +129,7 @@ pub struct Applied {
 /// Makes the machine match the input.
 ///
 /// # Errors
-/// [`Error::Images`], [`Error::Conflict`] and errors of state before anything was changed; [`Error::RolledBack`] with
+/// [`Error::Port`], [`Error::Images`], [`Error::Conflict`] and errors of state before anything was changed; [`Error::RolledBack`] with
 /// the cause if what was done is undone (which a signal causes too); [`Error::Workload`] (or several) if a container
 /// failed; [`Error::TimedOut`].
 pub fn apply(
@@ -140,6 +141,9 @@ pub fn apply(
     let options = &input.options;
     if options.mode == Mode::Real && !input.plans.is_empty() && !may_make_namespaces() {
         return Err(Error::NotRoot);
+    }
+    if options.mode == Mode::Real {
+        ports::check(manager, input)?;
     }
     let images = match options.mode {
         Mode::DryRun => images::present(&input.plans, source),
