@@ -104,12 +104,9 @@ async fn connect<R: Runtime>(
     connection: &AsyncFd<Connection>,
     port: u16,
 ) -> std::io::Result<()> {
-    let network = match Network::of(context) {
-        Ok(network) => network,
-        Err(_) => {
-            let message = "the pod has no network yet".to_owned();
-            return reply(connection, &refused(Refusal::NotRunning, message), None);
-        }
+    let Ok(network) = Network::of(context) else {
+        let message = "the pod has no network yet".to_owned();
+        return reply(connection, &refused(Refusal::NotRunning, message), None);
     };
     let connected = tokio::select! {
         connected = network.connect_within(port) => connected,
