@@ -70,8 +70,8 @@ fn bind(address: SocketAddr, transport: Transport, sharing: Sharing) -> rustix::
 #[must_use]
 pub fn program(ip: Option<IpAddr>, port: u16, transport: Transport) -> Option<Program> {
     let tables = match transport {
-        Transport::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
-        Transport::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        Transport::Tcp => ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"],
+        Transport::Udp => ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"],
     };
     let lines = tables.iter().flat_map(|table| lines(Path::new(table)));
     let entries = lines.filter_map(|line| entry(&line, transport));
@@ -144,6 +144,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
+    use crate::sys::netns::NetNs;
 
     fn check(address: &str, transport: Transport, port: u16, expected: bool) {
         let ip = (!address.is_empty()).then(|| address.parse().expect("an address"));
@@ -153,8 +154,30 @@ mod tests {
         assert_eq!(own, expected, "{address:?} {transport:?}");
     }
 
+    /// Where no other test listens. Not without root.
+    fn alone(test: fn()) {
+        if rustix::process::geteuid().is_root() {
+            let namespace = NetNs::fresh();
+            namespace
+                .visit(|| {
+                    test();
+                    Ok(())
+                })
+                .expect("the namespace can be entered");
+        }
+    }
+
     #[test]
     fn who_listens_is_in_the_way_and_is_found() {
+        alone(streams);
+    }
+
+    #[test]
+    fn datagrams_and_ipv6() {
+        alone(other_sockets);
+    }
+
+    fn streams() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let port = address.port();
@@ -173,8 +196,7 @@ mod tests {
         check("", Transport::Tcp, port, false);
     }
 
-    #[test]
-    fn datagrams_and_ipv6() {
+    fn other_sockets() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("an address").port();
         check("", Transport::Udp, port, true);

@@ -196,7 +196,7 @@ pub fn apply(
 }
 
 /// Asked before anything is pulled or stopped: every later step would fail with words that say less.
-fn may_make_namespaces() -> bool {
+pub(super) fn may_make_namespaces() -> bool {
     let needed = Set::named("CAP_SYS_ADMIN");
     needed.is_some_and(|needed| capability::effective().is_ok_and(|set| set.contains(needed)))
 }
