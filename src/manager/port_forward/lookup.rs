@@ -194,3 +194,6 @@ impl<'a> Ports<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
