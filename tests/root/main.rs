@@ -32,6 +32,7 @@ mod images;
 mod mounts;
 mod names;
 mod pods;
+mod port_forward;
 mod ports;
 mod probes;
 mod profiles;
