@@ -244,8 +244,11 @@ fn connections_to_a_virtual_address_reach_all_backends_and_no_other() {
         for (index, address) in ["10.96.0.10", "fd96::10"].into_iter().enumerate() {
             let virtual_ip: IpAddr = address.parse().unwrap();
             let connect = || client.connect((virtual_ip, 80));
-            let (on_a, on_b) = (a.listen("[::]:8080"), b.listen("[::]:8080"));
-            let backends = [(&a, 8080), (&b, 8080)].map(|(pod, port)| (pod.ip(index), port).into());
+            let (on_a, on_b) = (a.listen("[::]:0"), b.listen("[::]:0"));
+            let backends = [(&a, &on_a), (&b, &on_b)].map(|(pod, listener)| {
+                let port = listener.local_addr().unwrap().port();
+                (pod.ip(index), port).into()
+            });
             let rules = |backends: &[SocketAddr]| vec![service(address, Protocol::Tcp, backends)];
             table.set(&client.netns, rules(&backends)).unwrap();
             for listener in [&on_a, &on_b] {

@@ -50,8 +50,7 @@ fn hosts_is_a_kubelets_byte_for_byte() {
         &[alias("1.2.3.4", &["a", "b.c"]), alias("::5", &["d"])],
         "10.0.0.2\tweb\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb.c\n::5\td\n",
     );
-    // Without an address the pod finds itself.
-    check(None, &[], &[], "127.0.0.1\tweb\n");
+    check(None, &[], &[], "");
 }
 
 #[test]
