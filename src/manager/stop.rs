@@ -9,6 +9,7 @@ use super::error::Error;
 use super::{ephemeral, launch};
 use crate::model::names::PodKey;
 use crate::protocol::Request;
+use crate::state::endpoints;
 use crate::state::layout::Layout;
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
@@ -263,11 +264,11 @@ fn named_executor(dir: &PodDir) -> Result<Option<u32>, Error> {
     }
 }
 
-/// Kills what is left of a pod whose executor has ended, and removes its cgroup and mounts.
+/// Kills what is left of a pod whose executor has ended, and removes its cgroup and mounts, and what others know of it.
 ///
 /// # Errors
 /// Something does not die, or cannot be removed.
-pub(super) fn clean_up(dir: &LockedPodDir<'_>) -> Result<(), Error> {
+pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Error> {
     let failed = |source| Error::Leftovers {
         pod: dir.key().clone(),
         source,
@@ -286,6 +287,8 @@ pub(super) fn clean_up(dir: &LockedPodDir<'_>) -> Result<(), Error> {
             pod: dir.key().clone(),
         });
     }
+    // Services lead to it otherwise.
+    endpoints::remove(&layout.endpoints(), dir.key())?;
     Ok(dir.unmount()?)
 }
 
@@ -296,7 +299,7 @@ pub(super) fn clean_up(dir: &LockedPodDir<'_>) -> Result<(), Error> {
 /// Something cannot be removed; the record is still there then.
 pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error> {
     let layout = locks.layout();
-    clean_up(dir)?;
+    clean_up(layout, dir)?;
     if let Some(uid) = uid(dir)? {
         remove_logs(layout, dir.key(), &uid)?;
     }

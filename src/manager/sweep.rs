@@ -61,7 +61,7 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
     if !dir.paths().record().exists() {
         return stop::remove(&locks, &locked);
     }
-    stop::clean_up(&locked)?;
+    stop::clean_up(layout, &locked)?;
     // Nobody runs with them any more.
     ids::give_back(dir.paths())?;
     Ok(locked.mark_swept()?)

@@ -187,7 +187,7 @@ impl PodStep {
         dir: &LockedPodDir<'_>,
         report: Report<'_>,
     ) -> Result<Option<launch::Launching>, Error> {
-        stop::clean_up(dir)?;
+        stop::clean_up(&manager.layout, dir)?;
         dir.remove()?;
         stop::remove_logs(&manager.layout, &self.key, &self.new_uid)?;
         for claim in &self.new_claims {

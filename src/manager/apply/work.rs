@@ -305,7 +305,7 @@ impl<'a> Work<'a> {
         for work in replaced.into_iter().filter(|work| work.dir.exists()) {
             let dir = &work.dir;
             // Its logs stay until the new pod has started.
-            stop::clean_up(dir)?;
+            stop::clean_up(&manager.layout, dir)?;
             if let Some(old) = &work.old {
                 for claim in ephemeral::claims(&old.record) {
                     let record = object::read(locks.layout(), &claim)?;
