@@ -1,0 +1,1 @@
+//! Many pods at once.
