@@ -271,9 +271,12 @@ fn connections_to_a_virtual_address_reach_all_backends_and_no_other() {
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
             let other_port = client.connect((virtual_ip, 81)).unwrap_err();
             assert_eq!(other_port.kind(), ErrorKind::ConnectionRefused);
+            let network: IpAddr = if index == 0 { "10.96.0.0" } else { "fd96::" }
+                .parse()
+                .unwrap();
             let range = VirtualAddress {
                 prefix: if virtual_ip.is_ipv4() { 16 } else { 112 },
-                ..VirtualAddress::new(virtual_ip, Vec::new())
+                ..VirtualAddress::new(network, Vec::new())
             };
             let mut rules = rules(&backends[..1]);
             rules.push(range);
