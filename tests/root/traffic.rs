@@ -241,7 +241,7 @@ fn the_order_of_a_service_and_its_pods_does_not_matter() {
         kplay.until_ready(&["a", "client"]);
         kplay.until_fetched("client", "web/hostname", "a\n");
         let ip = kplay.cluster_ip("web");
-        assert_eq!(kplay.found("client", &["web"]), [ip.clone()]);
+        assert_eq!(kplay.found("client", &["web"]), [&*ip]);
         assert_eq!(
             kplay.fetch("client", &format!("{ip}/hostname")).succeeds(),
             "a\n"

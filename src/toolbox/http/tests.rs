@@ -69,7 +69,7 @@ fn what_the_servers_behind_say() {
         format!("http://{last}/healthz"),
         format!("http://{last}/status/418"),
     );
-    let middle = format!("http://{}/upstream", behind(&[good.clone()]));
+    let middle = format!("http://{}/upstream", behind(std::slice::from_ref(&good)));
     let first = behind(&[middle.clone(), good.clone()]);
     let own = get(last, "/hostname").1;
     let own = own.trim_end();
