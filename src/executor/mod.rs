@@ -11,6 +11,9 @@
 //!              └──────────────────────────────┘
 //! ```
 //!
+//! Beside that loop, `neighbours` watches what the executors of other pods say of theirs: `pod_network` keeps Services'
+//! addresses and `dns` their names up to date inside the pod, `service_ports` those ports on the machine.
+//!
 //! It has one thread: it forks, and the price of an idle pod is this process. It pulls no images and reads no manifests.
 #![forbid(unsafe_code)]
 

@@ -53,10 +53,7 @@ impl Neighbours {
             _watched: watch::notify_of(folder)?,
             seen: Seen::new(),
         };
-        let services = object::all_services(&context.launch.objects)?;
-        let mut cluster = context.cluster.borrow_mut();
-        cluster.services = services.into_iter().map(|s| (s.key(), s)).collect();
-        drop(cluster);
+        read_services(context)?;
         neighbours.look(context)?;
         Ok(neighbours)
     }
@@ -95,9 +92,7 @@ impl Neighbours {
         let new = |(name, mark): &(&OsString, &_)| before.get(*name) != Some(*mark);
         for (name, _) in self.seen.iter().filter(new) {
             if name == endpoints::SERVICES {
-                let services = object::all_services(&context.launch.objects)?;
-                context.cluster.borrow_mut().services =
-                    services.into_iter().map(|s| (s.key(), s)).collect();
+                read_services(context)?;
             } else if let Some(peer) = endpoints::read(&folder.join(name)) {
                 let mut cluster = context.cluster.borrow_mut();
                 cluster.peers.insert(peer.key(), peer);
@@ -112,6 +107,13 @@ impl Neighbours {
         }
         Ok(())
     }
+}
+
+fn read_services<R>(context: &Context<R>) -> Result<(), Error> {
+    let services = object::readable_services(&context.launch.objects)?;
+    let services = services.into_iter().map(|service| (service.key(), service));
+    context.cluster.borrow_mut().services = services.collect();
+    Ok(())
 }
 
 /// What this pod has told the others last.

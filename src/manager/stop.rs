@@ -264,7 +264,8 @@ fn named_executor(dir: &PodDir) -> Result<Option<u32>, Error> {
     }
 }
 
-/// Kills what is left of a pod whose executor has ended, and removes its cgroup and mounts, and what others know of it.
+/// Kills what is left of a pod whose executor has ended, and removes its cgroup and mounts. Other pods do not see it
+/// any more.
 ///
 /// # Errors
 /// Something does not die, or cannot be removed.
@@ -287,7 +288,6 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
             pod: dir.key().clone(),
         });
     }
-    // Services lead to it otherwise.
     endpoints::remove(&layout.endpoints(), dir.key())?;
     Ok(dir.unmount()?)
 }

@@ -1,4 +1,8 @@
 //! Real bridges and links, each in a network namespace that stands for a machine.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that cannot reach its files should panic right there"
+)]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -330,5 +334,56 @@ fn datagrams_to_a_virtual_address_are_answered_from_it() {
         assert_eq!(asking.recv(&mut buffer).unwrap(), 2);
         client.attachment.release().unwrap();
         server.attachment.release().unwrap();
+    });
+}
+
+#[test]
+fn datagrams_of_one_client_leave_an_endpoint_that_is_gone() {
+    on_a_machine(|machine| {
+        let (client, a, b) = (machine.pod("client"), machine.pod("a"), machine.pod("b"));
+        let asking = client.netns.visit(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+        asking.connect("10.96.0.53:80").unwrap();
+        let mut table = PodTable::new();
+        for pod in [&a, &b] {
+            let server = pod.netns.visit(|| UdpSocket::bind("0.0.0.0:53")).unwrap();
+            server
+                .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+                .unwrap();
+            let backend = [(pod.ip(0), 53).into()];
+            let rules = vec![service("10.96.0.53", Protocol::Udp, &backend)];
+            table.set(&client.netns, rules).unwrap();
+            asking.send(b"who").unwrap();
+            let (length, from) = server.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!((length, from.ip()), (3, client.ip(0)));
+            server.send_to(b"me", from).unwrap();
+            assert_eq!(asking.recv(&mut [0; 8]).unwrap(), 2);
+        }
+        for pod in [client, a, b] {
+            pod.attachment.release().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_told_of() {
+    on_a_machine(|machine| {
+        let firewall = |arguments: &[&str]| {
+            let output = Command::new("iptables").args(arguments).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        };
+        let pod = machine.pod("before");
+        assert_eq!(pod.attachment.limits(), [""; 0]);
+        pod.attachment.release().unwrap();
+        firewall(&["-P", "FORWARD", "DROP"]);
+        let pod = machine.pod("after");
+        let [limit] = pod.attachment.limits() else {
+            panic!("{:?}", pod.attachment.limits());
+        };
+        assert!(limit.contains("`filter FORWARD`"), "{limit}");
+        assert!(
+            limit.contains("iptables -I FORWARD -i kplay0 -j ACCEPT"),
+            "{limit}"
+        );
+        pod.attachment.release().unwrap();
     });
 }

@@ -77,20 +77,6 @@ fn services_in(folder: &Path) -> Result<Vec<Result<Option<Service>, Error>>, Err
         .collect())
 }
 
-/// The Services of all namespaces; `objects` is the folder of objects' records.
-///
-/// # Errors
-/// A record cannot be read, or is corrupt.
-pub fn all_services(objects: &Path) -> Result<Vec<Service>, Error> {
-    let mut all = Vec::new();
-    for name in fs::list(objects)? {
-        if let Ok(namespace) = Namespace::parse(&name.to_string_lossy()) {
-            all.extend(services(objects, &namespace)?);
-        }
-    }
-    Ok(all)
-}
-
 /// The Services of all namespaces that can be read; the others are passed over.
 ///
 /// # Errors
@@ -344,7 +330,7 @@ mod tests {
             publish_not_ready_addresses: true,
             ..plain("headless", ServiceAddress::Headless(Families::V4))
         };
-        let mut found = all_services(&objects).unwrap();
+        let mut found = readable_services(&objects).unwrap();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         assert_eq!(found, [db, far, headless]);
         let other = Namespace::parse("other").unwrap();

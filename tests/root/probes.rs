@@ -41,6 +41,12 @@ fn is_ready(status: &Value) -> bool {
 #[track_caller]
 fn until_described(kplay: &Kplay, pod: &str, texts: &[&str]) -> String {
     let mut description = String::new();
+    let pod_ip = kplay.pod(pod)["status"]["podIP"].clone();
+    let pod_ip = pod_ip.as_str().unwrap_or_default();
+    let texts: Vec<String> = texts
+        .iter()
+        .map(|text| text.replace("POD_IP", pod_ip))
+        .collect();
     crate::wait::until(&format!("{pod} is described with {texts:?}"), || {
         description = kplay.run(["describe", "pod", pod]).succeeds();
         texts.iter().all(|text| description.contains(text))
@@ -440,8 +446,8 @@ fn http_probes() {
         &[
             "Readiness probe failed: HTTP probe failed with statuscode: 503",
             "Readiness probe warning: Probe terminated redirects, Response body: look there",
-            "Readiness probe failed: Get \"http://127.0.0.1:8080/slow/1500\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            "Readiness probe failed: Get \"http://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused",
+            "Readiness probe failed: Get \"http://POD_IP:8080/slow/1500\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            "Readiness probe failed: Get \"http://POD_IP:1/\": dial tcp POD_IP:1: connect: connection refused",
         ],
     );
     get(port, "/ready/yes");
@@ -463,7 +469,8 @@ fn http_probes() {
         !ready(status, "web")
     });
     let log = kplay.run(["logs", "web", "-c", "web"]).succeeds();
-    assert!(log.contains("GET /ready 503 127.0.0.1:"), "{log}");
+    let pod_ip = status["podIP"].as_str().expect("an address");
+    assert!(log.contains(&format!("GET /ready 503 {pod_ip}:")), "{log}");
 }
 
 #[test]
@@ -499,8 +506,8 @@ spec:
         &kplay,
         "secure",
         &[
-            "Readiness probe failed: Get \"https://127.0.0.1:8080/healthz\": http: server gave HTTP response to HTTPS client",
-            "Readiness probe failed: Get \"http://127.0.0.1:8443/\": net/http: HTTP/1.x transport connection broken: malformed HTTP response",
+            "Readiness probe failed: Get \"https://POD_IP:8080/healthz\": http: server gave HTTP response to HTTPS client",
+            "Readiness probe failed: Get \"http://POD_IP:8443/\": net/http: HTTP/1.x transport connection broken: malformed HTTP response",
         ],
     );
     let pod = kplay.until("secure", "its first container is ready", |status| {
@@ -553,8 +560,8 @@ spec:
         &[
             "Readiness probe failed: service unhealthy (responded with \"NOT_SERVING\")",
             "Readiness probe failed: error: health rpc probe failed: rpc error: code = NotFound desc = unknown service",
-            "Startup probe failed: timeout: failed to connect service \"127.0.0.1:2\" within 1s: context deadline exceeded",
-            "Readiness probe failed: dial tcp 127.0.0.1:1: connect: connection refused",
+            "Startup probe failed: timeout: failed to connect service \"POD_IP:2\" within 1s: context deadline exceeded",
+            "Readiness probe failed: dial tcp POD_IP:1: connect: connection refused",
         ],
     );
     kplay

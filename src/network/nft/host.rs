@@ -4,7 +4,7 @@ use std::io;
 
 use super::{
     ACK, Batch, Compare, DUMP, End, GET_CHAIN, HOOK_POSTROUTING, Header, Hook, INET, REQUEST,
-    message, netlink, open,
+    attribute, message, netlink, open,
 };
 use crate::network::subnet::Subnet;
 
@@ -128,19 +128,4 @@ fn dropping_chain(message: &[u8]) -> Option<String> {
 
 fn number(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.first_chunk()?))
-}
-
-/// The value of an attribute.
-fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    const TYPE_MASK: u16 = 0x3fff;
-    let mut rest = bytes;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
-        let r#type = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?) & TYPE_MASK;
-        let value = rest.get(4..length)?;
-        if r#type == wanted {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
 }

@@ -10,6 +10,7 @@ use netlink_sys::{Socket, protocols};
 
 use super::netlink;
 
+mod conntrack;
 mod host;
 mod pod;
 
@@ -215,6 +216,11 @@ impl Attributes<'_> {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
+    /// An attribute that consists of others, which are there already.
+    fn nested_bytes(&mut self, r#type: u16, value: &[u8]) {
+        self.bytes(r#type | NESTED, value);
+    }
+
     fn text(&mut self, r#type: u16, value: &str) {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
@@ -232,6 +238,21 @@ impl Attributes<'_> {
         fill(&mut Attributes(self.0));
         let length = u16::try_from(self.0.len() - start).expect("attributes are small");
         set(self.0, start, &length.to_ne_bytes());
+    }
+}
+
+/// The value of an attribute.
+fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    const TYPE_MASK: u16 = 0x3fff;
+    let mut rest = bytes;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let r#type = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?) & TYPE_MASK;
+        let value = rest.get(4..length)?;
+        if r#type == wanted {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
     }
 }
 

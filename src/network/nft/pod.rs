@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_sys::Socket;
 
+use super::conntrack::{self, Lead};
 use super::{Batch, End, HOOK_OUTPUT, Hook, open};
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
@@ -100,8 +101,12 @@ impl PodTable {
         }
         batch.commit(&socket)?;
         self.made = true;
+        let before = std::mem::replace(&mut self.addresses, addresses);
+        let now = leads(&self.addresses);
+        let mut gone = leads(&before);
+        gone.retain(|lead| !now.contains(lead));
+        conntrack::forget(&socket, &gone)?;
         self.socket = Some(socket);
-        self.addresses = addresses;
         Ok(())
     }
 
@@ -110,6 +115,20 @@ impl PodTable {
     pub fn addresses(&self) -> &[VirtualAddress] {
         &self.addresses
     }
+}
+
+/// Where datagrams are led.
+fn leads(addresses: &[VirtualAddress]) -> Vec<Lead> {
+    let ports = addresses
+        .iter()
+        .flat_map(|address| address.ports.iter().map(|port| (address.ip, port)));
+    ports
+        .filter(|(_, port)| port.protocol == Protocol::Udp)
+        .flat_map(|(ip, port)| {
+            let from = SocketAddr::new(ip, port.port);
+            port.backends.iter().map(move |to| Lead { from, to: *to })
+        })
+        .collect()
 }
 
 fn add_chains(batch: &mut Batch) {
