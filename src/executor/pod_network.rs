@@ -13,7 +13,7 @@ use super::error::{Error, system};
 use crate::model::cluster::Cluster;
 use crate::model::event::EventType;
 use crate::model::plan::Protocol;
-use crate::model::service::{Service, ServiceAddress};
+use crate::model::service::{RANGES, Service, ServiceAddress};
 use crate::network::{self, Attachment, PodTable, RESOLVER, VirtualAddress, VirtualPort};
 use crate::runtime::sandbox::Sandbox;
 use crate::sys::namespace::Namespace;
@@ -31,11 +31,19 @@ pub(super) struct PodNetwork {
     attachment: Attachment,
     netns: NetNs,
     table: PodTable,
-    /// Which endpoint the pod keeps to, by a Service's address and port.
-    chosen: Chosen,
+    memory: Memory,
     /// Whether it was told that the table cannot be written.
     has_complained: bool,
     _resolver: dns::Serving,
+}
+
+/// What was, and has to count.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Which endpoint the pod keeps to, by a Service's address and port.
+    chosen: Chosen,
+    /// Whether there has been a Service. Where there never was, the machine's network may have the same addresses.
+    has_known_services: bool,
 }
 
 type Chosen = BTreeMap<(IpAddr, u16, Protocol), SocketAddr>;
@@ -49,8 +57,8 @@ pub(super) fn join<R>(context: &Context<R>, sandbox: &Sandbox) -> Result<PodNetw
         complain(context, limit.clone());
     }
     let mut table = PodTable::new();
-    let mut chosen = Chosen::new();
-    let addresses = addresses(&context.cluster.borrow(), &mut chosen);
+    let mut memory = Memory::default();
+    let addresses = virtual_addresses(&context.cluster.borrow(), &mut memory);
     let listening = match table.set(&netns, addresses) {
         Ok(()) => LISTENING,
         Err(error) => {
@@ -70,7 +78,7 @@ pub(super) fn join<R>(context: &Context<R>, sandbox: &Sandbox) -> Result<PodNetw
         has_complained: listening != LISTENING,
         attachment,
         table,
-        chosen,
+        memory,
         _resolver: dns::serve(
             sockets,
             std::rc::Rc::clone(&context.cluster),
@@ -103,7 +111,7 @@ pub(super) fn update<R>(context: &Context<R>) {
     let Some(network) = network.as_mut() else {
         return;
     };
-    let addresses = addresses(&context.cluster.borrow(), &mut network.chosen);
+    let addresses = virtual_addresses(&context.cluster.borrow(), &mut network.memory);
     if let Err(error) = network.table.set(&network.netns, addresses)
         && !std::mem::replace(&mut network.has_complained, true)
     {
@@ -134,6 +142,21 @@ fn sockets(netns: &NetNs, address: SocketAddr) -> io::Result<dns::Sockets> {
     })
 }
 
+/// All addresses that are not in the network, with those that a Service has had or may get: what is still sent there is
+/// refused, and not the machine's network's business.
+fn virtual_addresses(cluster: &Cluster, memory: &mut Memory) -> Vec<VirtualAddress> {
+    let mut all = addresses(cluster, &mut memory.chosen);
+    memory.has_known_services |= !cluster.services.is_empty();
+    if memory.has_known_services {
+        all.extend(RANGES.map(|(ip, prefix)| VirtualAddress {
+            ip,
+            prefix,
+            ports: Vec::new(),
+        }));
+    }
+    all
+}
+
 /// All addresses that lead elsewhere: the resolver's, and those of Services.
 fn addresses(cluster: &Cluster, chosen: &mut Chosen) -> Vec<VirtualAddress> {
     let of_resolver = [Protocol::Udp, Protocol::Tcp].map(|protocol| VirtualPort {
@@ -141,19 +164,14 @@ fn addresses(cluster: &Cluster, chosen: &mut Chosen) -> Vec<VirtualAddress> {
         port: DOMAIN,
         backends: vec![LISTENING],
     });
-    let mut addresses = vec![VirtualAddress {
-        ip: RESOLVER.into(),
-        ports: of_resolver.to_vec(),
-    }];
+    let mut addresses = vec![VirtualAddress::new(RESOLVER.into(), of_resolver.to_vec())];
     for service in cluster.services.values() {
         let ServiceAddress::Cluster(ips) = &service.address else {
             continue;
         };
         for ip in ips {
-            addresses.push(VirtualAddress {
-                ip: *ip,
-                ports: ports(cluster, service, *ip, chosen),
-            });
+            let ports = ports(cluster, service, *ip, chosen);
+            addresses.push(VirtualAddress::new(*ip, ports));
         }
     }
     addresses

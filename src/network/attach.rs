@@ -3,7 +3,7 @@
 //! ```text
 //! FOLDER/lock            flock: somebody changes what is below
 //! FOLDER/network.json    the bridge, its subnets, and the address that was given out last
-//! FOLDER/leases/OFFSET   flock: a pod has this address
+//! FOLDER/leases/OFFSET   flock: a pod has this address; the folder `leases` is there as long as the bridge may be
 //! ```
 //!
 //! The link itself belongs to the pod's network namespace and ends with it.
@@ -34,6 +34,7 @@ pub struct Attachment {
 pub fn attach(folder: &Path, holder: &str, netns: &NetNs) -> Result<Attachment, Error> {
     fs::create_dir_all(folder, 0o700)?;
     let _lock = lock(folder)?;
+    fs::create_dir_all(&lease::folder(folder), 0o700)?;
     let mut record = current(folder)?;
     let lease = record.lease(folder, holder)?;
     let connected = record
@@ -85,7 +86,7 @@ impl Attachment {
 /// # Errors
 /// The kernel refuses, or a file cannot be removed.
 pub fn sweep(folder: &Path) -> Result<(), Error> {
-    if !folder.join("network.json").exists() {
+    if !lease::folder(folder).exists() {
         return Ok(());
     }
     let _lock = lock(folder)?;
@@ -126,8 +127,10 @@ fn remove_unused(folder: &Path) -> Result<(), Error> {
     if lease::any_held(folder)? {
         return Ok(());
     }
-    match Record::read(folder)? {
-        Some(record) => Ok(record.bridge.remove()?),
-        None => Ok(()),
+    if let Some(record) = Record::read(folder)? {
+        let _others = namespace_lock()?;
+        record.bridge.remove()?;
     }
+    // Last: as long as it is there, the next one tries again.
+    Ok(fs::remove_dir_all(&lease::folder(folder))?)
 }

@@ -142,15 +142,18 @@ impl Bridge {
         Ok(found.is_some_and(|link| link.hardware_address == self.hardware_address))
     }
 
-    /// Removes it with its rules; fine if it is gone.
+    /// Removes it with its rules, also those of one that somebody else has removed; fine if all is gone. To be called with
+    /// the lock of the network namespace, so that the name does not become another one's meanwhile.
     pub(super) fn remove(&self) -> Result<(), Refused> {
         let mut route = Route::open().map_err(Refused::at("open a netlink socket"))?;
-        if self.exists()? {
-            remove_link(&mut route, &self.name)?;
-            // A kernel without nftables has no rules either.
-            if let Err(error) = nft::remove_table(&self.name) {
-                tracing::debug!(%error, "no table to remove");
-            }
+        match find(&mut route, &self.name)? {
+            Some(link) if link.hardware_address != self.hardware_address => return Ok(()),
+            Some(_) => remove_link(&mut route, &self.name)?,
+            None => {}
+        }
+        // A kernel without nftables has no rules either.
+        if let Err(error) = nft::remove_table(&self.name) {
+            tracing::debug!(%error, "no table to remove");
         }
         Ok(())
     }

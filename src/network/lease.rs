@@ -56,8 +56,7 @@ impl Record {
     /// Takes the next free address for `holder`.
     pub(super) fn lease(&mut self, folder: &Path, holder: &str) -> Result<Lease, Error> {
         let count = self.bridge.capacity();
-        let folder = leases(folder);
-        fs::create_dir_all(&folder, 0o700)?;
+        let folder = self::folder(folder);
         for step in 1..=count {
             let offset = FIRST + (self.last - (FIRST - 1) + step - 1) % count;
             let path = folder.join(offset.to_string());
@@ -92,7 +91,7 @@ impl Lease {
 
 /// Whether somebody has an address. Removes what the dead have left. With the network's lock.
 pub(super) fn any_held(folder: &Path) -> Result<bool, Error> {
-    let folder = leases(folder);
+    let folder = self::folder(folder);
     for name in fs::list(&folder)? {
         let path = folder.join(name);
         if fs::try_lock(&path, LockMode::Exclusive)?.is_none() {
@@ -103,6 +102,7 @@ pub(super) fn any_held(folder: &Path) -> Result<bool, Error> {
     Ok(false)
 }
 
-fn leases(folder: &Path) -> PathBuf {
-    folder.join("leases")
+/// Where the addresses of a network are held.
+pub(super) fn folder(network: &Path) -> PathBuf {
+    network.join("leases")
 }

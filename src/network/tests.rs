@@ -1,4 +1,8 @@
 //! Real bridges and links, each in a network namespace that stands for a machine.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that cannot reach its files should panic right there"
+)]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -226,14 +230,12 @@ fn many_at_once_have_addresses_of_their_own() {
 }
 
 fn service(ip: &str, protocol: Protocol, backends: &[SocketAddr]) -> VirtualAddress {
-    VirtualAddress {
-        ip: ip.parse().unwrap(),
-        ports: vec![VirtualPort {
-            protocol,
-            port: 80,
-            backends: backends.to_vec(),
-        }],
-    }
+    let port = VirtualPort {
+        protocol,
+        port: 80,
+        backends: backends.to_vec(),
+    };
+    VirtualAddress::new(ip.parse().unwrap(), vec![port])
 }
 
 #[test]
@@ -273,6 +275,20 @@ fn connections_to_a_virtual_address_reach_all_backends_and_no_other() {
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
             let other_port = client.connect((virtual_ip, 81)).unwrap_err();
             assert_eq!(other_port.kind(), ErrorKind::ConnectionRefused);
+            let network: IpAddr = if index == 0 { "10.96.0.0" } else { "fd96::" }
+                .parse()
+                .unwrap();
+            let range = VirtualAddress {
+                prefix: if virtual_ip.is_ipv4() { 16 } else { 112 },
+                ..VirtualAddress::new(network, Vec::new())
+            };
+            let mut rules = rules(&backends[..1]);
+            rules.push(range);
+            table.set(&client.netns, rules).unwrap();
+            connect().unwrap();
+            let neighbour: IpAddr = format!("{address}1").parse().unwrap();
+            let refused = client.connect((neighbour, 80)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
             table.set(&client.netns, Vec::new()).unwrap();
         }
         for pod in [client, a, b] {

@@ -120,7 +120,7 @@ fn slice(subject: Subject<'_>, family: &str, ports: &[Port], peers: &[(IpAddr, &
     let mut label = |name: &str, value: &str| drop(labels.insert(name.into(), value.into()));
     label("endpointslice.kubernetes.io/managed-by", "kplay");
     label("kubernetes.io/service-name", &service.name);
-    if service.address == ServiceAddress::Headless {
+    if matches!(service.address, ServiceAddress::Headless(_)) {
         label("service.kubernetes.io/headless", "");
     }
     set(
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
     use crate::model::cluster::PeerPort;
     use crate::model::names::{Namespace, PodName};
-    use crate::model::service::{Exposure, ServicePort, TargetPort};
+    use crate::model::service::{Exposure, Families, ServicePort, TargetPort};
     use k8s_openapi::api::core::v1 as core;
     use k8s_openapi::api::discovery::v1 as discovery;
 
@@ -336,7 +336,7 @@ mod tests {
         Service {
             namespace: Namespace::default(),
             name: "web".into(),
-            address: ServiceAddress::Headless,
+            address: ServiceAddress::Headless(Families::Both),
             selector: [("app".into(), "web".into())].into(),
             ports: vec![ServicePort {
                 name: Some("main".into()),

@@ -10,7 +10,7 @@ use super::layout::Layout;
 use super::lock::Locks;
 use super::record::{self, ObjectRecord};
 use crate::model::names::{Namespace, ObjectKey};
-use crate::model::service::{Exposure, Service, ServiceAddress, ServicePort, TargetPort};
+use crate::model::service::{Exposure, Families, Service, ServiceAddress, ServicePort, TargetPort};
 use crate::sys::fs;
 
 /// An object's record; `None` if it was not applied.
@@ -108,7 +108,7 @@ pub fn service_of(key: &ObjectKey, manifest: &Value) -> Option<Service> {
     let address = match (r#type.as_deref(), cluster_ips(spec)) {
         (Some("ExternalName"), _) => ServiceAddress::External(text(spec, "externalName")?),
         (_, Some(ips)) => ServiceAddress::Cluster(ips),
-        (_, None) => ServiceAddress::Headless,
+        (_, None) => ServiceAddress::Headless(families(spec)),
     };
     let affinity = match text(spec, "sessionAffinity").as_deref() {
         Some("ClientIP") => spec
@@ -139,6 +139,17 @@ pub fn service_of(key: &ObjectKey, manifest: &Value) -> Option<Service> {
 
 /// As the API server defaults it.
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
+
+/// `ipFamilies`; as the API server defaults it, IPv4.
+fn families(spec: &Value) -> Families {
+    let families = spec.get("ipFamilies").and_then(Value::as_array);
+    let has = |name: &str| families.is_some_and(|all| all.iter().any(|family| family == name));
+    match (has("IPv4"), has("IPv6")) {
+        (true, true) => Families::Both,
+        (false, true) => Families::V6,
+        (true | false, false) => Families::V4,
+    }
+}
 
 /// `clusterIPs`, or `clusterIP` where only that is given; none if the Service is headless.
 fn cluster_ips(spec: &Value) -> Option<Vec<IpAddr>> {
@@ -323,7 +334,7 @@ mod tests {
         let far = plain("far", ServiceAddress::External("example.com".into()));
         let headless = Service {
             publish_not_ready_addresses: true,
-            ..plain("headless", ServiceAddress::Headless)
+            ..plain("headless", ServiceAddress::Headless(Families::V4))
         };
         let mut found = readable_services(&objects).unwrap();
         found.sort_by(|a, b| a.name.cmp(&b.name));

@@ -21,12 +21,14 @@ mod arguments;
 mod clock;
 mod echo;
 mod ending;
+mod fetch;
 mod files;
 mod grpc_health;
 mod http;
 mod identity;
 mod lookup;
 mod print;
+mod say;
 mod signals;
 mod sink;
 mod stat;
@@ -98,11 +100,18 @@ const APPLETS: &[Applet] = &[
     ),
     applet("udp-echo", "--port PORT", "send back datagrams", echo::udp),
     applet(
+        "say",
+        say::USAGE,
+        "send a text, print what comes back",
+        say::run,
+    ),
+    applet(
         "lookup",
         lookup::USAGE,
         "look a name up, as programs do",
         lookup::run,
     ),
+    applet("fetch", fetch::USAGE, "print a web page", fetch::run),
     applet("print", print::USAGE, "print the texts", print::print),
     applet(
         "fill-log",
@@ -306,6 +315,12 @@ mod tests {
             (&["lookup"], "`lookup` needs NAME"),
             (&["lookup", "a", "NONSENSE"], "TYPE cannot be \"NONSENSE\""),
             (&["lookup", "a..b"], "NAME cannot be \"a..b\""),
+            (&["say", "db:1"], "`say` needs TEXT"),
+            (&["fetch", "a b"], "URL cannot be \"a b\""),
+            (
+                &["fetch", "--timeout", "0", "a"],
+                "--timeout cannot be \"0\"",
+            ),
             (&["kill-self", "9x"], "SIGNAL cannot be \"9x\""),
         ] {
             let error =

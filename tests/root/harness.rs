@@ -227,15 +227,9 @@ impl Kplay {
 
     /// The executor of a pod.
     pub(crate) fn executor(&self, pod: &str) -> u32 {
-        let dir = self.run_dir(pod);
-        let dir = dir.to_str().expect("a readable path");
-        leftovers::processes()
-            .into_iter()
-            .find(|process| {
-                process.command.contains("internal execute") && process.command.ends_with(dir)
-            })
-            .unwrap_or_else(|| panic!("no executor of {pod}: {:#?}", leftovers::processes()))
-            .pid
+        let executors = leftovers::executors_of(&self.run_dir(pod));
+        let executor = executors.first().copied();
+        executor.unwrap_or_else(|| panic!("no executor of {pod}: {:#?}", leftovers::processes()))
     }
 
     /// Remembers the uids of the pods that are there now.
@@ -256,6 +250,7 @@ impl Kplay {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         self.note_pods();
         let mut left = leftovers::of_dir(&self.dir);
+        left.extend(leftovers::of_network(&self.runroot()));
         for uid in self.uids.borrow().iter() {
             left.extend(leftovers::of_uid(uid));
         }
@@ -286,9 +281,13 @@ impl Kplay {
             "root/objects",
             "run/pods",
             "run/objects",
+            "run/network/leases",
+            "run/endpoints",
         ] {
             walk(&self.dir.join(folder), &mut files);
         }
+        // It has nothing but a number that changes with the Services.
+        files.retain(|file| !file.ends_with("run/endpoints/services"));
         files
     }
 

@@ -1,4 +1,4 @@
-//! What pods can leave on a machine: processes, mounts, namespaces, cgroups, sockets.
+//! What pods can leave on a machine: processes, mounts, namespaces, cgroups, sockets, links, packet filter rules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -136,4 +136,91 @@ pub(crate) fn cgroup_of(controller: &str, uid: &str) -> PathBuf {
         root.join(controller)
     };
     root.join("kplay").join(uid)
+}
+
+/// The executors of the pod with this run folder.
+pub(crate) fn executors_of(dir: &Path) -> Vec<u32> {
+    let dir = dir.to_str().expect("a readable path");
+    let of_pod = |process: &Process| {
+        process.command.contains("internal execute") && process.command.ends_with(dir)
+    };
+    let found = processes().into_iter().filter(of_pod);
+    found.map(|process| process.pid).collect()
+}
+
+/// What a state folder's network has left: its bridge, links of it, its rules. The record of the bridge outlives it.
+pub(crate) fn of_network(runroot: &Path) -> Vec<String> {
+    let record = fs::read(runroot.join("network/network.json")).unwrap_or_default();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+    let Some(name) = record["bridge"]["name"].as_str() else {
+        return Vec::new();
+    };
+    let octets = record["bridge"]["hardware_address"].as_array();
+    let octets = octets
+        .into_iter()
+        .flatten()
+        .filter_map(|octet| octet.as_u64());
+    let octets: Vec<String> = octets.map(|octet| format!("{octet:02x}")).collect();
+    let address = fs::read_to_string(Path::new("/sys/class/net").join(name).join("address"));
+    // Another one may have its name by now, and then it has the links and the rules, too.
+    if address.is_ok_and(|address| address.trim() != octets.join(":")) {
+        return Vec::new();
+    }
+    let of_bridge = |found: &String| found == name || found.starts_with(&format!("{name}-"));
+    let links = links().into_iter().filter(of_bridge);
+    let tables = nft_tables().into_iter().filter(|table| table == name);
+    links
+        .map(|link| format!("link {link}"))
+        .chain(tables.map(|table| format!("nftables table {table}")))
+        .collect()
+}
+
+/// The names of this machine's network interfaces.
+pub(crate) fn links() -> Vec<String> {
+    let entries = fs::read_dir("/sys/class/net").expect("the kernel's list of interfaces");
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// The names of the packet filter's tables, of whatever family.
+pub(crate) fn nft_tables() -> Vec<String> {
+    const GET_TABLE: u16 = 10 << 8 | 1;
+    const NEW_TABLE: u16 = 10 << 8;
+    const REQUEST_DUMP: u16 = 0x301;
+    const NAME: u16 = 1;
+    let (header, body) = (16, 4);
+    let mut request = Vec::new();
+    request.extend(u32::to_ne_bytes(20));
+    request.extend([GET_TABLE, REQUEST_DUMP].map(u16::to_ne_bytes).concat());
+    request.extend([0; 12]);
+    let socket = netlink_sys::Socket::new(netlink_sys::protocols::NETLINK_NETFILTER);
+    let mut socket = socket.expect("a netlink socket");
+    socket.bind_auto().expect("an address");
+    socket.send(&request, 0).expect("sent");
+    let mut names = Vec::new();
+    loop {
+        let (bytes, _) = socket.recv_from_full().expect("an answer");
+        let mut rest = bytes.as_slice();
+        while rest.len() >= header {
+            let length = u32::from_ne_bytes(rest[..4].try_into().expect("four")) as usize;
+            let kind = u16::from_ne_bytes(rest[4..6].try_into().expect("two"));
+            if kind != NEW_TABLE {
+                // The end, or that there are no tables here.
+                return names;
+            }
+            // The name is the first attribute.
+            let attribute = &rest[header + body..length];
+            let size = u16::from_ne_bytes(attribute[..2].try_into().expect("two"));
+            assert_eq!(attribute[2..4], NAME.to_ne_bytes());
+            let name = &attribute[4..usize::from(size)];
+            names.push(
+                String::from_utf8_lossy(name)
+                    .trim_end_matches('\0')
+                    .to_owned(),
+            );
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
 }

@@ -139,13 +139,14 @@ impl View<'_> {
         let mut services = self.cluster.services.values();
         let of_service = services.find(|service| match &service.address {
             ServiceAddress::Cluster(addresses) => addresses.contains(&address),
-            ServiceAddress::Headless | ServiceAddress::External(_) => false,
+            ServiceAddress::Headless(_) | ServiceAddress::External(_) => false,
         });
         if let Some(service) = of_service {
             return service_name(service).into_iter().collect();
         }
         let mut names = Vec::new();
-        for service in self.cluster.services.values() {
+        let services = self.cluster.services.values();
+        for service in services.filter(|service| service.has_family_of(address)) {
             let peers = self.cluster.endpoints(service);
             let with_address = peers.filter(|peer| peer.ips.contains(&address));
             names.extend(with_address.filter_map(|peer| endpoint_name(service, peer, address)));
@@ -195,7 +196,7 @@ impl View<'_> {
             (ServiceAddress::Cluster(addresses), Which::All | Which::Port { .. }) => {
                 of_cluster(service, addresses, which)?
             }
-            (ServiceAddress::Headless, _) | (ServiceAddress::Cluster(_), Which::Endpoint(_)) => {
+            (ServiceAddress::Headless(_), _) | (ServiceAddress::Cluster(_), Which::Endpoint(_)) => {
                 self.of_endpoints(service, which)
             }
         };
@@ -208,7 +209,8 @@ impl View<'_> {
         peers.rotate_left(first);
         let mut hosts = Vec::new();
         for peer in peers {
-            for &address in &peer.ips {
+            let ips = peer.ips.iter().copied();
+            for address in ips.filter(|ip| service.has_family_of(*ip)) {
                 let named = match which {
                     Which::All | Which::Port { .. } => true,
                     Which::Endpoint(label) => label == endpoint_label(service, peer, address),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::model::service::RANGES;
+
 /// From where addresses are allocated.
 #[derive(Clone, Copy, Debug)]
 pub struct Ranges {
@@ -12,10 +14,8 @@ pub struct Ranges {
 
 impl Default for Ranges {
     fn default() -> Self {
-        Self {
-            v4: Range::new(Ipv4Addr::new(10, 96, 0, 0), 16),
-            v6: Range::new(Ipv6Addr::new(0xfd96, 0x6b70, 0x6c61, 0, 0, 0, 0, 0), 112),
-        }
+        let [v4, v6] = RANGES.map(|(network, prefix)| Range::new(network, prefix));
+        Self { v4, v6 }
     }
 }
 

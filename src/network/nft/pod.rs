@@ -13,10 +13,12 @@ use super::{Batch, End, HOOK_OUTPUT, Hook, open};
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
 
-/// An address that no interface has.
+/// An address that no interface has, or a network of such addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualAddress {
     pub ip: IpAddr,
+    /// How many of its bits count.
+    pub prefix: u8,
     /// Connections to all other ports are refused.
     pub ports: Vec<VirtualPort>,
 }
@@ -43,6 +45,18 @@ pub struct PodTable {
 const TABLE: &str = "kplay";
 const NAT: &str = "services";
 const FILTER: &str = "no-endpoints";
+
+impl VirtualAddress {
+    /// One address.
+    #[must_use]
+    pub fn new(ip: IpAddr, ports: Vec<VirtualPort>) -> Self {
+        let prefix = match ip {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        };
+        Self { ip, prefix, ports }
+    }
+}
 
 impl Default for PodTable {
     fn default() -> Self {
@@ -140,10 +154,6 @@ fn add_chains(batch: &mut Batch) {
 }
 
 fn add_rules(batch: &mut Batch, address: &VirtualAddress) {
-    let whole = match address.ip {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    };
     for port in &address.ports {
         let protocol = match port.protocol {
             Protocol::Tcp => 6,
@@ -154,7 +164,7 @@ fn add_rules(batch: &mut Batch, address: &VirtualAddress) {
         let backends: Vec<&SocketAddr> = port.backends.iter().filter(same_family).collect();
         for (index, backend) in backends.iter().enumerate() {
             batch.add_rule(NAT, |rule| {
-                rule.address(End::Destination, address.ip, whole);
+                rule.address(End::Destination, address.ip, address.prefix);
                 rule.of_protocol(protocol);
                 rule.for_port(port.port);
                 let left = backends.len() - index;
@@ -167,7 +177,7 @@ fn add_rules(batch: &mut Batch, address: &VirtualAddress) {
     }
     // What has been redirected does not come by here with this destination.
     batch.add_rule(FILTER, |rule| {
-        rule.address(End::Destination, address.ip, whole);
+        rule.address(End::Destination, address.ip, address.prefix);
         rule.reject();
     });
 }

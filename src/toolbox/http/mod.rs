@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::arguments::Arguments;
+use super::fetch::Url;
 use super::signals::{self, OnTerm};
 use super::{Error, echo, out};
 
@@ -31,20 +32,21 @@ use routes::Answer;
 use wire::Wire;
 
 pub(super) const USAGE: &str =
-    "[--port P] [--bind IP] [--tls] [--root DIR] [--unready] [--ignore-term]";
+    "[--port P] [--bind IP] [--tls] [--root DIR] [--upstream URL]… [--unready] [--ignore-term]";
 
 /// Connections over this number are told that the server is busy.
 const MAX_CONNECTIONS: usize = 256;
 
 pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
     let (mut port, mut bind, mut root, mut on_term) = (8080, None, None, OnTerm::Exit(0));
-    let (mut ready, mut tls) = (true, None);
+    let (mut ready, mut tls, mut upstreams) = (true, None, Vec::new());
     while let Some(option) = arguments.option() {
         match &*option {
             "--port" => port = arguments.value("--port")?,
             "--bind" => bind = Some(arguments.value::<IpAddr>("--bind")?),
             "--root" => root = Some(arguments.value::<PathBuf>("--root")?),
             "--tls" => tls = Some(wire::tls().map_err(|e| Error::System("speak TLS", e))?),
+            "--upstream" => upstreams.push(arguments.value("--upstream")?),
             "--unready" => ready = false,
             "--ignore-term" => on_term = OnTerm::Ignore,
             other => return Err(arguments.unknown(other)),
@@ -64,6 +66,7 @@ pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
     out(|out| writeln!(out, "listening on {scheme}://{address}/"))?;
     let server = Server {
         tls,
+        upstreams,
         ..Server::new(root, signals::exit_with, log)
     };
     server.ready.store(ready, Ordering::Relaxed);
@@ -90,6 +93,8 @@ struct Server {
     root: Option<Root>,
     /// Whether TLS is spoken.
     tls: Option<Arc<rustls::ServerConfig>>,
+    /// The servers behind this one.
+    upstreams: Vec<Url>,
     healthy: AtomicBool,
     ready: AtomicBool,
     connections: AtomicUsize,
@@ -104,6 +109,7 @@ impl Server {
             started: Instant::now(),
             root,
             tls: None,
+            upstreams: Vec::new(),
             healthy: AtomicBool::new(true),
             ready: AtomicBool::new(true),
             connections: AtomicUsize::new(0),

@@ -10,7 +10,7 @@ use super::page::{self, Facts};
 use super::request::Request;
 use super::response::{HTML, JSON, Response, TEXT};
 use super::root::Found;
-use crate::toolbox::identity;
+use crate::toolbox::{fetch, identity};
 
 /// What is done about a request.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/hostname", "the host name"),
     ("/client", "your address"),
     ("/files/", "the files"),
+    ("/upstream", "the host name, then what each --upstream says"),
     ("/echo", "your request"),
     ("/healthz", "200, or 500 after /fail"),
     ("/fail", "makes /healthz answer 500"),
@@ -89,6 +90,7 @@ pub(super) fn answer(request: &Request, client: SocketAddr, server: &Server) -> 
         ("hostname", None) => Response::text(200, &format!("{}\n", page::hostname())).into(),
         ("client", None) => Response::text(200, &format!("{client}\n")).into(),
         ("files", rest) => file(rest.unwrap_or_default(), server).into(),
+        ("upstream", None) => upstream(server).into(),
         ("healthz", None) => health(server).into(),
         ("ready", None) => readiness(server).into(),
         ("ready", Some("no")) => set_readiness(server, false).into(),
@@ -184,6 +186,29 @@ fn file(path: &str, server: &Server) -> Response {
         // Among them paths that leave the root.
         Err(e) => Response::text(403, &format!("{e}\n")),
     }
+}
+
+/// What the servers behind this one say; 502 unless all of them are fine.
+fn upstream(server: &Server) -> Response {
+    let mut status = 200;
+    let mut text = format!("{}\n", page::hostname());
+    for url in &server.upstreams {
+        let said = match fetch::fetch(url, fetch::PATIENCE) {
+            Ok(page) => {
+                if !page.is_good() {
+                    status = 502;
+                }
+                format!("{}: {}", page.status, String::from_utf8_lossy(&page.body))
+            }
+            Err(error) => {
+                status = 502;
+                error.to_string()
+            }
+        };
+        let said = said.trim_end().replace('\n', "\n  ");
+        text.push_str(&format!("  {url} {said}\n"));
+    }
+    Response::text(status, &text)
 }
 
 fn content_type(path: &str) -> &'static str {

@@ -52,6 +52,42 @@ fn get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 #[test]
+fn what_the_servers_behind_say() {
+    let behind = |urls: &[String]| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let upstreams = urls.iter().map(|url| url.parse().unwrap()).collect();
+        let server = Server {
+            upstreams,
+            ..Server::new(None, |_| (), |_| ())
+        };
+        std::thread::spawn(move || serve(&listener, &Arc::new(server)));
+        address
+    };
+    let last = start(None);
+    let (good, bad) = (
+        format!("http://{last}/healthz"),
+        format!("http://{last}/status/418"),
+    );
+    let middle = format!("http://{}/upstream", behind(std::slice::from_ref(&good)));
+    let first = behind(&[middle.clone(), good.clone()]);
+    let own = get(last, "/hostname").1;
+    let own = own.trim_end();
+    let expected = format!("{own}\n  {middle} 200: {own}\n    {good} 200: ok\n  {good} 200: ok\n");
+    assert_eq!(get(first, "/upstream"), (200, expected));
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}/", unused.local_addr().unwrap());
+    drop(unused);
+    let (status, text) = get(behind(&[bad.clone(), nobody.clone()]), "/upstream");
+    assert_eq!(status, 502);
+    assert!(text.contains(&format!("  {bad} 418: 418\n")), "{text}");
+    assert!(
+        text.contains(&format!("  {nobody} Connection refused")),
+        "{text}"
+    );
+}
+
+#[test]
 fn simple_paths() {
     let address = start(None);
     let check = |path: &str, status, body: &str| {

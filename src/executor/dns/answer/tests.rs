@@ -6,7 +6,7 @@ use super::*;
 use crate::model::cluster::{Cluster, Peer, PeerPort, PeerState};
 use crate::model::names::{Namespace, PodName};
 use crate::model::plan::Protocol;
-use crate::model::service::{Exposure, Service, ServiceAddress, ServicePort, TargetPort};
+use crate::model::service::{Exposure, Families, Service, ServiceAddress, ServicePort, TargetPort};
 
 fn namespace(name: &str) -> Namespace {
     Namespace::parse(name).unwrap()
@@ -69,7 +69,7 @@ fn cluster() -> Cluster {
     use PeerState::{NotReady, Ready, Terminating};
     let dns = || port(Some("dns"), 53, Protocol::Udp, TargetPort::Number(5353));
     let unnamed = || port(None, 5432, Protocol::Tcp, TargetPort::Number(5432));
-    let headless = || ServiceAddress::Headless;
+    let headless = || ServiceAddress::Headless(Families::Both);
     let mut services = vec![
         service("web", addresses(&["10.96.0.1"]), "web", vec![http(), dns()]),
         service(
@@ -81,6 +81,12 @@ fn cluster() -> Cluster {
         service("idle", addresses(&["10.96.0.3"]), "nobody", vec![http()]),
         service("db", headless(), "db", vec![http(), dns()]),
         service("none", headless(), "nobody", vec![http()]),
+        service(
+            "six",
+            ServiceAddress::Headless(Families::V6),
+            "db",
+            vec![http()],
+        ),
         service("bare", headless(), "db", vec![]),
         service("early", headless(), "late", vec![http()]),
         service("out", external("db.example.com"), "", vec![]),
@@ -101,7 +107,7 @@ fn cluster() -> Cluster {
         ),
         service("number", external("192.0.2.1"), "", vec![]),
     ];
-    services[6].publish_not_ready_addresses = true;
+    services[7].publish_not_ready_addresses = true;
     let mut other = service("web", addresses(&["10.96.9.9"]), "web", vec![http()]);
     other.namespace = namespace("other");
     services.push(other);
@@ -251,6 +257,9 @@ fn endpoints_of_any_service() {
     );
     check("10-244-0-3.web A", &["NXDomain", "-"]);
     check("early A", &["NoError", "early~ A 10.244.0.8"]);
+    check("six A", &["NoError", "-"]);
+    check("six AAAA", &["NoError", "six~ AAAA fd00::5"]);
+    check("10-244-0-5.six A", &["NXDomain", "-"]);
     // Without endpoints there is no such name, as the specification has it.
     check("none A", &["NXDomain", "-"]);
     check("none AAAA", &["NXDomain", "-"]);
