@@ -1,4 +1,8 @@
 //! Real bridges and links, each in a network namespace that stands for a machine.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the kernel's files, and a test's own"
+)]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
