@@ -31,7 +31,8 @@ fn what_a_pod_has_as_a_whole() {
     let pod = script_pod(
         "whole",
         &whole,
-        "resources: {limits: {memory: 32Mi}},",
+        "resources: {limits: {memory: 32Mi}}, env: [{name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}, \
+         {name: MEMORY, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}],",
         "sleep 1000",
     )
     .replace(
@@ -39,7 +40,24 @@ fn what_a_pod_has_as_a_whole() {
         "containers: [{name: free, image: 'localhost/busybox:1', command: [sleep, '1000']}, ",
     );
     kplay.apply(&pod).succeeds();
-    assert_eq!(kplay.pod("whole")["status"]["qosClass"], "Burstable");
+    let recorded = kplay.pod("whole");
+    assert_eq!(recorded["status"]["qosClass"], "Burstable");
+    assert_eq!(
+        recorded["spec"]["resources"]["requests"],
+        serde_json::json!({"cpu": "500m", "memory": "32Mi"})
+    );
+    // A container's own limit, or else the pod's.
+    let print = [
+        "exec",
+        "whole",
+        "-c",
+        "main",
+        "--",
+        "sh",
+        "-c",
+        "echo $CPU $MEMORY",
+    ];
+    assert_eq!(kplay.run(print).succeeds(), "2 32\n");
     let (free, main) = (
         kplay.cgroup("memory", "whole", "free"),
         kplay.cgroup("memory", "whole", "main"),

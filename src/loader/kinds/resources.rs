@@ -62,6 +62,14 @@ pub(super) fn of_pod(
             let message = format!("the pod requests less {name} than its containers together");
             report.error(place.field("requests").field(name), message);
         }
+        // A request of the pod's own has been compared with the limit.
+        let own_request = place.field("requests").field(name).exists();
+        if !own_request && get(&resources.limits).is_some_and(|limit| limit < sum) {
+            let message = format!(
+                "the pod's limit of {name} is less than what its containers request together"
+            );
+            report.error(place.field("limits").field(name), message);
+        }
         for container in init_containers.iter().chain(containers) {
             let limits = (get(&container.resources.limits), get(&resources.limits));
             if let (Some(own), Some(pods)) = limits
