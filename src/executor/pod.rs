@@ -203,6 +203,7 @@ pub(super) fn pod_limits(plan: &PodPlan) -> Limits {
     let amounts = resources::of_pod(plan);
     Limits {
         cpu_weight: Some(resources::pod_cpu_weight(amounts.cpu_shares)),
+        huge_pages: Some(resources::huge_pages_of_pod(plan)),
         ..cgroup_limits(amounts)
     }
 }

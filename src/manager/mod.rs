@@ -21,6 +21,7 @@ mod ephemeral;
 pub mod error;
 mod ids;
 pub mod images;
+mod jobs;
 pub mod launch;
 pub mod port_forward;
 pub mod ports;

@@ -14,6 +14,7 @@ mod fixtures;
 mod harness;
 mod leftovers;
 mod wait;
+mod watch;
 
 mod addresses;
 mod apply;

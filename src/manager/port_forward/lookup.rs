@@ -188,7 +188,7 @@ impl<'a> Ports<'a> {
     /// Where a Service's port leads to. With a headless one, nothing is translated.
     fn target(&self, service: &Service, port: &ServicePort) -> Result<u16, Fault> {
         match &port.target {
-            _ if service.address == ServiceAddress::Headless => Ok(port.port),
+            _ if matches!(service.address, ServiceAddress::Headless(_)) => Ok(port.port),
             TargetPort::Number(number) => Ok(*number),
             TargetPort::Name(name) => self.find(&Remote::Name(name.clone())),
         }
