@@ -30,6 +30,7 @@ mod exec_logs;
 mod hello;
 mod hooks;
 mod images;
+mod log_files;
 mod mounts;
 mod names;
 mod pods;
