@@ -1,7 +1,7 @@
 //! kplay beside Debian's podman: the same manifests, the same image, in the same run, one after the other.
 //!
 //! `cargo bench` prints medians with minima and their ratios. `cargo bench -- --quick` does fewer rounds;
-//! `KPLAY_BENCH=apply,exec,memory,logs,probes` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
+//! `KPLAY_BENCH=apply,exec,memory,logs,probes,forward` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
 //!
 //! Both tools keep their state on tmpfs, so that neither waits for a disk. podman gets a configuration of its own
 //! (`testdata/root/containers.conf`); its first pod, which makes its network and its pause image, is not counted.
@@ -11,6 +11,9 @@
     reason = "a benchmark that cannot reach its files should panic right there"
 )]
 #![expect(clippy::print_stdout, reason = "the numbers are its purpose")]
+
+#[path = "bench/forward.rs"]
+mod forward;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -63,8 +66,8 @@ fn reap_for_measurements() -> ExitCode {
 
 fn measure() {
     let quick = std::env::args().any(|arg| arg == "--quick");
-    let sections =
-        std::env::var("KPLAY_BENCH").unwrap_or_else(|_| "apply,exec,memory,logs,probes".into());
+    let sections = std::env::var("KPLAY_BENCH")
+        .unwrap_or_else(|_| "apply,exec,memory,logs,probes,forward".into());
     let wanted = |name: &str| sections.split(',').any(|section| section == name);
     let bench = Bench::new();
     println!(
@@ -88,6 +91,9 @@ fn measure() {
     }
     if wanted("probes") {
         bench.probes(Duration::from_secs(if quick { 5 } else { 20 }));
+    }
+    if wanted("forward") {
+        bench.forward(quick);
     }
 }
 

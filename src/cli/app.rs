@@ -9,7 +9,7 @@ use crate::model::names::Namespace;
 
 use super::{
     apply, attach, check, completion, delete, describe, events, exec, explain, get, image, logs,
-    man, up, version, volume, wait,
+    man, port_forward, up, version, volume, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -139,6 +139,8 @@ pub(crate) enum Command {
     Exec(exec::ExecArgs),
     /// See what a container prints, and be its standard input
     Attach(attach::AttachArgs),
+    /// Reach ports of a pod or of a Service from this machine
+    PortForward(port_forward::PortForwardArgs),
     /// Wait until pods are as wanted
     Wait(wait::WaitArgs),
     /// Manage images

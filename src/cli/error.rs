@@ -16,6 +16,8 @@
 use std::io;
 
 use crate::image::Class;
+use crate::manager::port_forward::Fault as Forward;
+use crate::manager::ports::{User, Why};
 use crate::manager::services::Fault;
 use crate::model::cause::chain;
 use crate::model::names::{Namespace, ObjectKey, PodKey};
@@ -206,7 +208,8 @@ fn manager_code(error: &manager::Error) -> u8 {
             signal_code(*signal)
         }
         E::TimedOut { .. } => TIMEOUT,
-        E::NotFound { .. } => NOT_FOUND,
+        E::NotFound { .. } | E::Forward(Forward::NoPort { .. } | Forward::NoPods(_)) => NOT_FOUND,
+        E::Forward(Forward::Udp { .. }) => USAGE,
         E::Ambiguous { .. } | E::UnknownKind(_) => USAGE,
         E::Conflict { .. } | E::Immutable { .. } => MANIFEST,
         E::Service { fault, .. } if fault.is_of_manifest() => MANIFEST,
@@ -225,6 +228,8 @@ fn manager_code(error: &manager::Error) -> u8 {
             Refusal::NotRunning | Refusal::Failed => MACHINE,
         },
         E::Images(_)
+        | E::Port(_)
+        | E::Forward(Forward::NoSelector(_) | Forward::Listen { .. })
         | E::Network(_)
         | E::State(_)
         | E::Io { .. }
@@ -253,6 +258,17 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
         }),
         E::Conflict { .. } => Some("give one of the two another name or namespace".to_owned()),
         E::Service { service, fault } => service_hint(service, fault),
+        E::Port(taken) => match &taken.why {
+            Why::Ours(User::Pod(pod)) => Some(format!(
+                "`kplay delete pod {}{}` first, or publish another port",
+                pod.name,
+                flag(&pod.namespace)
+            )),
+            Why::Ours(User::Service(_)) | Why::Twice | Why::Foreign(_) => None,
+        },
+        E::Forward(Forward::NoPods(service)) => {
+            Some(format!("`kplay describe service {service}` says which"))
+        }
         E::NoIds { .. } => Some(
             "delete pods, or give `kubelet` more in /etc/subuid and /etc/subgid: 65536 for each pod".to_owned(),
         ),

@@ -1,5 +1,7 @@
 //! `get` and `ps`.
 
+mod watch;
+
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -50,6 +52,9 @@ struct HowArgs {
     /// Show only objects with such labels
     #[arg(short = 'l', long, value_parser = Selector::parse)]
     selector: Option<Selector>,
+    /// Go on, and show each change, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
     /// Print no column names
     #[arg(long)]
     no_headers: bool,
@@ -107,6 +112,13 @@ pub(crate) fn run(arguments: &GetArgs, session: &Session) -> Result<Done, Error>
         .map(String::as_str)
         .unwrap_or_default();
     match (first, arguments.what.len()) {
+        ("events" | "event" | "ev", 1) if how.watch => {
+            let message = "`kplay events -w` shows events as they happen";
+            return Err(Error::usage(message));
+        }
+        ("images" | "image", 1) if how.watch => {
+            return Err(Error::usage("images are not watched"));
+        }
         ("events" | "event" | "ev", 1) => return list_events(how, session),
         ("images" | "image", 1) => return list_images(how, session),
         _ => {}
@@ -180,6 +192,14 @@ impl Query {
             names: names.to_vec(),
             typed: Vec::new(),
         })
+    }
+
+    fn number_of_kinds(&self) -> usize {
+        let typed = self.typed.iter().map(|(kind, _)| kind);
+        let mut kinds: Vec<&str> = self.kinds.iter().chain(typed).map(|k| k.plural).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.len()
     }
 
     /// The objects asked for, kind by kind.
@@ -297,6 +317,9 @@ pub(crate) fn is_chosen(object: &Value, selector: Option<&Selector>) -> bool {
 }
 
 fn list(query: &Query, how: &HowArgs, session: &Session) -> Result<Done, Error> {
+    if how.watch {
+        return watch::watch(query, how, session);
+    }
     let scope = how.scope(session);
     let inventory = Inventory::read(session, &scope)?;
     let (groups, missing) = query.answer(&inventory, how.selector.as_ref());

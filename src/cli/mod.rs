@@ -25,6 +25,7 @@ mod inventory;
 mod logs;
 mod man;
 mod manifests;
+mod port_forward;
 mod resource;
 mod session;
 mod target;
@@ -133,6 +134,7 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Logs(_)
         | Command::Exec(_)
         | Command::Attach(_)
+        | Command::PortForward(_)
         | Command::Wait(_)
         // A pod that is half deleted still uses its images and volumes.
         | Command::Image(_)
@@ -172,6 +174,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Logs(arguments) => logs::run(arguments, session),
         Command::Exec(arguments) => exec::run(arguments, session),
         Command::Attach(arguments) => attach::run(arguments, session),
+        Command::PortForward(arguments) => port_forward::run(arguments, session),
         Command::Wait(arguments) => wait::run(arguments, session),
         Command::Image(command) => image::run(command, session),
         Command::Pull(arguments) => image::pull(arguments, session),

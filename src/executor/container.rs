@@ -397,6 +397,7 @@ impl<R: Runtime + 'static> Run<R> {
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
         let mut limits = self.limits();
         limits.oom_group = true;
+        limits.huge_pages = Some(self.plan().huge_pages.clone());
         limits.devices = if self.plan().security.privileged {
             crate::sys::cgroup::DevicePolicy::All
         } else {

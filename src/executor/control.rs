@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::attach::Parting;
 use super::container::Once;
 use super::context::{Context, Message};
+use super::dial::Network;
 use super::lifecycle::{Cause, Event, Index};
 use super::{process, refresh};
 use crate::model::names::ContainerName;
@@ -88,9 +89,34 @@ async fn answer<R: Runtime>(
             reply(connection, &answer, None)
         }
         Ok(Request::Exec(exec)) => execute(context, connection, exec, packet.fds).await,
+        Ok(Request::Connect { port }) => connect(context, connection, port).await,
         Ok(Request::Attach(wanted)) => attach(context, connection, wanted, packet.fds).await,
         Err(error) => {
             let message = format!("the executor does not know this request: {error}");
+            reply(connection, &refused(Refusal::Failed, message), None)
+        }
+    }
+}
+
+/// Hands a connection to the pod over. It lives on without this process.
+async fn connect<R: Runtime>(
+    context: &Context<R>,
+    connection: &AsyncFd<Connection>,
+    port: u16,
+) -> std::io::Result<()> {
+    let Ok(network) = Network::of(context) else {
+        let message = "the pod has no network yet".to_owned();
+        return reply(connection, &refused(Refusal::NotRunning, message), None);
+    };
+    let connected = tokio::select! {
+        connected = network.connect_within(port) => connected,
+        // The client does not wait any more.
+        gone = connection.async_io(Interest::READABLE, Connection::receive) => return gone.map(drop),
+    };
+    match connected {
+        Ok(stream) => reply(connection, &Reply::Connected, Some(stream.as_fd())),
+        Err(error) => {
+            let message = crate::model::cause::chain(&error);
             reply(connection, &refused(Refusal::Failed, message), None)
         }
     }

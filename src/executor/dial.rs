@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
@@ -63,6 +63,15 @@ impl Network {
             format!("[{name}]:{port}")
         } else {
             format!("{name}:{port}")
+        }
+    }
+
+    /// Connects to the pod as its containers do by the name `localhost`. If nobody is there, the error is that of IPv4.
+    pub(super) async fn connect_within(&self, port: u16) -> Result<TcpStream, Error> {
+        let to = |ip| connect(SocketAddr::new(ip, port), self.pod.as_ref());
+        match to(Ipv4Addr::LOCALHOST.into()).await {
+            Ok(stream) => Ok(stream),
+            Err(error) => to(Ipv6Addr::LOCALHOST.into()).await.map_err(|_| error),
         }
     }
 

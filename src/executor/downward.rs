@@ -169,7 +169,7 @@ fn go_quoted(text: &str) -> String {
     quoted
 }
 
-/// A limit that is not set is what the machine has.
+/// A limit that is not set is the pod's as a whole, or else what the machine has.
 fn resource_of<R>(
     context: &Context<R>,
     container: &ContainerName,
@@ -183,15 +183,21 @@ fn resource_of<R>(
         .map(|container| container.resources)
         .unwrap_or_default();
     let facts = &context.facts;
-    // A limit of nothing is no limit.
-    let limit =
-        |amount: Option<u64>, machine: u64| amount.filter(|amount| *amount > 0).unwrap_or(machine);
     let (limits, requests) = (resources.limits, resources.requests);
+    let pods = plan.resources.unwrap_or_default().limits;
+    // A limit of nothing is no limit.
+    let first = |amounts: [Option<u64>; 2], machine: u64| {
+        let mut amounts = amounts.into_iter().flatten();
+        amounts.find(|amount| *amount > 0).unwrap_or(machine)
+    };
     let (amount, unit) = match resource {
-        ResourceField::LimitsCpu => (limit(limits.cpu_milli, facts.cpus * 1000), 1),
-        ResourceField::LimitsMemory => (limit(limits.memory, facts.memory), 1000),
+        ResourceField::LimitsCpu => {
+            let cpu = [limits.cpu_milli, pods.cpu_milli];
+            (first(cpu, facts.cpus * 1000), 1)
+        }
+        ResourceField::LimitsMemory => (first([limits.memory, pods.memory], facts.memory), 1000),
         ResourceField::LimitsEphemeralStorage => {
-            (limit(limits.ephemeral_storage, facts.storage), 1000)
+            (first([limits.ephemeral_storage, None], facts.storage), 1000)
         }
         ResourceField::RequestsCpu => (requests.cpu_milli.unwrap_or(0), 1),
         ResourceField::RequestsMemory => (requests.memory.unwrap_or(0), 1000),

@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use crate::model::plan::Protocol;
 use crate::sys::inet;
 use crate::sys::netns::NetNs;
+use crate::sys::relay;
 
 mod datagram;
-mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -140,34 +140,37 @@ impl Bound {
             .collect()
     }
 
-    /// Starts to forward to the pod's address, from inside its network namespace.
+    /// Starts to forward to the pod, from inside its network namespace. A server that listens at only one of its
+    /// addresses is found; datagrams go to the first.
     #[must_use]
-    pub fn serve(self, netns: NetNs, pod_ip: IpAddr) -> Forwarder {
+    pub fn serve(self, netns: NetNs, pod_ips: &[IpAddr]) -> Forwarder {
         let datagram_sockets = self.0.iter();
         let datagram_sockets = datagram_sockets
             .filter(|(listener, _)| matches!(listener, Listener::Datagram(_)))
             .count();
         let limits = Limits::new(inet::open_files_limit(), datagram_sockets);
-        self.serve_within(netns, pod_ip, limits)
+        self.serve_within(netns, pod_ips, limits)
     }
 
-    fn serve_within(self, netns: NetNs, pod_ip: IpAddr, limits: Limits) -> Forwarder {
+    fn serve_within(self, netns: NetNs, pod_ips: &[IpAddr], limits: Limits) -> Forwarder {
         let pod = Arc::new(Pod {
             netns,
+            ips: pod_ips.to_vec(),
             connections: Arc::new(Semaphore::new(limits.connections)),
         });
         let start = |(listener, port)| {
-            let target = SocketAddr::new(pod_ip, port);
             let pod = Arc::clone(&pod);
             match listener {
-                Listener::Stream(listener) => tokio::spawn(accept(listener, target, pod)),
+                Listener::Stream(listener) => Some(tokio::spawn(accept(listener, port, pod))),
                 Listener::Datagram(socket) => {
-                    tokio::spawn(datagram::forward(socket, target, pod, limits.datagrams))
+                    let target = SocketAddr::new(*pod.ips.first()?, port);
+                    let limits = limits.datagrams;
+                    Some(tokio::spawn(datagram::forward(socket, target, pod, limits)))
                 }
             }
         };
         Forwarder {
-            listeners: self.0.into_iter().map(start).collect(),
+            listeners: self.0.into_iter().filter_map(start).collect(),
         }
     }
 }
@@ -203,6 +206,7 @@ impl Drop for Forwarder {
 #[derive(Debug)]
 struct Pod {
     netns: NetNs,
+    ips: Vec<IpAddr>,
     /// One permit per connection.
     connections: Arc<Semaphore>,
 }
@@ -298,7 +302,7 @@ fn cannot_listen(address: SocketAddr, source: io::Error) -> Error {
 }
 
 /// Takes connections as long as there are permits; the others wait in the kernel.
-async fn accept(listener: TcpListener, target: SocketAddr, pod: Arc<Pod>) {
+async fn accept(listener: TcpListener, port: u16, pod: Arc<Pod>) {
     /// How long to leave the kernel alone when it has no more descriptors or memory.
     const PAUSE: Duration = Duration::from_millis(100);
     let mut is_failing = false;
@@ -311,8 +315,8 @@ async fn accept(listener: TcpListener, target: SocketAddr, pod: Arc<Pod>) {
                 is_failing = false;
                 let pod = Arc::clone(&pod);
                 tokio::spawn(async move {
-                    if let Err(error) = forward(client, target, &pod.netns).await {
-                        tracing::debug!(%from, %target, %error, "a forwarded connection failed");
+                    if let Err(error) = forward(client, port, &pod).await {
+                        tracing::debug!(%from, port, %error, "a forwarded connection failed");
                     }
                     drop(permit);
                 });
@@ -321,7 +325,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, pod: Arc<Pod>) {
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
-                    tracing::warn!(%error, %target, "cannot take connections, trying again");
+                    tracing::warn!(%error, port, "cannot take connections, trying again");
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -331,8 +335,8 @@ async fn accept(listener: TcpListener, target: SocketAddr, pod: Arc<Pod>) {
 
 /// Forwards one connection. The client sees a failure as a reset: a service that is not there, and one that died,
 /// must not look like one that closed.
-async fn forward(mut client: TcpStream, target: SocketAddr, netns: &NetNs) -> io::Result<()> {
-    let mut server = match connect(target, netns).await {
+async fn forward(mut client: TcpStream, port: u16, pod: &Pod) -> io::Result<()> {
+    let mut server = match connect(port, pod).await {
         Ok(server) => server,
         Err(e) => {
             client.set_zero_linger()?;
@@ -349,11 +353,20 @@ async fn forward(mut client: TcpStream, target: SocketAddr, netns: &NetNs) -> io
     relayed
 }
 
-async fn connect(target: SocketAddr, netns: &NetNs) -> io::Result<TcpStream> {
-    // A socket belongs to the namespace in which it was made, wherever it is connected from.
-    let socket = netns.visit(|| match target {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    })?;
-    socket.connect(target).await
+/// Connects to the first of the pod's addresses at which somebody listens.
+async fn connect(port: u16, pod: &Pod) -> io::Result<TcpStream> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for ip in &pod.ips {
+        let target = SocketAddr::new(*ip, port);
+        // A socket belongs to the namespace in which it was made, wherever it is connected from.
+        let socket = pod.netns.visit(|| match target {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        })?;
+        match socket.connect(target).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused = error,
+            other => return other,
+        }
+    }
+    Err(refused)
 }

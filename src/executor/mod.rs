@@ -79,7 +79,7 @@ use crate::state::pod_dir::ExecutorDir;
 use crate::sys::lockfile::PidLock;
 use crate::sys::process::Reaper;
 use crate::sys::socket::{Blocking, Listener};
-use crate::sys::{fd, fs, namespace, process as processes};
+use crate::sys::{fd, fs, inet, namespace, process as processes};
 
 /// The descriptor of the pipe to the manager.
 const PROGRESS: i32 = 3;
@@ -118,6 +118,8 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
     let paths = PodPaths::at(launch.data_dir.clone(), dir.to_owned());
     let dir = ExecutorDir::new(paths, lock)?;
     processes::become_subreaper().map_err(system("become the subreaper"))?;
+    // Connections to published ports take two each; containers have limits of their own.
+    inet::raise_open_files_limit();
     processes::set_name("kplay-executor").map_err(system("set the process's name"))?;
     // Before the cgroups are out of sight.
     let facts = machine::facts(&launch)?;

@@ -94,9 +94,7 @@ impl PodResources {
         self._kept = Some(context.reaper.keep(sandbox.pid()));
         if !plan.host_network {
             let network = pod_network::join(context, &sandbox)?;
-            if let Some(ip) = network.ips().first() {
-                self.forwarder = Some(ports.serve(network.namespace(), *ip));
-            }
+            self.forwarder = Some(ports.serve(network.namespace(), network.ips()));
             *context.network.borrow_mut() = Some(network);
         }
         *context.sandbox.borrow_mut() = Some(sandbox);
@@ -205,6 +203,7 @@ pub(super) fn pod_limits(plan: &PodPlan) -> Limits {
     let amounts = resources::of_pod(plan);
     Limits {
         cpu_weight: Some(resources::pod_cpu_weight(amounts.cpu_shares)),
+        huge_pages: Some(resources::huge_pages_of_pod(plan)),
         ..cgroup_limits(amounts)
     }
 }

@@ -4,7 +4,6 @@
 //! over them, and nobody has to live but the pods.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::Path;
 
 use super::context::{Context, Message};
@@ -56,11 +55,10 @@ impl ServicePorts {
 }
 
 fn open<R>(context: &Context<R>, port: Publication) -> Result<Forwarder, String> {
-    let ip: IpAddr = context
-        .pod_ips()
-        .first()
-        .copied()
-        .ok_or("the pod has no address")?;
+    let ips = context.pod_ips();
+    if ips.is_empty() {
+        return Err("the pod has no address".to_owned());
+    }
     let own = context.network.borrow().as_ref().map(PodNetwork::namespace);
     let namespace = match own {
         Some(namespace) => Ok(namespace),
@@ -68,7 +66,7 @@ fn open<R>(context: &Context<R>, port: Publication) -> Result<Forwarder, String>
     };
     let namespace = namespace.map_err(|error| chain(&error))?;
     let bound = Bound::bind(&[port]).map_err(|error: Error| chain(&error))?;
-    Ok(bound.serve(namespace, ip))
+    Ok(bound.serve(namespace, &ips))
 }
 
 /// What a pod listens at: the published ports of all Services that lead to it.

@@ -3,11 +3,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
 use super::error::Error;
 use crate::model::names::PodKey;
 use crate::protocol::{Attach, Exec, Reply, Request};
 use crate::state::pod_dir::PodDir;
-use crate::sys::socket::{Connection, Packet};
+use crate::sys::fd;
+use crate::sys::socket::{Blocking, Connection, Packet};
 
 /// What a command in a container reads and writes.
 #[derive(Debug)]
@@ -77,7 +81,8 @@ pub fn refresh(dir: &PodDir) -> Result<(), Error> {
         Reply::ExecStarted
         | Reply::ExecExited { .. }
         | Reply::Attached { .. }
-        | Reply::AttachEnded => Err(session.broken()),
+        | Reply::AttachEnded
+        | Reply::Connected => Err(session.broken()),
     }
 }
 
@@ -114,7 +119,8 @@ pub fn exec(dir: &PodDir, exec: Exec, io: &ExecIo<'_>) -> Result<ExecSession, Er
         | Reply::ExecExited { .. }
         | Reply::Refreshed
         | Reply::Attached { .. }
-        | Reply::AttachEnded => Err(session.broken()),
+        | Reply::AttachEnded
+        | Reply::Connected => Err(session.broken()),
         Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
     }
 }
@@ -153,10 +159,59 @@ pub fn attach(dir: &PodDir, wanted: Attach, io: &AttachIo<'_>) -> Result<AttachS
             has_terminal: terminal,
         }),
         Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
-        Reply::ExecStarted | Reply::ExecExited { .. } | Reply::AttachEnded | Reply::Refreshed => {
-            Err(session.broken())
-        }
+        Reply::ExecStarted
+        | Reply::ExecExited { .. }
+        | Reply::AttachEnded
+        | Reply::Refreshed
+        | Reply::Connected => Err(session.broken()),
     }
+}
+
+/// Has the executor connect to a port of the pod's own loopback, and takes the connection over. Within a tokio runtime.
+///
+/// # Errors
+/// [`Error::NotRunning`], [`Error::Refused`] with the reason, [`Error::Control`].
+pub async fn connect(dir: &PodDir, port: u16) -> Result<TcpStream, Error> {
+    let pod = dir.key();
+    let connection = send(dir, &Request::Connect { port })?;
+    let received = async {
+        connection.set_blocking(Blocking::No)?;
+        let connection = fd::watch(connection, Interest::READABLE)?;
+        connection
+            .async_io(Interest::READABLE, Connection::receive)
+            .await
+    };
+    let (reply, mut fds) = understand(pod, received.await)?;
+    match (reply, fds.pop()) {
+        (Reply::Connected, Some(fd)) => TcpStream::from_std(fd.into()).map_err(control(pod)),
+        (Reply::Refused { reason, message }, _) => Err(Error::Refused { reason, message }),
+        (
+            Reply::Connected
+            | Reply::Refreshed
+            | Reply::Attached { .. }
+            | Reply::AttachEnded
+            | Reply::ExecStarted
+            | Reply::ExecExited { .. },
+            _,
+        ) => Err(control(pod)(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+/// What the executor of a pod said.
+fn understand(
+    pod: &PodKey,
+    received: io::Result<Option<Packet>>,
+) -> Result<(Reply, Vec<OwnedFd>), Error> {
+    let Packet { bytes, fds } = received
+        .and_then(|packet| packet.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+        .map_err(control(pod))?;
+    let reply = serde_json::from_slice(&bytes).map_err(|e| control(pod)(e.into()))?;
+    Ok((reply, fds))
+}
+
+fn control(pod: &PodKey) -> impl FnOnce(io::Error) -> Error {
+    let pod = pod.clone();
+    move |source| Error::Control { pod, source }
 }
 
 impl ExecSession {
@@ -174,29 +229,18 @@ impl ExecSession {
             Reply::ExecExited { code } => Ok(code),
             Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
             Reply::AttachEnded => Ok(0),
-            Reply::ExecStarted | Reply::Refreshed | Reply::Attached { .. } => Err(self.broken()),
+            Reply::ExecStarted | Reply::Refreshed | Reply::Attached { .. } | Reply::Connected => {
+                Err(self.broken())
+            }
         }
     }
 
     fn receive(&self) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        let control = |source| Error::Control {
-            pod: self.pod.clone(),
-            source,
-        };
-        let Packet { bytes, fds } = self
-            .connection
-            .receive()
-            .map_err(control)?
-            .ok_or_else(|| control(io::ErrorKind::UnexpectedEof.into()))?;
-        let reply = serde_json::from_slice(&bytes).map_err(|e| control(e.into()))?;
-        Ok((reply, fds))
+        understand(&self.pod, self.connection.receive())
     }
 
     fn broken(&self) -> Error {
-        Error::Control {
-            pod: self.pod.clone(),
-            source: io::ErrorKind::InvalidData.into(),
-        }
+        control(&self.pod)(io::ErrorKind::InvalidData.into())
     }
 }
 

@@ -32,6 +32,11 @@ pub enum Error {
     /// The API server's words, as kubectl tells them.
     #[error("the {} \"{}\" is invalid: {field}: Forbidden: field is immutable when `immutable` is set", key.kind, key.name)]
     Immutable { key: ObjectKey, field: &'static str },
+    /// Nothing was changed on the machine.
+    #[error(transparent)]
+    Port(Box<super::ports::Taken>),
+    #[error(transparent)]
+    Forward(#[from] super::port_forward::Fault),
     #[error("the claim `{claim}` is in use by the pod `{pod}`")]
     InUse { claim: String, pod: PodKey },
     #[error("cannot {verb}")]

@@ -1,11 +1,11 @@
 //! Everything before a pod exists and after it has gone.
 //!
 //! [`apply`] makes the machine match plans, [`delete`] takes pods and objects away, [`sweep`] cleans up after crashes;
-//! [`services`] gives Services their addresses; [`wait`] waits for conditions, [`client`] talks to running executors, [`resolve`] finds pods by what people call
-//! them. Which containers a pod has and in what order they start is the executor's business.
+//! [`services`] gives Services their addresses; [`wait`] waits for conditions, [`client`] talks to running executors, [`port_forward`]
+//! leads connections to pods, [`resolve`] finds pods by what people call them. Which containers a pod has and in what order they start is the executor's business.
 //!
 //! ```text
-//! check ─ images ─ locks ─ diff ─ objects ─ stop changed ─ launch all ─ wait ─ prune
+//! ports ─ images ─ locks ─ diff ─ objects ─ stop changed ─ launch all ─ wait ─ prune
 //!                                 └──────────── undone if one fails ──┘
 //! ```
 //!
@@ -21,7 +21,10 @@ mod ephemeral;
 pub mod error;
 mod ids;
 pub mod images;
+mod jobs;
 pub mod launch;
+pub mod port_forward;
+pub mod ports;
 pub mod report;
 pub mod resolve;
 pub mod services;

@@ -168,6 +168,9 @@ pub struct ContainerPlan {
     pub ports: Vec<ContainerPort>,
     pub mounts: Vec<VolumeMount>,
     pub resources: Resources,
+    /// The limits of huge pages, in bytes by the size of a page.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub huge_pages: BTreeMap<u64, u64>,
     pub resize_policy: ResizePolicy,
     pub security: ContainerSecurity,
     pub probes: Probes,

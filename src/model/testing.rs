@@ -24,6 +24,7 @@ pub(crate) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
         ports: Vec::new(),
         mounts: Vec::new(),
         resources: Resources::default(),
+        huge_pages: std::collections::BTreeMap::new(),
         resize_policy: ResizePolicy::default(),
         security: ContainerSecurity::default(),
         probes: Probes::default(),

@@ -121,9 +121,10 @@ impl Bridge {
         }
         let forwarding = Path::new("/proc/sys/net/ipv4/ip_forward");
         let is_on = fs::read(forwarding).is_ok_and(|value| value.starts_with(b"1"));
-        if !is_on && let Err(error) = fs::overwrite(forwarding, 0o644, b"1") {
+        if !is_on && let Err(error) = fs::write_setting(forwarding, b"1") {
             self.limits.push(format!(
-                "pods reach each other and this machine only: {error}; allow it with `sysctl -w net.ipv4.ip_forward=1`"
+                "pods reach each other and this machine only: {error} ({}); allow it with `sysctl -w net.ipv4.ip_forward=1`",
+                error.kind()
             ));
         }
         for chain in nft::forward_policy_drops().unwrap_or_default() {

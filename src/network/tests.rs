@@ -19,6 +19,8 @@ fn on_a_machine(test: impl FnOnce(&Machine) + Send) {
         let run = scope.spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may unshare");
             ip("link set lo up");
+            // As a machine has it that is no router.
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
             let folder = format!(
                 "kplay-network-{}",
                 crate::sys::identity::random_hex().unwrap()

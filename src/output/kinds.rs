@@ -7,7 +7,7 @@ use super::duration;
 use super::endpoints::shortened;
 use super::object::{self, array, entries, metadata, string};
 use super::pods::{self, age, or_none};
-use super::table::{Headers, Table};
+use super::table::{Headers, Table, Widths};
 
 /// How a table is printed.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,16 @@ pub(crate) enum Names {
 
 /// The table of objects that are all of this kind.
 pub(crate) fn table(kind: &str, objects: &[Value], layout: Layout) -> String {
+    rows_below(kind, objects, layout, &mut Widths::default())
+}
+
+/// As [`table`], below lines that were printed before.
+pub(crate) fn rows_below(
+    kind: &str,
+    objects: &[Value],
+    layout: Layout,
+    before: &mut Widths,
+) -> String {
     let (columns, cells) = printer(kind, layout.detail);
     let all = layout.namespaces == Namespaces::All;
     let namespace: &[&'static str] = if all { &["NAMESPACE"] } else { &[] };
@@ -61,7 +71,7 @@ pub(crate) fn table(kind: &str, objects: &[Value], layout: Layout) -> String {
         row.extend(cells(object, layout));
         table.push(row);
     }
-    table.render(layout.headers)
+    table.render_below(layout.headers, before)
 }
 
 type Cells = fn(&Value, Layout) -> Vec<String>;

@@ -19,6 +19,10 @@ pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
+/// How wide the columns have become.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Widths(Vec<usize>);
+
 /// Spaces between columns.
 const PADDING: usize = 3;
 /// A column's least width, padding included, as kubectl's.
@@ -44,6 +48,11 @@ impl Table {
 
     /// The lines of the table.
     pub(crate) fn render(&self, headers: Headers) -> String {
+        self.render_below(headers, &mut Widths::default())
+    }
+
+    /// The lines of the table, its columns where they were in the lines before.
+    pub(crate) fn render_below(&self, headers: Headers, before: &mut Widths) -> String {
         let header: Vec<String> = self.columns.iter().map(ToString::to_string).collect();
         let lines: Vec<&[String]> = match headers {
             Headers::Shown => Some(header.as_slice()),
@@ -52,16 +61,15 @@ impl Table {
         .into_iter()
         .chain(self.rows.iter().map(Vec::as_slice))
         .collect();
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|column| {
-                let widest = lines.iter().filter_map(|line| line.get(column));
-                let widest = widest.map(|cell| cell.width()).max().unwrap_or(0);
-                (widest + PADDING).max(MINIMUM)
-            })
-            .collect();
+        before.0.resize(self.columns.len(), MINIMUM);
+        for (column, width) in before.0.iter_mut().enumerate() {
+            let cells = lines.iter().filter_map(|line| line.get(column));
+            let widest = cells.map(|cell| cell.width()).max().unwrap_or(0);
+            *width = (widest + PADDING).max(*width);
+        }
         let mut text = String::new();
         for line in lines {
-            push_line(&mut text, line, &widths);
+            push_line(&mut text, line, &before.0);
         }
         text
     }
@@ -95,5 +103,19 @@ mod tests {
         let mut small = Table::new(vec!["A", "B"]);
         small.push(vec!["1".into(), "2".into()]);
         assert_eq!(small.render(Headers::Hidden), "1     2\n");
+    }
+
+    #[test]
+    fn columns_stay_where_they_were_and_never_get_narrower() {
+        let mut widths = Widths::default();
+        let mut check = |name: &str, expected: &str| {
+            let mut table = Table::new(vec!["NAME", "AGE"]);
+            table.push(vec![name.into(), "2m".into()]);
+            assert_eq!(table.render_below(Headers::Hidden, &mut widths), expected);
+        };
+        check("database", "database   2m\n");
+        check("web", "web        2m\n");
+        check("another-one", "another-one   2m\n");
+        check("web", "web           2m\n");
     }
 }

@@ -15,6 +15,7 @@
 //! | `Exec` without tty | `ExecStarted`, `ExecExited` | request: stdin, stdout, stderr, in this order |
 //! | `Exec` with tty | `ExecStarted`, `ExecExited` | `ExecStarted`: the terminal's master side |
 //! | `Attach` | `Attached`, `AttachEnded` | request: stdout, stderr; `Attached`: what can be written into, if anything |
+//! | `Connect` | `Connected` | `Connected`: the connection, which does not block |
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -103,6 +104,10 @@ pub enum Request {
     Refresh,
     Exec(Exec),
     Attach(Attach),
+    /// Connect to this port of the pod, as its containers would by the name `localhost`.
+    Connect {
+        port: u16,
+    },
 }
 
 /// A command to run in a container.
@@ -136,6 +141,7 @@ pub enum Reply {
     },
     /// The container has ended, and all of its output has been passed on.
     AttachEnded,
+    Connected,
     ExecStarted,
     /// 0–255; 128 + signal.
     ExecExited {

@@ -1,6 +1,8 @@
 //! Resources in the kernel's terms: cgroup numbers, quality of service, OOM scores
 //! (`cm/helpers_linux.go`, `qos/policy.go`, `kuberuntime_container_linux.go`). Pure.
 
+use std::collections::BTreeMap;
+
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, ResourceAmounts};
 use crate::model::status::QosClass;
 
@@ -56,6 +58,16 @@ pub fn of_pod(plan: &PodPlan) -> CgroupLimits {
         Some(plan.requested(|amounts| amounts.cpu_milli)),
         limits_of_pod,
     )
+}
+
+/// The huge pages that a pod's containers may have together, in bytes by the size of a page.
+#[must_use]
+pub fn huge_pages_of_pod(plan: &PodPlan) -> BTreeMap<u64, u64> {
+    let sizes = plan
+        .all_containers()
+        .flat_map(|container| container.huge_pages.keys());
+    let of = |size: &u64| plan.most_at_once(|container| container.huge_pages.get(size).copied());
+    sizes.map(|size| (*size, of(size))).collect()
 }
 
 /// The version 2 weight of a pod's cgroup, 1–10000, as a kubelet computes it: linear, unlike a container's, which is

@@ -97,7 +97,13 @@ pub fn readable_services(objects: &Path) -> Result<Vec<Service>, Error> {
 /// What a record of a Service says. It has been checked before it was recorded; what is not understood is left out.
 #[must_use]
 pub fn service(record: &ObjectRecord) -> Option<Service> {
-    let spec = record.manifest.get("spec")?;
+    service_of(&record.key, &record.manifest)
+}
+
+/// What the manifest of a Service says that may not be recorded yet.
+#[must_use]
+pub fn service_of(key: &ObjectKey, manifest: &Value) -> Option<Service> {
+    let spec = manifest.get("spec")?;
     let r#type = text(spec, "type");
     let address = match (r#type.as_deref(), cluster_ips(spec)) {
         (Some("ExternalName"), _) => ServiceAddress::External(text(spec, "externalName")?),
@@ -115,8 +121,8 @@ pub fn service(record: &ObjectRecord) -> Option<Service> {
     let ports = spec.get("ports").and_then(Value::as_array);
     let selector = spec.get("selector").cloned().unwrap_or_default();
     Some(Service {
-        namespace: record.key.namespace.clone(),
-        name: record.key.name.clone(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
         address,
         selector: serde_json::from_value(selector).unwrap_or_default(),
         ports: ports.into_iter().flatten().filter_map(port).collect(),

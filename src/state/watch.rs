@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Error;
 use super::layout::Layout;
-use super::pod_dir::PodDir;
+use super::pod_dir::{self, Found, PodDir};
 use crate::sys::fs;
 use crate::sys::poll::{self, Interrupt};
 use crate::sys::watch::Watch;
@@ -26,7 +26,13 @@ pub enum Wake {
 pub struct Changes {
     watch: Watch,
     layout: Layout,
-    pods: Vec<PodDir>,
+    pods: Pods,
+}
+
+#[derive(Debug)]
+enum Pods {
+    These(Vec<PodDir>),
+    All,
 }
 
 impl Changes {
@@ -35,6 +41,18 @@ impl Changes {
     /// # Errors
     /// The machine has no watches left, or a folder may not be watched.
     pub fn of(layout: &Layout, pods: Vec<PodDir>) -> Result<Self, Error> {
+        Self::watch(layout, Pods::These(pods))
+    }
+
+    /// Watches all pods that there are at any time, and what else is recorded.
+    ///
+    /// # Errors
+    /// As [`Changes::of`].
+    pub fn of_all(layout: &Layout) -> Result<Self, Error> {
+        Self::watch(layout, Pods::All)
+    }
+
+    fn watch(layout: &Layout, pods: Pods) -> Result<Self, Error> {
         for folder in [layout.locks(), layout.pods_run(), layout.pods_data()] {
             fs::create_dir_all(&folder, 0o700)?;
         }
@@ -78,7 +96,21 @@ impl Changes {
         ] {
             self.watch.add(&folder)?;
         }
-        for pod in &self.pods {
+        let all: Vec<PodDir>;
+        let pods = match &self.pods {
+            Pods::These(pods) => pods,
+            Pods::All => {
+                all = pod_dir::list(&self.layout)?
+                    .into_iter()
+                    .filter_map(|found| match found {
+                        Found::Pod(dir) => Some(dir),
+                        Found::Nameless(_) => None,
+                    })
+                    .collect();
+                &all
+            }
+        };
+        for pod in pods {
             match self.watch.add(pod.paths().run()) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 other => other?,

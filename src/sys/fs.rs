@@ -170,6 +170,18 @@ pub fn overwrite(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     written.map_err(|e| Error::new("write", path, e))
 }
 
+/// Writes a setting of the kernel, below `/proc/sys`: a file that is there, and whose mode nobody may set.
+///
+/// # Errors
+/// There is no such setting, or the kernel refuses the value.
+pub fn write_setting(path: &Path, value: &[u8]) -> Result<()> {
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        file.write_all(value)
+    })();
+    written.map_err(|e| Error::new("write", path, e))
+}
+
 fn replace_with(
     path: &Path,
     mode: u32,

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Lets a listening IPv6 socket take IPv4 connections too, whatever the machine's default is.
 ///
@@ -11,6 +11,25 @@ use rustix::process::{Resource, getrlimit};
 /// It is no IPv6 socket.
 pub fn set_dual_stack(socket: impl AsFd) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_ipv6_v6only(socket, false)?)
+}
+
+/// Keeps a listening IPv6 socket from taking IPv4 connections, whatever the machine's default is.
+///
+/// # Errors
+/// It is no IPv6 socket.
+pub fn set_v6_only(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_ipv6_v6only(socket, true)?)
+}
+
+/// Lets this process have as many files open as it may at all.
+pub fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Without it there are fewer connections at a time, as before.
+    setrlimit(Resource::Nofile, raised).ok();
 }
 
 /// How many files this process may have open.

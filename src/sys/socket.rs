@@ -203,6 +203,17 @@ impl Connection {
         Ok((length > 0).then_some(length))
     }
 
+    /// Makes all calls from now on wait, or not.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_blocking(&self, blocking: Blocking) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(
+            &self.0,
+            blocking == Blocking::No,
+        )?)
+    }
+
     /// The process that listens at (or connected from) the other end, in this process's pid namespace.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ pub(super) fn udp(arguments: Arguments) -> Result<u8, Error> {
     }
 }
 
-fn port(mut arguments: Arguments) -> Result<u16, Error> {
+pub(super) fn port(mut arguments: Arguments) -> Result<u16, Error> {
     let mut port = None;
     while let Some(option) = arguments.option() {
         match &*option {

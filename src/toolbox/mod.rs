@@ -30,6 +30,7 @@ mod lookup;
 mod print;
 mod say;
 mod signals;
+mod sink;
 mod stat;
 
 use arguments::Arguments;
@@ -90,6 +91,12 @@ const APPLETS: &[Applet] = &[
         "--port PORT",
         "send back what a connection sends",
         echo::tcp,
+    ),
+    applet(
+        "tcp-sink",
+        "--port PORT",
+        "take what a connection sends, and say how much it was",
+        sink::run,
     ),
     applet("udp-echo", "--port PORT", "send back datagrams", echo::udp),
     applet(

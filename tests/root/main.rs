@@ -14,6 +14,7 @@ mod fixtures;
 mod harness;
 mod leftovers;
 mod wait;
+mod watch;
 
 mod addresses;
 mod apply;
@@ -35,6 +36,7 @@ mod lookups;
 mod mounts;
 mod names;
 mod pods;
+mod port_forward;
 mod ports;
 mod probes;
 mod profiles;

@@ -206,9 +206,7 @@ fn a_pod_of_a_stateful_set_and_of_an_indexed_job() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
     };
-    kplay
-        .apply(
-            "
+    let manifest = "
 apiVersion: apps/v1
 kind: StatefulSet
 metadata: {name: db}
@@ -232,9 +230,8 @@ spec:
       restartPolicy: Never
       initContainers: [{name: init, image: 'localhost/busybox:1', command: [echo, $(JOB_COMPLETION_INDEX)]}]
       containers: [{name: main, image: 'localhost/busybox:1', command: [sh, -c, 'echo $JOB_COMPLETION_INDEX $HOSTNAME']}]
-",
-        )
-        .succeeds();
+";
+    kplay.apply(manifest).succeeds();
     assert_eq!(
         kplay.shell("db-0", &format!("hostname; {OWN_LINE}")),
         "db-0\nIPV4\tdb-0.peers.default.svc.cluster.local\tdb-0\n"
@@ -252,6 +249,14 @@ spec:
         "0\n"
     );
     assert_eq!(kplay.run(["logs", "shard-0"]).succeeds(), "0 shard-0\n");
+    let uid = ["get", "job", "shard", "-o", "jsonpath={.metadata.uid}"];
+    let uid = kplay.run(uid).succeeds();
+    for label in ["batch.kubernetes.io/controller-uid", "controller-uid"] {
+        assert_eq!(job["metadata"]["labels"][label], *uid, "{label}");
+    }
+    kplay.apply(manifest).succeeds();
+    let again = kplay.pod("shard-0");
+    assert_eq!(again["metadata"]["uid"], job["metadata"]["uid"]);
 }
 
 #[test]

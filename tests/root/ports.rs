@@ -125,3 +125,159 @@ fn datagrams_come_back() {
     });
     assert_eq!(&buffer[..echoed], b"there and back");
 }
+
+/// A pod of the application `site` that serves at its port 8080.
+fn replica(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: site}}}}\nspec: {{terminationGracePeriodSeconds: 0, \
+         containers: [{{name: main, image: kplay.local/toolbox, args: [http], \
+         ports: [{{name: http, containerPort: 8080}}], \
+         readinessProbe: {{httpGet: {{port: http, path: /ready}}, periodSeconds: 1, failureThreshold: 1}}}}]}}\n---\n"
+    )
+}
+
+fn pod_ip(kplay: &Kplay, name: &str) -> IpAddr {
+    let ip = crate::harness::text(&kplay.pod(name)["status"]["podIP"]);
+    ip.parse().expect("an address")
+}
+
+/// Who answers at a port; empty if nobody does.
+fn who(port: u16) -> String {
+    let page = page(on("127.0.0.1", port), "/").unwrap_or_default();
+    let name = page.split("hello from ").nth(1);
+    name.and_then(|rest| rest.split_whitespace().next())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[track_caller]
+fn both_answer(port: u16) {
+    let mut seen = std::collections::BTreeSet::new();
+    wait::until("both pods answer", || {
+        seen.insert(who(port));
+        seen.contains("a") && seen.contains("b")
+    });
+}
+
+fn says_ready(kplay: &Kplay, pod: &str, ready: &str) {
+    page((pod_ip(kplay, pod), 8080), &format!("/ready/{ready}")).expect("it serves");
+}
+
+fn services_lead_to_ready_pods(kind: &str, port: u16, service_port: &str) {
+    let Some(kplay) = Kplay::new() else { return };
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: site}}\nspec: {{type: {kind}, selector: {{app: site}}, \
+         ports: [{{{service_port}, targetPort: http}}]}}\n"
+    );
+    let all = replica("a") + &replica("b") + &service;
+    kplay.apply_with(&all, ["--wait=ready"]).succeeds();
+    both_answer(port);
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        served(on("::1", port));
+    }
+    // One that is not ready does not listen.
+    says_ready(&kplay, "a", "no");
+    wait::until("one answers", || (0..20).all(|_| who(port) == "b"));
+    says_ready(&kplay, "b", "no");
+    wait::until("nobody listens", || {
+        std::net::TcpStream::connect(on("127.0.0.1", port))
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+    says_ready(&kplay, "a", "yes");
+    says_ready(&kplay, "b", "yes");
+    both_answer(port);
+    // Without the Service the port is free, while the pods run on.
+    kplay.run(["delete", "service", "site"]).succeeds();
+    wait::until("the port is free", || {
+        std::net::TcpListener::bind(("0.0.0.0", port)).is_ok()
+    });
+    kplay.apply_with(&all, ["--wait=ready"]).succeeds();
+    both_answer(port);
+    kplay.run(["delete", "pod", "a", "b"]).succeeds();
+    std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
+}
+
+#[test]
+fn node_ports_lead_to_the_pods_that_are_ready() {
+    // Between those that are allocated and those that `free_port` gives.
+    let port = (30_000..32_768)
+        .rev()
+        .find(|port| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .expect("a free one");
+    services_lead_to_ready_pods("NodePort", port, &format!("port: 80, nodePort: {port}"));
+}
+
+#[test]
+fn load_balancers_are_published_ports() {
+    let port = free_port();
+    services_lead_to_ready_pods("LoadBalancer", port, &format!("port: {port}"));
+}
+
+#[test]
+fn a_taken_port_is_an_error_before_anything_starts() {
+    let Some(kplay) = Kplay::new() else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let foreign = listener.local_addr().expect("an address").port();
+    let port = free_port();
+    let mine = |name: &str, port: u16| {
+        web(&format!("hostPort: {port}")).replace("name: web", &format!("name: {name}")) + "---\n"
+    };
+    kplay.apply(&mine("first", port)).succeeds();
+    let first = kplay.pod("first")["metadata"]["uid"].clone();
+    kplay.apply(&mine("second", port)).fails(
+        4,
+        &[&format!(
+            "error: cannot publish the pod `default/second`: port {port} of 0.0.0.0 is in use by the pod `default/first`\n\
+             hint: `kplay delete pod first` first, or publish another port\n"
+        )],
+    );
+    let told = kplay.apply(&mine("first", foreign)).fails(
+        4,
+        &[&format!(
+            "cannot publish the pod `default/first`: port {foreign} of 0.0.0.0 is in use by another program: "
+        )],
+    );
+    let own = format!(", process {}\n", std::process::id());
+    assert!(told.ends_with(&own), "{told}");
+    // Nothing was stopped or made.
+    assert_eq!(kplay.pod("first")["metadata"]["uid"], first);
+    served(on("127.0.0.1", port));
+    kplay.run(["get", "pod", "second"]).fails(5, &[]);
+    // What a pod gives up is free for another one of the same files.
+    drop(listener);
+    kplay
+        .apply(&(mine("first", foreign) + &mine("second", port)))
+        .succeeds();
+    assert!(served(on("127.0.0.1", port)).contains("second"));
+    assert!(served(on("127.0.0.1", foreign)).contains("first"));
+}
+
+#[test]
+fn all_declared_ports_are_published_on_demand() {
+    let Some(kplay) = Kplay::new() else { return };
+    let port = free_port();
+    let pod = web("name: http").replace("8080", &port.to_string());
+    kplay.apply(&pod).succeeds();
+    assert!(page(on("127.0.0.1", port), "/").is_err());
+    kplay.apply_with(&pod, ["--publish-all"]).succeeds();
+    assert!(served(on("127.0.0.1", port)).contains("web"));
+}
+
+#[test]
+fn an_ipv6_address_and_a_protocol_that_is_not_published() {
+    let Some(kplay) = Kplay::new() else { return };
+    let sctp = web("hostPort: 9000, protocol: SCTP");
+    kplay.apply(&sctp).fails(
+        3,
+        &["`hostPort` is for TCP and UDP only: SCTP is not published"],
+    );
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let port = free_port();
+    kplay
+        .apply(&web(&format!("hostPort: {port}, hostIP: '::1'")))
+        .succeeds();
+    served(on("::1", port));
+    assert!(page(on("127.0.0.1", port), "/").is_err());
+}

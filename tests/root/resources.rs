@@ -31,7 +31,8 @@ fn what_a_pod_has_as_a_whole() {
     let pod = script_pod(
         "whole",
         &whole,
-        "resources: {limits: {memory: 32Mi}},",
+        "resources: {limits: {memory: 32Mi}}, env: [{name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}, \
+         {name: MEMORY, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}],",
         "sleep 1000",
     )
     .replace(
@@ -39,7 +40,24 @@ fn what_a_pod_has_as_a_whole() {
         "containers: [{name: free, image: 'localhost/busybox:1', command: [sleep, '1000']}, ",
     );
     kplay.apply(&pod).succeeds();
-    assert_eq!(kplay.pod("whole")["status"]["qosClass"], "Burstable");
+    let recorded = kplay.pod("whole");
+    assert_eq!(recorded["status"]["qosClass"], "Burstable");
+    assert_eq!(
+        recorded["spec"]["resources"]["requests"],
+        serde_json::json!({"cpu": "500m", "memory": "32Mi"})
+    );
+    // A container's own limit, or else the pod's.
+    let print = [
+        "exec",
+        "whole",
+        "-c",
+        "main",
+        "--",
+        "sh",
+        "-c",
+        "echo $CPU $MEMORY",
+    ];
+    assert_eq!(kplay.run(print).succeeds(), "2 32\n");
     let (free, main) = (
         kplay.cgroup("memory", "whole", "free"),
         kplay.cgroup("memory", "whole", "main"),
@@ -307,4 +325,60 @@ fn a_memory_limit_too_low_for_the_start_is_named() {
     let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
     assert_eq!(end["reason"], "StartError", "{pod}");
     assert_eq!(end["exitCode"], 128, "{pod}");
+}
+
+/// Makes kplay believe that the machine has huge pages.
+const WITH_HUGE_PAGES: &str = "for pool in /sys/kernel/mm/hugepages/*; do \
+     mkdir -p pools/${pool##*/}; echo 8 > pools/${pool##*/}/nr_hugepages; done; \
+     mount --bind pools /sys/kernel/mm/hugepages; exec \"$@\"";
+
+#[test]
+fn huge_pages_are_those_that_were_asked_for() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod(
+        "huge",
+        STAYS,
+        "resources: {limits: {memory: 32Mi, hugepages-2Mi: 4Mi}},",
+        "sleep 1000",
+    )
+    .replace(
+        "containers: [",
+        "containers: [{name: none, image: 'localhost/busybox:1', command: [sleep, '1000']}, ",
+    );
+    let file = kplay.file("huge.yaml", &pod);
+    let apply = kplay.command([std::ffi::OsString::from("apply"), file.into()]);
+    apply
+        .through(["unshare", "--mount", "sh", "-ec", WITH_HUGE_PAGES, "sh"])
+        .run()
+        .succeeds();
+    kplay.note_pods();
+    let Some(folder) = huge_pages_of(&kplay, "huge") else {
+        eprintln!("skipped: no controller of huge pages is mounted");
+        return;
+    };
+    let limit = |cgroup: &str, size: &str| {
+        let path = folder.join(cgroup).join(format!("hugetlb.{size}.max"));
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"))
+    };
+    let asked = format!("{}\n", 4 << 20);
+    for cgroup in ["", "main-0"] {
+        assert_eq!(limit(cgroup, "2MB"), asked, "{cgroup}");
+        assert_eq!(limit(cgroup, "2MB.rsvd"), asked, "{cgroup}");
+        assert_eq!(limit(cgroup, "1GB"), "0\n", "{cgroup}");
+    }
+    assert_eq!(limit("none-0", "2MB"), "0\n");
+    assert_eq!(limit("none-0", "1GB.rsvd"), "0\n");
+}
+
+/// The pod's cgroup in the version 2 hierarchy, if that has the controller of huge pages.
+fn huge_pages_of(kplay: &Kplay, pod: &str) -> Option<std::path::PathBuf> {
+    let uid = kplay.pod(pod)["metadata"]["uid"].as_str()?.to_owned();
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let root = roots.into_iter().find(|root| {
+        let controllers = fs::read_to_string(root.join("cgroup.controllers"));
+        controllers.is_ok_and(|list| list.split_whitespace().any(|name| name == "hugetlb"))
+    })?;
+    Some(root.join("kplay").join(uid))
 }

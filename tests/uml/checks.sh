@@ -130,6 +130,64 @@ killed_executors() {
     left killed
 }
 
+# A pod's own resources, and a resize of it and of a container, both ways.
+resize() {
+    local manifest whole uid files=(cpu.max memory.max memory.swap.max)
+    said whole "$kplay" apply -q "$repository/testdata/uml/whole.yaml"
+    uid=$(uid_of whole)
+    whole=$pods/$uid
+    values whole "$whole" cpu.weight "${files[@]}" memory.oom.group
+    # Without limits of its own, it has the pod's.
+    values whole/free "$whole/free-0" "${files[@]}" memory.oom.group
+    values whole/held "$whole/held-0" "${files[@]}"
+    manifest=$(sed 's/cpu: 2, memory: 96Mi/cpu: 3, memory: 128Mi/; s/400m, memory: 32Mi/600m, memory: 64Mi/' \
+        "$repository/testdata/uml/whole.yaml")
+    said more "$kplay" apply -q - <<<"$manifest"
+    values 'more whole' "$whole" "${files[@]}"
+    values 'more whole/free' "$whole/free-0" "${files[@]}"
+    values 'more whole/held' "$whole/held-0" "${files[@]}"
+    said less "$kplay" apply -q "$repository/testdata/uml/whole.yaml"
+    values 'less whole' "$whole" "${files[@]}"
+    values 'less whole/held' "$whole/held-0" "${files[@]}"
+    fact 'the same pod' "$([ "$uid" = "$(uid_of whole)" ] && echo yes), restarts $(of_pod whole restartCount | tr '\n' ' ')"
+    "$kplay" delete pod whole >/dev/null
+}
+
+# This kernel has bridges, links and packet filtering, but no NAT in nftables. Pods run without, and say so.
+network() {
+    local manifest=$repository/testdata/uml/network.yaml address
+    # As on a machine that is no router.
+    echo 0 >/proc/sys/net/ipv4/ip_forward
+    said network "$kplay" apply -q "$manifest"
+    fact 'network limits' "$("$kplay" events --for pod/client | grep -c NetworkLimited)"
+    fact 'forwarding' "$(</proc/sys/net/ipv4/ip_forward)"
+    address=$("$kplay" get pod web -o 'jsonpath={.status.podIP}')
+    fact 'by udp' "$("$kplay" exec client -- /toolbox lookup web | grep -c "$address")"
+    fact 'by tcp' "$("$kplay" exec client -- /toolbox lookup --tcp web | grep -c "$address")"
+    said 'pod to pod' "$kplay" exec client -- /busybox wget -qO /dev/null http://web:8080/
+    said 'machine to pod' busybox wget -qO /dev/null "http://$address:8080/"
+    "$kplay" delete -f "$manifest" >/dev/null
+    fact 'bridges left' "$(ip -o link show type bridge | wc -l)"
+    left network
+}
+
+# On a file system whose ids can be mapped: tmpfs can only from Linux 6.3 on.
+users() {
+    local root=/run/users
+    truncate -s 400M /run/users.ext4
+    mkfs.ext4 -q /run/users.ext4
+    mkdir "$root"
+    mount -o loop /run/users.ext4 "$root"
+    said users "$kplay" --root "$root" apply -q "$repository/testdata/uml/users.yaml"
+    said 'who it is' "$kplay" --root "$root" exec mapped -- /toolbox id
+    fact 'ids' "$("$kplay" --root "$root" exec mapped -- /toolbox cat /proc/self/uid_map | xargs)"
+    said 'a file of its own' "$kplay" --root "$root" exec mapped -- /toolbox write /space/file text
+    fact 'on disk' "$(stat -c %u "$(find "$root" -name file -path '*space*')")"
+    "$kplay" --root "$root" delete pod mapped >/dev/null
+    left users
+    umount "$root"
+}
+
 # As within a container: its root cgroup has processes, and so it hands no controllers down.
 without_controllers() {
     umount "$cgroups"
@@ -165,5 +223,8 @@ view
 devices
 out_of_memory
 killed_executors
+resize
+network
+users
 readme
 unshare --mount --cgroup "$0" "$@" without_controllers

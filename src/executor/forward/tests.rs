@@ -65,7 +65,7 @@ fn listen(pod: &NetNs) -> (TcpListener, SocketAddr) {
 fn forward(pod: NetNs, target: SocketAddr) -> (Forwarder, SocketAddr) {
     let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
     let address = bound.addresses().expect("an address")[0];
-    (bound.serve(pod, LOCALHOST), address)
+    (bound.serve(pod, &[LOCALHOST]), address)
 }
 
 /// Sends back all that comes.
@@ -94,7 +94,7 @@ fn all_addresses_when_none_is_given() {
         tokio::spawn(echo(listener));
         let bound = Bound::bind(&[publication(":0", target)]).expect("a free port");
         let port = bound.addresses().expect("an address")[0].port();
-        let _forwarder = bound.serve(pod, LOCALHOST);
+        let _forwarder = bound.serve(pod, &[LOCALHOST]);
         for ip in ["127.0.0.1", "127.0.0.2", "::1"] {
             let address = SocketAddr::new(ip.parse().expect("an address"), port);
             round_trip(address).await.expect(ip);
@@ -289,6 +289,8 @@ fn limits() {
     check(0, 0, (1, 1));
     check(4, 0, (1, 1));
     check(1024, 0, (384, 1));
+    check(20_000, 0, (7500, 1));
+    check(26_668, 0, (10_000, 1));
     check(1 << 20, 0, (393_216, 1));
     check(1024, 2, (256, 128));
     check(1024, 1000, (256, 1));
@@ -307,7 +309,7 @@ fn clients_over_the_limit_wait() {
             connections: MOST,
             ..Limits::new(1024, 0)
         };
-        let _forwarder = bound.serve_within(pod, LOCALHOST, limits);
+        let _forwarder = bound.serve_within(pod, &[LOCALHOST], limits);
         let mut clients = Vec::new();
         let mut servers = Vec::new();
         for _ in 0..MOST {
@@ -353,34 +355,95 @@ fn without_descriptors_the_rest_goes_on() {
 }
 
 #[test]
-fn a_thousand_idle_connections() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    const COUNT: usize = 1000;
-    if !alone("a_thousand_idle_connections") {
-        return;
-    }
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    if hard < 8192 {
-        eprintln!("skipped: only {hard} open files");
-        return;
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, soft.max(8192), hard).expect("raised");
+fn a_server_at_one_of_the_pods_addresses_is_found() {
+    with_pod(async |pod| {
+        const V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+        for ip in [LOCALHOST, V6] {
+            let listener = pod.visit(|| std::net::TcpListener::bind((ip, 0)));
+            let listener = listener.expect("a listener in the pod");
+            listener.set_nonblocking(true).expect("an open socket");
+            let target = listener.local_addr().expect("its address");
+            tokio::spawn(echo(TcpListener::from_std(listener).expect("a runtime")));
+            let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
+            let address = bound.addresses().expect("an address")[0];
+            let _forwarder = bound.serve(pod.clone(), &[LOCALHOST, V6]);
+            round_trip(address).await.expect("served");
+        }
+    });
+}
+
+#[test]
+fn a_slow_reader_does_not_hold_others_up() {
     with_pod(async |pod| {
         let (listener, target) = listen(&pod);
         let (_forwarder, address) = forward(pod, target);
+        let slow = TcpStream::connect(address).await.expect("connected");
+        let (mut flooding, _) = listener.accept().await.expect("accepted");
+        tokio::spawn(echo(listener));
+        let flood = tokio::spawn(async move {
+            let chunk = vec![1; 65536];
+            let mut sent = 0_usize;
+            while flooding.write_all(&chunk).await.is_ok() {
+                sent += chunk.len();
+            }
+            sent
+        });
+        // While the flood is poured in, and after it has filled every buffer on the way.
+        for _ in 0..1000 {
+            round_trip(address).await.expect("not held up");
+        }
+        // It has not read a byte.
+        slow.set_zero_linger().expect("an open socket");
+        drop(slow);
+        let sent = flood.await.expect("it ends");
+        assert!(sent < 64 << 20, "{sent} bytes are kept somewhere");
+    });
+}
+
+/// Ten thousand, or as many as the limit of open files leaves: all four ends are here.
+#[test]
+fn ten_thousand_connections() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const WANTED: usize = 10_000;
+    const OTHERS: u64 = 200;
+    if !alone("ten_thousand_connections") {
+        return;
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("raised");
+    let most = usize::try_from(hard.saturating_sub(OTHERS) / 4).unwrap_or(usize::MAX);
+    let count = WANTED.min(most);
+    if count < 1000 {
+        eprintln!("skipped: only {hard} open files");
+        return;
+    }
+    with_pod(async |pod| {
+        let (listener, target) = listen(&pod);
+        let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
+        let address = bound.addresses().expect("an address")[0];
+        let limits = Limits {
+            connections: count,
+            ..Limits::new(hard, 0)
+        };
+        let _forwarder = bound.serve_within(pod, &[LOCALHOST], limits);
         let mut all = Vec::new();
-        let before = resident();
-        for _ in 0..COUNT {
+        let (before, start) = (resident(), Instant::now());
+        for _ in 0..count {
             let client = TcpStream::connect(address).await.expect("connected");
             let (mut server, _) = listener.accept().await.expect("accepted");
             server.write_all(b"x").await.expect("written");
             all.push((client, server));
         }
-        for (client, _) in &mut all {
+        for (client, server) in &mut all {
             assert_eq!(client.read_u8().await.expect("served"), b'x');
+            client.write_all(b"y").await.expect("written");
+            assert_eq!(server.read_u8().await.expect("passed on"), b'y');
         }
-        let each = (resident() - before) / COUNT;
-        eprintln!("{each} bytes resident per connection, test's own ends included");
+        let each = (resident() - before) / count;
+        eprintln!(
+            "{count} connections in {:?}: {each} bytes resident for each, the test's own ends included",
+            start.elapsed()
+        );
         assert!(each < 8192, "{each}");
     });
 }

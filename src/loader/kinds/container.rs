@@ -38,6 +38,7 @@ pub(super) fn convert(
     let ports = ports::convert(declared, host_network, at.field("ports"), report);
     let mounts = mounts(container, at.field("volumeMounts"), pod);
     let resources = resources::convert(&requirements, at.field("resources"), report);
+    let huge_pages = resources::huge_pages(&requirements, at.field("resources"), report);
     let never_restarts = match pod.spec.restart_policy.as_deref() {
         Some("Never") => NeverRestarts::Yes,
         _ => NeverRestarts::No,
@@ -66,6 +67,7 @@ pub(super) fn convert(
         ports,
         mounts,
         resources,
+        huge_pages,
         resize_policy,
         security,
         probes,

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, PodSpec, Probe, Volume};
 
+use super::pod_resources;
 use crate::model::reference::Reference;
 
 /// Fills in what the API server fills in. Runs before validation, as there.
@@ -35,6 +36,7 @@ pub(super) fn apply(spec: &mut PodSpec) {
     {
         default_container(container, host_network);
     }
+    pod_resources::apply(spec);
 }
 
 /// The old name of the field stands in for the new one and always says the same; without either, admission says

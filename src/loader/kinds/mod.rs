@@ -9,6 +9,7 @@ mod field_ref;
 mod hooks;
 mod host;
 mod pod;
+mod pod_resources;
 mod ports;
 mod probe;
 mod profiles;

@@ -15,6 +15,9 @@ use crate::model::plan::{
 };
 use crate::model::quantity::Quantity;
 
+/// What the names of huge pages begin with; the size of a page follows.
+const HUGE_PAGES: &str = "hugepages-";
+
 const KNOWN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// What the machine has.
@@ -54,6 +57,12 @@ pub(super) fn of_pod(
                     "a pod as a whole has no `ephemeral-storage`: only its containers have";
                 report.error(place.field(list).key(name), message);
             }
+            let at_name = place.field(list);
+            if name.starts_with(HUGE_PAGES) && at_name.field(name).exists() {
+                let message =
+                    format!("`{name}` of a pod as a whole is ignored: its containers' count");
+                report.note(at_name.key(name), message);
+            }
         }
     }
     for (name, get) in OF_PODS {
@@ -61,6 +70,14 @@ pub(super) fn of_pod(
         if get(&resources.requests).is_some_and(|pods| pods < sum) {
             let message = format!("the pod requests less {name} than its containers together");
             report.error(place.field("requests").field(name), message);
+        }
+        // A request of the pod's own has been compared with the limit.
+        let own_request = place.field("requests").field(name).exists();
+        if !own_request && get(&resources.limits).is_some_and(|limit| limit < sum) {
+            let message = format!(
+                "the pod's limit of {name} is less than what its containers request together"
+            );
+            report.error(place.field("limits").field(name), message);
         }
         for container in init_containers.iter().chain(containers) {
             let limits = (get(&container.resources.limits), get(&resources.limits));
@@ -190,6 +207,57 @@ pub(super) fn convert(resources: &ResourceRequirements, at: At<'_>, report: &Rep
     }
 }
 
+/// Reads the limits of huge pages of a container: in bytes, by the size of a page.
+pub(super) fn huge_pages(
+    resources: &ResourceRequirements,
+    at: At<'_>,
+    report: &Report,
+) -> BTreeMap<u64, u64> {
+    let bytes = |text: &str| {
+        let quantity = Quantity::parse(text).ok()?;
+        u64::try_from(quantity.value()).ok()
+    };
+    let of = |list: &Option<BTreeMap<String, Text>>| list.clone().unwrap_or_default();
+    let (requests, limits) = (of(&resources.requests), of(&resources.limits));
+    for (name, request) in requests
+        .iter()
+        .filter(|(name, _)| name.starts_with(HUGE_PAGES))
+    {
+        let limit = limits.get(name).and_then(|limit| bytes(&limit.0));
+        if limit.is_none() || limit != bytes(&request.0) {
+            let message = format!("the request for {name} must be its limit");
+            report.error(at.field("requests").field(name), message);
+        }
+    }
+    let mut amounts = BTreeMap::new();
+    for (name, limit) in &limits {
+        let place = at.field("limits").key(name);
+        let Some(size) = name.strip_prefix(HUGE_PAGES) else {
+            continue;
+        };
+        let (Some(size), Some(limit)) = (bytes(size).filter(|size| *size > 0), bytes(&limit.0))
+        else {
+            let message = format!("`{name}` is no amount of huge pages");
+            report.error_hint(place, message, "an example is `hugepages-2Mi: 64Mi`");
+            continue;
+        };
+        if limit % size != 0 {
+            let message = format!("the limit of {name} must be a multiple of the size of a page");
+            report.error(place, message);
+        }
+        amounts.insert(size, limit);
+    }
+    if !amounts.is_empty()
+        && !["cpu", "memory"]
+            .iter()
+            .any(|name| requests.contains_key(*name))
+    {
+        let message = "huge pages go with a request or a limit of cpu or memory only";
+        report.error(at, message);
+    }
+    amounts
+}
+
 fn amounts(texts: &BTreeMap<String, Text>, at: At<'_>, report: &Report) -> ResourceAmounts {
     let mut amounts = ResourceAmounts::default();
     for (name, text) in texts {
@@ -211,11 +279,12 @@ fn amounts(texts: &BTreeMap<String, Text>, at: At<'_>, report: &Report) -> Resou
             "ephemeral-storage" => amounts.ephemeral_storage = bytes,
             // A request that came from its limit has no place of its own and is told there.
             _ if !place.exists() => {}
-            name if name.starts_with("hugepages-") || name.contains('/') => {
+            name if name.starts_with(HUGE_PAGES) => {}
+            name if name.contains('/') => {
                 report.note(
                     at.key(name),
                     format!(
-                        "`{name}` is ignored: kplay accounts for cpu, memory and ephemeral-storage"
+                        "`{name}` is ignored: kplay accounts for cpu, memory, ephemeral-storage and huge pages"
                     ),
                 );
             }

@@ -91,7 +91,7 @@ impl Workload {
         }
     }
 
-    /// The labels that the controller adds. A `controller-uid` is not among them: there is no controller.
+    /// The labels that the controller adds. The `controller-uid` is known when the workload is recorded.
     pub(super) fn added_labels(
         &self,
         name: &str,

@@ -9,7 +9,7 @@ fn pod(env: &str) -> String {
          {{name: disk, hostPath: {{path: /}}}}, {{name: about, downwardAPI: {{items: [{{path: huge, \
          resourceFieldRef: {{containerName: huge, resource: requests.hugepages-2Mi, divisor: 1Mi}}}}]}}}}], \
          initContainers: [{{name: huge, image: x, \
-         resources: {{limits: {{hugepages-2Mi: 5Mi, hugepages-1Gi: 1Gi, memory: 1Gi}}}}}}], \
+         resources: {{limits: {{hugepages-2Mi: 6Mi, hugepages-1Gi: 1Gi, memory: 1Gi}}}}}}], \
          containers: [{{name: c, image: x, env: [{{name: X, valueFrom: {{{env}}}}}]}}]}}}}"
     )
 }
@@ -39,11 +39,11 @@ fn huge_pages_are_what_the_manifest_says() {
     };
     check(
         "containerName: huge, resource: limits.hugepages-2Mi",
-        "5242880",
+        "6291456",
     );
     check(
         "containerName: huge, resource: limits.hugepages-2Mi, divisor: 1M",
-        "6",
+        "7",
     );
     // A request is taken from its limit; what is not there is nothing.
     check(
@@ -56,7 +56,7 @@ fn huge_pages_are_what_the_manifest_says() {
     let VolumeSource::Files { files, .. } = &plan.volumes[2].source else {
         panic!("{:?}", plan.volumes);
     };
-    assert_eq!(files[0].content, FileContent::Bytes(b"5".into()));
+    assert_eq!(files[0].content, FileContent::Bytes(b"6".into()));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::diff::Replace;
 use super::ephemeral;
 use super::error::Error;
 use super::images::{self, ImageSource, PullOverride, Registries};
+use super::ports;
 use super::report::{Change, Event, Report, pod_object};
 use super::services;
 use super::stop::Grace;
@@ -137,7 +138,7 @@ pub struct Applied {
 /// Makes the machine match the input.
 ///
 /// # Errors
-/// [`Error::Images`], [`Error::Conflict`] and errors of state before anything was changed; [`Error::RolledBack`] with
+/// [`Error::Port`], [`Error::Images`], [`Error::Conflict`] and errors of state before anything was changed; [`Error::RolledBack`] with
 /// the cause if what was done is undone (which a signal causes too); [`Error::Workload`] (or several) if a container
 /// failed; [`Error::TimedOut`].
 pub fn apply(
@@ -149,6 +150,9 @@ pub fn apply(
     let options = &input.options;
     if options.mode == Mode::Real && !input.plans.is_empty() && !may_make_namespaces() {
         return Err(Error::NotRoot);
+    }
+    if options.mode == Mode::Real {
+        ports::check(manager, input)?;
     }
     let images = match options.mode {
         Mode::DryRun => images::present(&input.plans, source),
@@ -201,7 +205,7 @@ pub fn apply(
 }
 
 /// Asked before anything is pulled or stopped: every later step would fail with words that say less.
-fn may_make_namespaces() -> bool {
+pub(super) fn may_make_namespaces() -> bool {
     let needed = Set::named("CAP_SYS_ADMIN");
     needed.is_some_and(|needed| capability::effective().is_ok_and(|set| set.contains(needed)))
 }

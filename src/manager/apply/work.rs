@@ -1,5 +1,6 @@
 //! What has to be done, decided and done while the locks are held.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use crate::manager::diff::{self, Life, PodStep, Recorded};
 use crate::manager::ephemeral;
 use crate::manager::error::Error;
 use crate::manager::images::PodImages;
+use crate::manager::jobs;
 use crate::manager::launch::{self, Outcome};
 use crate::manager::report::{Change, Event, Report};
 use crate::manager::services::{Allocated, is_service};
@@ -62,8 +64,15 @@ struct ObjectWork<'a> {
     /// What is to be recorded: with a Service's addresses, with the pod that owns it, if one does.
     manifest: Value,
     change: Change,
-    /// What is recorded of it now.
-    recorded: Option<ObjectRecord>,
+    known: Known,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// What is recorded of an object now.
+    record: Option<ObjectRecord>,
+    /// `metadata.uid`, which it has or will have.
+    uid: String,
 }
 
 impl<'a> Work<'a> {
@@ -75,9 +84,18 @@ impl<'a> Work<'a> {
         services: &mut Allocated,
     ) -> Result<Self, Error> {
         let sources = input.sources.as_ref();
+        let known = input.objects.iter();
+        let known = known.map(|object| Known::read(manager, object));
+        let known = known.collect::<Result<Vec<_>, Error>>()?;
+        let all = || input.objects.iter().zip(&known);
         let mut pods = Vec::with_capacity(input.plans.len());
         for plan in &input.plans {
             let key = plan.key();
+            let mut jobs = all().filter(|(object, _)| object.key.kind == "Job");
+            let plan = &match jobs.find(|(job, _)| job.key == plan.owner) {
+                Some((_, job)) => Cow::Owned(jobs::labelled(plan, &job.uid)),
+                None => Cow::Borrowed(plan),
+            };
             let images = images.remove(&key).unwrap_or_default();
             let dir = locks.pod(&key).expect("all pods of the input are locked");
             let old = OldPod::read(&dir)?;
@@ -98,8 +116,8 @@ impl<'a> Work<'a> {
                 old,
             });
         }
-        let objects = input.objects.iter().map(|object| {
-            let recorded = object::read(&manager.layout, &object.key)?;
+        let objects = input.objects.iter().zip(known);
+        let objects = objects.map(|(object, known)| {
             let manifest = match &object.kept {
                 Kept::WithFiles | Kept::Always => services.manifest(object),
                 Kept::WithPod(pod) => {
@@ -109,7 +127,7 @@ impl<'a> Work<'a> {
                     ephemeral::owned(&object.manifest, pod, uid)
                 }
             };
-            let before = recorded.as_ref().map(|record| &record.manifest);
+            let before = known.record.as_ref().map(|record| &record.manifest);
             let forbidden = before
                 .into_iter()
                 .flat_map(|before| diff::forbidden(before, &manifest));
@@ -126,7 +144,7 @@ impl<'a> Work<'a> {
                 object,
                 manifest,
                 change,
-                recorded,
+                known,
             })
         });
         let objects = objects.collect::<Result<_, Error>>()?;
@@ -247,9 +265,8 @@ impl<'a> Work<'a> {
     ) -> Result<(), Error> {
         let mut services = false;
         for work in self.objects.iter().filter(|work| which(work.object)) {
-            let ObjectWork {
-                object, recorded, ..
-            } = work;
+            let object = work.object;
+            let recorded = &work.known.record;
             let record = match recorded {
                 Some(recorded) => ObjectRecord {
                     manifest: work.manifest.clone(),
@@ -258,7 +275,7 @@ impl<'a> Work<'a> {
                 },
                 None => ObjectRecord {
                     key: object.key.clone(),
-                    uid: identity::random_uuid().map_err(Error::io("make an identity"))?,
+                    uid: work.known.uid.clone(),
                     created: Timestamp::now(),
                     manifest: work.manifest.clone(),
                     sources: object.sources(input).cloned(),
@@ -334,6 +351,17 @@ impl<'a> Work<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Known {
+    fn read(manager: &Manager, object: &AppliedObject) -> Result<Self, Error> {
+        let record = object::read(&manager.layout, &object.key)?;
+        let uid = match &record {
+            Some(record) => record.uid.clone(),
+            None => identity::random_uuid().map_err(Error::io("make an identity"))?,
+        };
+        Ok(Self { record, uid })
     }
 }
 

@@ -10,8 +10,7 @@ mod range;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -26,6 +25,7 @@ use crate::model::plan::Protocol;
 use crate::model::service::{Service, ServiceAddress};
 use crate::state::lock::ServicesLock;
 use crate::state::object;
+use crate::sys::listeners::{self, Sharing, Transport};
 
 /// Why a Service cannot be as its manifest says; the API server's words, where it has some.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -306,15 +306,11 @@ fn error(service: &ObjectKey, fault: Fault) -> Error {
 
 /// Whether somebody on this machine listens on a port at this moment.
 fn is_in_use(port: u16, protocol: Protocol) -> bool {
-    let all: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
-    all.into_iter().any(|ip| {
-        let bound = match protocol {
-            Protocol::Udp => UdpSocket::bind((ip, port)).map(drop),
-            Protocol::Tcp | Protocol::Sctp => TcpListener::bind((ip, port)).map(drop),
-        };
-        // Whatever else is wrong here (no IPv6), it does not say that.
-        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-    })
+    let transport = match protocol {
+        Protocol::Udp => Transport::Udp,
+        Protocol::Tcp | Protocol::Sctp => Transport::Tcp,
+    };
+    listeners::is_in_use(None, port, transport, Sharing::Exclusive)
 }
 
 #[cfg(test)]

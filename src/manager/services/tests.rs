@@ -1,5 +1,7 @@
 //! Through `apply` on a layout of its own.
 
+use std::net::{TcpListener, UdpSocket};
+
 use super::draft::{family, ports, text, texts};
 use super::*;
 use crate::manager::apply::{Applied, Kept};

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Controller;
+use super::{Controller, huge};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 
@@ -19,13 +19,16 @@ pub(super) struct Hierarchy {
     root: OwnedFd,
     v2: bool,
     controllers: Vec<Controller>,
+    /// Of huge pages, if it controls them.
+    page_sizes: Vec<u64>,
 }
 
 /// The controllers of version 2 that children get.
-const ENABLED: [(&str, Controller); 3] = [
+const ENABLED: [(&str, Controller); 4] = [
     ("cpu", Controller::Cpu),
     ("memory", Controller::Memory),
     ("pids", Controller::Pids),
+    ("hugetlb", Controller::HugePages),
 ];
 
 /// The hierarchies that are mounted now and that are of use.
@@ -33,15 +36,18 @@ pub(super) fn find() -> io::Result<Vec<Hierarchy>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut found = Vec::new();
     let mut used = Vec::new();
+    let page_sizes = huge::sizes();
     for mount in mounts.lines().filter_map(parse_mount) {
-        let controllers = v1_controllers(&mount.options);
+        let mut controllers = v1_controllers(&mount.options);
+        controllers.retain(|controller| is_of_use(*controller, &page_sizes));
         // A hierarchy may be mounted twice; a named one (systemd's) controls nothing.
         let seen = used.contains(&(mount.v2, mount.device.clone()));
         if seen || (!mount.v2 && controllers.is_empty()) {
             continue;
         }
         used.push((mount.v2, mount.device));
-        found.push(Hierarchy::open(&mount.point, mount.v2, controllers)?);
+        let hierarchy = Hierarchy::open(&mount.point, mount.v2, controllers, &page_sizes)?;
+        found.push(hierarchy);
     }
     if found.is_empty() {
         return Err(io::Error::new(
@@ -50,6 +56,10 @@ pub(super) fn find() -> io::Result<Vec<Hierarchy>> {
         ));
     }
     Ok(found)
+}
+
+fn is_of_use(controller: Controller, page_sizes: &[u64]) -> bool {
+    controller != Controller::HugePages || !page_sizes.is_empty()
 }
 
 /// Where cgroups are mounted, also those that are of no use.
@@ -121,13 +131,19 @@ fn v1_controllers(options: &str) -> Vec<Controller> {
             "memory" => Some(Controller::Memory),
             "pids" => Some(Controller::Pids),
             "devices" => Some(Controller::Devices),
+            "hugetlb" => Some(Controller::HugePages),
             _ => None,
         })
         .collect()
 }
 
 impl Hierarchy {
-    fn open(point: &Path, v2: bool, mut controllers: Vec<Controller>) -> io::Result<Self> {
+    fn open(
+        point: &Path,
+        v2: bool,
+        mut controllers: Vec<Controller>,
+        page_sizes: &[u64],
+    ) -> io::Result<Self> {
         let root = rustix::fs::open(
             point,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -137,6 +153,7 @@ impl Hierarchy {
             root,
             v2,
             controllers: Vec::new(),
+            page_sizes: Vec::new(),
         };
         if v2 {
             let there = hierarchy.read("", "cgroup.controllers")?;
@@ -144,12 +161,19 @@ impl Hierarchy {
             controllers.extend(
                 ENABLED
                     .iter()
-                    .filter(|(name, _)| has(name))
+                    .filter(|(name, c)| has(name) && is_of_use(*c, page_sizes))
                     .map(|(_, c)| *c),
             );
         }
         hierarchy.controllers = controllers;
+        if hierarchy.controls(Controller::HugePages) {
+            hierarchy.page_sizes = page_sizes.to_owned();
+        }
         Ok(hierarchy)
+    }
+
+    pub(super) fn page_sizes(&self) -> &[u64] {
+        &self.page_sizes
     }
 
     pub(super) fn is_v2(&self) -> bool {
@@ -212,6 +236,7 @@ impl Hierarchy {
             |list: &str, name: &str| list.split_ascii_whitespace().any(|word| word == name);
         let missing: Vec<&str> = ENABLED
             .iter()
+            .filter(|(_, controller)| self.controls(*controller))
             .map(|(name, _)| *name)
             .filter(|name| contains(&has, name) && !contains(&given, name))
             .collect();

@@ -1,8 +1,9 @@
 //! What a cgroup may use, and how that is said to each version.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use super::{Cgroup, Controller, Error, Result, device};
+use super::{Cgroup, Controller, Error, Result, device, huge};
 
 /// What a cgroup may use. `None` leaves a value as it is: in a new cgroup, without a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Bytes of huge pages by the size of a page; of other sizes there are none then.
+    pub huge_pages: Option<BTreeMap<u64, u64>>,
     /// When memory runs out, kill all processes of the cgroup (version 2 only; version 1 kills one).
     pub oom_group: bool,
     pub devices: DevicePolicy,
@@ -50,6 +53,9 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
     }
     if let Some(pids) = limits.pids {
         write(cgroup, Controller::Pids, "pids", "pids.max", pids)?;
+    }
+    if let Some(amounts) = &limits.huge_pages {
+        huge::apply(cgroup, amounts)?;
     }
     match limits.devices {
         DevicePolicy::All => Ok(()),
@@ -222,5 +228,6 @@ fn name(controller: Controller) -> &'static str {
         Controller::Memory => "memory",
         Controller::Pids => "pids",
         Controller::Devices => "devices",
+        Controller::HugePages => "hugetlb",
     }
 }

@@ -2,20 +2,22 @@
 //!
 //! The directories of the hierarchies are opened once and stay usable when `/sys/fs/cgroup` is hidden afterwards.
 //! Of version 1 only the hierarchies are used that a limit needs or that tell something about a container: memory,
-//! cpu, cpuacct, pids, devices. In hybrid mode the version 2 hierarchy has no controllers but tracks the processes and
-//! kills them all at once.
+//! cpu, cpuacct, pids, devices, and hugetlb on machines with huge pages. In hybrid mode the version 2 hierarchy has no
+//! controllers (but hugetlb, if no other has it), tracks the processes and kills them all at once.
 //!
 //! ```text
 //!            version 2                          version 1
 //! cpu        cpu.weight cpu.max                 cpu.shares cpu.cfs_quota_us cpu.cfs_period_us
 //! memory     memory.max memory.swap.max         memory.limit_in_bytes memory.memsw.limit_in_bytes
 //! pids       pids.max                           pids.max
+//! hugetlb    hugetlb.SIZE.max                   hugetlb.SIZE.limit_in_bytes
 //! devices    a BPF program                      devices.deny devices.allow
 //! kill       cgroup.kill                        SIGKILL to each, until none is left
 //! ```
 
 mod device;
 mod hierarchy;
+mod huge;
 mod limits;
 mod warm;
 
@@ -80,6 +82,7 @@ pub(super) enum Controller {
     Memory,
     Pids,
     Devices,
+    HugePages,
 }
 
 /// The machine's cgroup hierarchies.

@@ -66,7 +66,7 @@ fn limits(sessions: usize, idle: Duration) -> Limits {
 fn forward(pod: NetNs, target: SocketAddr, limits: Limits) -> (Forwarder, SocketAddr) {
     let bound = Bound::bind(&[publication("127.0.0.1:0", target)]).expect("a free port");
     let address = bound.addresses().expect("an address")[0];
-    (bound.serve_within(pod, LOCALHOST, limits), address)
+    (bound.serve_within(pod, &[LOCALHOST], limits), address)
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn answers_come_from_the_address_that_was_asked() {
         let ips: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
         assert_eq!(ips, ["0.0.0.0", "::"]);
         assert_eq!(addresses[0].port(), addresses[1].port());
-        let _forwarder = bound.serve(pod, LOCALHOST);
+        let _forwarder = bound.serve(pod, &[LOCALHOST]);
         // The same client asks all of them.
         for (from, asked) in [
             ("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.0.0.3"][..]),
