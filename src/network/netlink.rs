@@ -10,6 +10,8 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols};
 
+use crate::sys::buffer;
+
 /// Bytes that one answer takes at most: the kernel makes none larger for a reader with such a buffer.
 const BUFFER: usize = 32 * 1024;
 
@@ -170,6 +172,11 @@ enum Until {
 
 /// Sends to the kernel.
 pub(super) fn send(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
+    /// What fits into the buffer that sockets have by themselves.
+    const USUAL: usize = 100 * 1024;
+    if bytes.len() > USUAL {
+        buffer::send_at_once(socket, bytes.len())?;
+    }
     let kernel = SocketAddr::new(0, 0);
     socket.send_to(bytes, &kernel, 0).map(|_| ())
 }

@@ -389,3 +389,29 @@ fn a_firewall_that_drops_what_is_forwarded_is_told_of() {
         pod.attachment.release().unwrap();
     });
 }
+
+#[test]
+fn a_pod_knows_many_services() {
+    on_a_machine(|machine| {
+        let (client, server) = (machine.pod("client"), machine.pod("server"));
+        let listener = server.listen("0.0.0.0:0");
+        let backend: SocketAddr = (server.ip(0), listener.local_addr().unwrap().port()).into();
+        let services = |count: u16| -> Vec<VirtualAddress> {
+            let ten = [backend; 10];
+            (1..=count)
+                .map(|number| {
+                    let ip = format!("10.96.{}.{}", number >> 8, number & 0xff);
+                    service(&ip, Protocol::Tcp, &ten)
+                })
+                .collect()
+        };
+        let mut table = PodTable::new();
+        for (count, last) in [(1000, [10, 96, 3, 232]), (300, [10, 96, 1, 44])] {
+            table.set(&client.netns, services(count)).unwrap();
+            client.connect((last, 80)).unwrap();
+            listener.accept().unwrap();
+        }
+        client.attachment.release().unwrap();
+        server.attachment.release().unwrap();
+    });
+}

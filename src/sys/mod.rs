@@ -6,6 +6,7 @@
 
 pub mod append;
 pub mod beneath;
+pub mod buffer;
 pub mod capability;
 pub mod cgroup;
 mod clone;

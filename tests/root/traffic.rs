@@ -669,3 +669,98 @@ fn services_are_in_the_environment_of_pods_that_come_later() {
     assert_eq!(variables("client"), expected);
     assert_eq!(variables("alone"), [""; 0]);
 }
+
+#[test]
+fn every_port_of_a_service_leads_to_its_own() {
+    let Some(kplay) = Kplay::new() else { return };
+    let two = "containers: [{name: other, image: kplay.local/toolbox, args: [http, --port, '9090'], \
+         ports: [{name: admin, containerPort: 9090}]}, {name: main";
+    let ports = "ports: [{name: web, port: 80, targetPort: http}, {name: admin, port: 81, targetPort: admin}, \
+         {name: plain, port: 9090}]";
+    let manifest = service("both", &format!("selector: {{app: both}}, {ports}"))
+        + &server("pod", "app: both", "", "").replace("containers: [{name: main", two)
+        + &client("client");
+    kplay.apply(&manifest).succeeds();
+    kplay.until_ready(&["pod", "client"]);
+    kplay.until_fetched("client", "both/hostname", "pod\n");
+    // The two containers tell themselves apart by their readiness.
+    kplay.fetch("client", "both:81/ready/no").succeeds();
+    for (port, code) in [(80, 0), (81, 3), (9090, 3)] {
+        let run = kplay.fetch("client", &format!("both:{port}/ready"));
+        assert_eq!(run.code, Some(code), "{run}");
+    }
+    let srv = kplay.found("client", &["_admin._tcp.both", "SRV"]);
+    assert_eq!(srv, ["0 100 81 both.default.svc.cluster.local."]);
+    assert_eq!(
+        kplay
+            .toolbox("client", &["lookup", "_admin._udp.both", "SRV"])
+            .code,
+        Some(3)
+    );
+}
+
+#[test]
+fn what_is_down_or_over_is_no_endpoint() {
+    let Some(kplay) = Kplay::new() else { return };
+    let manifest = service(
+        "web",
+        "selector: {app: web}, ports: [{port: 80, targetPort: http}]",
+    ) + &service("pods", "clusterIP: None, selector: {app: web}")
+        + &server("once", "app: web", "restartPolicy: Never,", "")
+        + &server("again", "app: web", "", PROBED)
+        + &client("client");
+    kplay.apply(&manifest).succeeds();
+    kplay.until_ready(&["once", "again", "client"]);
+    let both = || kplay.found("client", &["pods"]);
+    wait::until("both are known", || both().len() == 2);
+    kplay
+        .fetch("client", &format!("{}:8080/exit/0", kplay.ips("once")[0]))
+        .succeeds();
+    kplay.until_ended("once");
+    let again = kplay.ips("again");
+    wait::until("one has ended", || both() == again[..1]);
+    for _ in 0..10 {
+        assert_eq!(kplay.fetch("client", "web/hostname").succeeds(), "again\n");
+    }
+    kplay.fetch("client", "web/exit/1").succeeds();
+    let restarted = |status: &Value| status["containerStatuses"][0]["restartCount"] == 1;
+    kplay.until("again", "has been started again", restarted);
+    kplay.until_fetched("client", "web/hostname", "again\n");
+    assert_eq!(kplay.ips("again"), again, "a pod keeps its address");
+}
+
+#[test]
+fn one_pod_of_several_services_and_a_changed_service() {
+    let Some(kplay) = Kplay::new() else { return };
+    let spec = |color: &str| {
+        format!("selector: {{color: {color}}}, ports: [{{port: 80, targetPort: http}}]")
+    };
+    let manifest = service("web", &spec("red"))
+        + &service(
+            "all",
+            "selector: {app: web}, ports: [{port: 1234, targetPort: http}]",
+        )
+        + &server("red", "app: web, color: red", "", "")
+        + &server("blue", "app: web, color: blue", "", "")
+        + &client("client");
+    kplay.apply(&manifest).succeeds();
+    kplay.until_ready(&["red", "blue", "client"]);
+    kplay.until_fetched("client", "web/hostname", "red\n");
+    kplay.until_fetched("client", "all:1234/healthz", "ok\n");
+    let ip = kplay.cluster_ip("web");
+    // Another selector: the pods that run are told, and the address stays.
+    kplay.apply(&service("web", &spec("blue"))).succeeds();
+    kplay.until_fetched("client", "web/hostname", "blue\n");
+    assert_eq!(kplay.fetch("client", "web/hostname").succeeds(), "blue\n");
+    assert_eq!(kplay.cluster_ip("web"), ip);
+    // Another port.
+    kplay
+        .apply(&service(
+            "web",
+            &spec("blue").replace("port: 80", "port: 81"),
+        ))
+        .succeeds();
+    kplay.until_fetched("client", "web:81/hostname", "blue\n");
+    let refused = kplay.fetch("client", "web/hostname").fails(1, &[]);
+    assert!(refused.contains("refused"), "{refused}");
+}

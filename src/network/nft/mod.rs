@@ -61,7 +61,8 @@ struct Batch {
     table: String,
     bytes: Vec<u8>,
     sequence: u32,
-    acknowledgements: usize,
+    /// Where the last change begins.
+    last: usize,
 }
 
 impl Batch {
@@ -70,7 +71,7 @@ impl Batch {
             table: table.to_owned(),
             bytes: Vec::new(),
             sequence: 0,
-            acknowledgements: 0,
+            last: 0,
         };
         batch.message(BATCH_BEGIN, 0, 0, SUBSYSTEM >> 8, |_| {});
         batch
@@ -109,9 +110,9 @@ impl Batch {
 
     /// A message about the table.
     fn change(&mut self, r#type: u16, flags: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
-        self.acknowledgements += 1;
+        self.last = self.bytes.len();
         let table = self.table.clone();
-        self.message(r#type, flags | ACK, INET, 0, |attributes| {
+        self.message(r#type, flags, INET, 0, |attributes| {
             attributes.text(1, &table);
             fill(attributes);
         });
@@ -139,25 +140,30 @@ impl Batch {
         );
     }
 
-    /// Has the kernel do it, in the thread's network namespace or in that of the socket.
+    /// Has the kernel do it, in the thread's network namespace or in that of the socket. After an error, there may be more
+    /// to read from the socket.
     fn commit(mut self, socket: &Socket) -> io::Result<()> {
+        self.acknowledge_last();
         self.message(BATCH_END, 0, 0, SUBSYSTEM >> 8, |_| {});
         netlink::send(socket, &self.bytes)?;
-        let mut unanswered = self.acknowledgements;
-        let mut result = Ok(());
-        while unanswered > 0 {
+        loop {
             for message in netlink::split(&netlink::receive(socket)?) {
-                let Some(code) = error_code(message) else {
-                    continue;
-                };
-                // One that has been refused as a whole is answered once, to its beginning or to what was wrong with it.
-                unanswered = if code == 0 { unanswered - 1 } else { 0 };
-                if code != 0 && result.is_ok() {
-                    result = Err(io::Error::from_raw_os_error(-code));
+                match error_code(message) {
+                    Some(0) => return Ok(()),
+                    Some(code) => return Err(io::Error::from_raw_os_error(-code)),
+                    None => {}
                 }
             }
         }
-        result
+    }
+
+    /// What is wrong is told first and in any case. More acknowledgements than one would not fit into the socket's buffer,
+    /// once there are many changes.
+    fn acknowledge_last(&mut self) {
+        let at = self.last + 6;
+        let flags = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
+        let flags = flags.map_or(0, |bytes| u16::from_ne_bytes(*bytes));
+        set(&mut self.bytes, at, &(flags | ACK).to_ne_bytes());
     }
 }
 

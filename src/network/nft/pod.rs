@@ -11,6 +11,7 @@ use netlink_sys::Socket;
 use super::conntrack::{self, Lead};
 use super::{Batch, End, HOOK_OUTPUT, Hook, open};
 use crate::model::plan::Protocol;
+use crate::network::subnet::Subnet;
 use crate::sys::netns::NetNs;
 
 /// An address that no interface has, or a network of such addresses.
@@ -50,11 +51,28 @@ impl VirtualAddress {
     /// One address.
     #[must_use]
     pub fn new(ip: IpAddr, ports: Vec<VirtualPort>) -> Self {
-        let prefix = match ip {
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => 128,
-        };
+        let prefix = bits(ip);
         Self { ip, prefix, ports }
+    }
+
+    fn is_one(&self) -> bool {
+        self.prefix == bits(self.ip)
+    }
+
+    /// Whether it is a larger network in which the other one is.
+    fn covers(&self, other: &Self) -> bool {
+        let subnet = |address: &Self| Subnet {
+            address: address.ip,
+            prefix: address.prefix,
+        };
+        self.prefix < other.prefix && subnet(self).overlaps(&subnet(other))
+    }
+}
+
+fn bits(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
     }
 }
 
@@ -96,8 +114,13 @@ impl PodTable {
             // It belongs to the namespace in which it was made, and so does what it asks for.
             None => netns.visit(open)?,
         };
+        let networks: Vec<&VirtualAddress> = addresses.iter().filter(|a| !a.is_one()).collect();
         for address in &addresses {
-            add_rules(&mut batch, address);
+            add_translation(&mut batch, address);
+            // Few: all packets come by these rules.
+            if !networks.iter().any(|network| network.covers(address)) {
+                add_refusal(&mut batch, address);
+            }
         }
         batch.commit(&socket)?;
         self.made = true;
@@ -153,7 +176,7 @@ fn add_chains(batch: &mut Batch) {
     );
 }
 
-fn add_rules(batch: &mut Batch, address: &VirtualAddress) {
+fn add_translation(batch: &mut Batch, address: &VirtualAddress) {
     for port in &address.ports {
         let protocol = match port.protocol {
             Protocol::Tcp => 6,
@@ -175,6 +198,9 @@ fn add_rules(batch: &mut Batch, address: &VirtualAddress) {
             });
         }
     }
+}
+
+fn add_refusal(batch: &mut Batch, address: &VirtualAddress) {
     // What has been redirected does not come by here with this destination.
     batch.add_rule(FILTER, |rule| {
         rule.address(End::Destination, address.ip, address.prefix);
