@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::Kplay;
-use crate::harness::{free_port, text};
+use crate::harness::{container, free_port, text};
 
 /// A pod of one container `main` that runs `script` in busybox; `probes` are fields of the container.
 fn pod(name: &str, policy: &str, probes: &str, script: &str) -> String {
@@ -17,15 +17,6 @@ fn pod(name: &str, policy: &str, probes: &str, script: &str) -> String {
 
 /// Stays until SIGTERM, then ends with 0.
 const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
-
-fn container<'a>(status: &'a Value, name: &str) -> &'a Value {
-    ["containerStatuses", "initContainerStatuses"]
-        .into_iter()
-        .filter_map(|list| status[list].as_array())
-        .flatten()
-        .find(|container| container["name"] == name)
-        .unwrap_or_else(|| panic!("no `{name}` in {status}"))
-}
 
 fn condition<'a>(status: &'a Value, name: &str) -> &'a Value {
     let conditions = status["conditions"].as_array().expect("conditions");
