@@ -30,7 +30,11 @@ fn is_ready(status: &Value) -> bool {
 
 /// Waits until the pod's description has each of these texts.
 #[track_caller]
+/// Waits until these texts are in the pod's description, where `POD_IP` is its address.
 fn until_described(kplay: &Kplay, pod: &str, texts: &[&str]) -> String {
+    let ip = text(&kplay.pod(pod)["status"]["podIP"]);
+    let texts = texts.iter().map(|text| text.replace("POD_IP", &ip));
+    let texts: Vec<String> = texts.collect();
     let mut description = String::new();
     crate::wait::until(&format!("{pod} is described with {texts:?}"), || {
         description = kplay.run(["describe", "pod", pod]).succeeds();
@@ -431,8 +435,8 @@ fn http_probes() {
         &[
             "Readiness probe failed: HTTP probe failed with statuscode: 503",
             "Readiness probe warning: Probe terminated redirects, Response body: look there",
-            "Readiness probe failed: Get \"http://127.0.0.1:8080/slow/1500\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            "Readiness probe failed: Get \"http://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused",
+            "Readiness probe failed: Get \"http://POD_IP:8080/slow/1500\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            "Readiness probe failed: Get \"http://POD_IP:1/\": dial tcp POD_IP:1: connect: connection refused",
         ],
     );
     get(port, "/ready/yes");
@@ -454,7 +458,8 @@ fn http_probes() {
         !ready(status, "web")
     });
     let log = kplay.run(["logs", "web", "-c", "web"]).succeeds();
-    assert!(log.contains("GET /ready 503 127.0.0.1:"), "{log}");
+    let ip = text(&kplay.pod("web")["status"]["podIP"]);
+    assert!(log.contains(&format!("GET /ready 503 {ip}:")), "{log}");
 }
 
 #[test]
@@ -490,8 +495,8 @@ spec:
         &kplay,
         "secure",
         &[
-            "Readiness probe failed: Get \"https://127.0.0.1:8080/healthz\": http: server gave HTTP response to HTTPS client",
-            "Readiness probe failed: Get \"http://127.0.0.1:8443/\": net/http: HTTP/1.x transport connection broken: malformed HTTP response",
+            "Readiness probe failed: Get \"https://POD_IP:8080/healthz\": http: server gave HTTP response to HTTPS client",
+            "Readiness probe failed: Get \"http://POD_IP:8443/\": net/http: HTTP/1.x transport connection broken: malformed HTTP response",
         ],
     );
     let pod = kplay.until("secure", "its first container is ready", |status| {
@@ -544,8 +549,8 @@ spec:
         &[
             "Readiness probe failed: service unhealthy (responded with \"NOT_SERVING\")",
             "Readiness probe failed: error: health rpc probe failed: rpc error: code = NotFound desc = unknown service",
-            "Startup probe failed: timeout: failed to connect service \"127.0.0.1:2\" within 1s: context deadline exceeded",
-            "Readiness probe failed: dial tcp 127.0.0.1:1: connect: connection refused",
+            "Startup probe failed: timeout: failed to connect service \"POD_IP:2\" within 1s: context deadline exceeded",
+            "Readiness probe failed: dial tcp POD_IP:1: connect: connection refused",
         ],
     );
     kplay
