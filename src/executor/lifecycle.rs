@@ -385,6 +385,14 @@ impl Pod {
 
     /// Every container runs again, init containers included.
     fn start_over(&mut self) {
+        self.begin_again(|member, ended| {
+            member.last = Some(ended);
+            member.restarts += 1;
+        });
+    }
+
+    /// Begins with the first container, as if none had run. `note` gets all that did, and how their runs ended.
+    fn begin_again(&mut self, note: impl Fn(&mut Member, Ended)) {
         self.stage = Stage::Active;
         self.cursor = None;
         for member in &mut self.members {
@@ -392,8 +400,7 @@ impl Pod {
             member.has_started = false;
             let state = std::mem::replace(&mut member.state, State::Waiting);
             if let State::Ended(ended) | State::BackOff { ended, .. } = state {
-                member.last = Some(ended);
-                member.restarts += 1;
+                note(member, ended);
             }
         }
     }

@@ -338,6 +338,17 @@ pub(crate) fn script_pod(name: &str, pod: &str, container: &str, script: &str) -
     )
 }
 
+/// A container's status, of a pod's.
+#[track_caller]
+pub(crate) fn container<'a>(status: &'a Value, name: &str) -> &'a Value {
+    ["containerStatuses", "initContainerStatuses"]
+        .into_iter()
+        .filter_map(|list| status[list].as_array())
+        .flatten()
+        .find(|container| container["name"] == name)
+        .unwrap_or_else(|| panic!("no `{name}` in {status}"))
+}
+
 /// A JSON string's text.
 #[track_caller]
 pub(crate) fn text(value: &Value) -> String {

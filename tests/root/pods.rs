@@ -3,18 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::Kplay;
-use crate::harness::{script_pod, text};
+use crate::harness::{container, script_pod, text};
 use crate::wait;
-
-fn container<'a>(status: &'a Value, list: &str, name: &str) -> &'a Value {
-    status[list]
-        .as_array()
-        .and_then(|all| all.iter().find(|container| container["name"] == name))
-        .unwrap_or_else(|| panic!("no `{name}` in {list} of {status}"))
-}
 
 #[test]
 fn init_containers_run_one_after_another() {
@@ -42,7 +33,7 @@ spec:
     let log = kplay.run(["logs", "ordered"]).succeeds();
     assert_eq!(log, "one\nend-of-one\ntwo\n");
     let pod = kplay.pod("ordered");
-    let one = container(&pod["status"], "initContainerStatuses", "one");
+    let one = container(&pod["status"], "one");
     assert_eq!(one["ready"], true);
     assert_eq!(one["state"]["terminated"]["exitCode"], 0);
 }
@@ -62,9 +53,9 @@ fn a_failing_init_container_fails_a_pod_that_never_restarts() {
     // It ran and failed: it stays, so that somebody can look at it.
     let pod = kplay.pod("broken");
     assert_eq!(pod["status"]["phase"], "Failed");
-    let setup = container(&pod["status"], "initContainerStatuses", "setup");
+    let setup = container(&pod["status"], "setup");
     assert_eq!(setup["state"]["terminated"]["exitCode"], 7);
-    let main = container(&pod["status"], "containerStatuses", "main");
+    let main = container(&pod["status"], "main");
     assert_eq!(main["state"]["waiting"]["reason"], "PodInitializing");
     assert_eq!(
         kplay.run(["logs", "broken", "-c", "setup"]).succeeds(),
@@ -84,10 +75,9 @@ fn restarts_and_their_back_off() {
     let code = kplay.apply(&pod).code;
     assert!(matches!(code, Some(0 | 1)), "{code:?}");
     let pod = kplay.until("crash", "waits for its second restart", |status| {
-        container(status, "containerStatuses", "main")["state"]["waiting"]["reason"]
-            == "CrashLoopBackOff"
+        container(status, "main")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
     });
-    let main = container(&pod["status"], "containerStatuses", "main");
+    let main = container(&pod["status"], "main");
     // The first restart is immediate, the second one waits for 10 s.
     assert_eq!(main["restartCount"], 1, "{main}");
     let uid = text(&pod["metadata"]["uid"]);
@@ -118,7 +108,7 @@ fn what_is_restarted_after_success() {
     let code = kplay.apply(&always).code;
     assert!(matches!(code, Some(0 | 1)), "{code:?}");
     let pod = kplay.until("always", "is restarted", |status| {
-        container(status, "containerStatuses", "main")["restartCount"] == 1
+        container(status, "main")["restartCount"] == 1
     });
     assert_eq!(pod["status"]["phase"], "Running");
 }
@@ -235,7 +225,7 @@ fn a_deadline_ends_the_pod_with_grace_then_with_force() {
         let pod = kplay.pod("late");
         assert_eq!(pod["status"]["phase"], "Failed");
         assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
-        let main = container(&pod["status"], "containerStatuses", "main");
+        let main = container(&pod["status"], "main");
         assert_eq!(
             main["state"]["terminated"]["exitCode"], code,
             "{script}: {main}"
@@ -259,7 +249,7 @@ fn the_images_stop_signal() {
     .replace("localhost/busybox:1", "localhost/settings:1");
     kplay.apply_with(&pod, ["--wait=complete"]).fails(1, &[]);
     let pod = kplay.pod("polite");
-    let main = container(&pod["status"], "containerStatuses", "main");
+    let main = container(&pod["status"], "main");
     assert_eq!(main["state"]["terminated"]["exitCode"], 5, "{main}");
 }
 
@@ -341,10 +331,10 @@ fn one_container_that_does_not_start_does_not_hide_the_others() {
         .apply_with(&pod, ["--no-rollback"])
         .fails(1, &["absent", "no-such-program"]);
     let pod = kplay.until_ended("half");
-    let absent = container(&pod["status"], "containerStatuses", "absent");
+    let absent = container(&pod["status"], "absent");
     assert_eq!(absent["state"]["terminated"]["reason"], "StartError");
     assert_eq!(absent["state"]["terminated"]["exitCode"], 128);
-    let main = container(&pod["status"], "containerStatuses", "main");
+    let main = container(&pod["status"], "main");
     assert_eq!(main["state"]["terminated"]["exitCode"], 0);
     assert_eq!(pod["status"]["phase"], "Failed");
 }

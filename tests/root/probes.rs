@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::Kplay;
-use crate::harness::{free_port, text};
+use crate::harness::{container, free_port, text};
 
 /// A pod of one container `main` that runs `script` in busybox; `probes` are fields of the container.
 fn pod(name: &str, policy: &str, probes: &str, script: &str) -> String {
@@ -18,15 +18,6 @@ fn pod(name: &str, policy: &str, probes: &str, script: &str) -> String {
 /// Stays until SIGTERM, then ends with 0.
 const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
-fn container<'a>(status: &'a Value, name: &str) -> &'a Value {
-    ["containerStatuses", "initContainerStatuses"]
-        .into_iter()
-        .filter_map(|list| status[list].as_array())
-        .flatten()
-        .find(|container| container["name"] == name)
-        .unwrap_or_else(|| panic!("no `{name}` in {status}"))
-}
-
 fn condition<'a>(status: &'a Value, name: &str) -> &'a Value {
     let conditions = status["conditions"].as_array().expect("conditions");
     let found = conditions.iter().find(|one| one["type"] == name);
@@ -37,16 +28,13 @@ fn is_ready(status: &Value) -> bool {
     condition(status, "Ready")["status"] == "True"
 }
 
-/// Waits until the pod's description has each of these texts.
 #[track_caller]
+/// Waits until these texts are in the pod's description, where `POD_IP` is its address.
 fn until_described(kplay: &Kplay, pod: &str, texts: &[&str]) -> String {
+    let ip = text(&kplay.pod(pod)["status"]["podIP"]);
+    let texts = texts.iter().map(|text| text.replace("POD_IP", &ip));
+    let texts: Vec<String> = texts.collect();
     let mut description = String::new();
-    let pod_ip = kplay.pod(pod)["status"]["podIP"].clone();
-    let pod_ip = pod_ip.as_str().unwrap_or_default();
-    let texts: Vec<String> = texts
-        .iter()
-        .map(|text| text.replace("POD_IP", pod_ip))
-        .collect();
     crate::wait::until(&format!("{pod} is described with {texts:?}"), || {
         description = kplay.run(["describe", "pod", pod]).succeeds();
         texts.iter().all(|text| description.contains(text))
@@ -469,8 +457,8 @@ fn http_probes() {
         !ready(status, "web")
     });
     let log = kplay.run(["logs", "web", "-c", "web"]).succeeds();
-    let pod_ip = status["podIP"].as_str().expect("an address");
-    assert!(log.contains(&format!("GET /ready 503 {pod_ip}:")), "{log}");
+    let ip = text(&kplay.pod("web")["status"]["podIP"]);
+    assert!(log.contains(&format!("GET /ready 503 {ip}:")), "{log}");
 }
 
 #[test]

@@ -166,15 +166,7 @@ impl Pod {
     /// Everything has ended because a rule wants all containers to run again: they do, each after its back-off. To the
     /// outside the runs that ended were taken away, as in a kubelet.
     pub(super) fn restart_all(&mut self, now: Now) {
-        self.stage = Stage::Active;
-        self.cursor = None;
-        for member in &mut self.members {
-            member.has_run = false;
-            member.has_started = false;
-            let state = std::mem::replace(&mut member.state, State::Waiting);
-            let (State::Ended(ended) | State::BackOff { ended, .. }) = state else {
-                continue;
-            };
+        self.begin_again(|member, ended| {
             let delay = member.back_off.delay(now.monotonic);
             member.state = State::BackOff {
                 until: now.monotonic + delay,
@@ -189,7 +181,7 @@ impl Pod {
                 },
                 failed_hook: None,
             };
-        }
+        });
     }
 
     /// Whether one more restart would fail the Job (`pastBackoffLimitOnFailure`).
