@@ -426,7 +426,7 @@ impl<'a> Teller<'a> {
             Event::PodReached(key) => ui.detail(&format!("{} is as wanted", pod_object(&key))),
             Event::PodRestored(key) => ui.talk(&format!("{} runs again", pod_object(&key))),
             // They are in the error at the end.
-            Event::PodFailed(..) | Event::ImageFailed(..) => {}
+            Event::PodFailed(..) | Event::ImageFailed { .. } => {}
         }
     }
 

@@ -68,9 +68,13 @@ fn line(event: &Event, now: Timestamp) -> Option<String> {
             set("imageID", json!(id));
             "ImagePulled"
         }
-        Event::ImageFailed(image, message) => {
+        Event::ImageFailed {
+            image,
+            reason,
+            message,
+        } => {
             set("image", json!(image.to_string()));
-            set("reason", json!("ErrImagePull"));
+            set("reason", json!(reason));
             set("message", json!(message));
             "ImageFailed"
         }

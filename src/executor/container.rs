@@ -328,13 +328,13 @@ impl<R: Runtime + 'static> Run<R> {
         self.tried(output::forget_old_runs(&log_dir, self.attempt));
         let outputs = ends.outputs.into_iter();
         let pumps = outputs
-            .map(|(stream, fd)| {
+            .map(|output| {
                 output::pump(
                     Rc::clone(context),
                     Rc::clone(&log),
                     Rc::clone(&audience),
-                    stream,
-                    fd,
+                    self.index,
+                    output,
                 )
             })
             .collect();
@@ -389,15 +389,12 @@ impl<R: Runtime + 'static> Run<R> {
     fn limits(&self) -> Limits {
         let launch = self.context.current();
         let current = launch.plan.all_containers().nth(self.index);
-        let of_container =
-            spec::resources::of_container(&launch.plan, current.unwrap_or(self.plan()));
-        super::pod::cgroup_limits(of_container)
+        super::pod::container_limits(&launch.plan, current.unwrap_or(self.plan()))
     }
 
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
         let mut limits = self.limits();
         limits.oom_group = true;
-        limits.huge_pages = Some(self.plan().huge_pages.clone());
         limits.devices = if self.plan().security.privileged {
             crate::sys::cgroup::DevicePolicy::All
         } else {

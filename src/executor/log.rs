@@ -30,6 +30,7 @@ const MAX_WRITE: usize = 256 * 1024;
 pub struct LogWriter {
     file: LogFile,
     compressing: bool,
+    has_failed: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -43,6 +44,7 @@ impl LogWriter {
         Ok(Self {
             file: LogFile::open(dir, restart)?,
             compressing: false,
+            has_failed: false,
             stdout: Vec::new(),
             stderr: Vec::new(),
         })
@@ -90,6 +92,11 @@ impl LogWriter {
         }
         *pending = Vec::new();
         batch.finish()
+    }
+
+    /// Whether it is the first time that something is lost.
+    pub fn is_first_failure(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_failed, true)
     }
 
     /// Whether somebody should begin to compress: nobody does yet.

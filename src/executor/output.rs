@@ -10,9 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::attach::Audience;
 use super::context::{Context, Message};
+use super::lifecycle::Index;
 use super::log::{LogWriter, Stream};
 use super::process;
 use crate::model::cause::chain;
+use crate::model::event::EventType;
 use crate::state::logs;
 use crate::sys::fs;
 
@@ -24,15 +26,9 @@ pub(super) fn pump<R: 'static>(
     context: Rc<Context<R>>,
     log: Rc<RefCell<LogWriter>>,
     audience: Rc<Audience>,
-    stream: Stream,
-    fd: OwnedFd,
+    container: Index,
+    (stream, fd): (Stream, OwnedFd),
 ) -> JoinHandle<()> {
-    let noted = |result: Result<(), fs::Error>| {
-        if let Err(error) = result {
-            // A full disk must not stop the container: its output is lost, as with a kubelet.
-            tracing::error!(error = chain(&error), "cannot write a log");
-        }
-    };
     tokio::task::spawn_local(async move {
         let mut rotations = log.borrow().rotations();
         let read = process::read_all(fd, &context.buffer, |bytes| {
@@ -40,7 +36,7 @@ pub(super) fn pump<R: 'static>(
             let written = log
                 .borrow_mut()
                 .write_chunk(stream, bytes, SystemTime::now());
-            noted(written);
+            note(&context, &log, container, written);
             let rotated = log.borrow().rotations();
             if rotated > rotations {
                 rotations = rotated;
@@ -48,11 +44,32 @@ pub(super) fn pump<R: 'static>(
             }
         })
         .await;
-        noted(log.borrow_mut().finish(stream, SystemTime::now()));
+        let written = log.borrow_mut().finish(stream, SystemTime::now());
+        note(&context, &log, container, written);
         if let Err(error) = read {
             tracing::error!(%error, "cannot read a container's output");
         }
     })
+}
+
+/// A full disk must not stop the container: its output is lost, as with a kubelet. That is said once in its run, however
+/// much it prints.
+fn note<R>(
+    context: &Context<R>,
+    log: &RefCell<LogWriter>,
+    container: Index,
+    written: Result<(), fs::Error>,
+) {
+    let Err(error) = written else {
+        return;
+    };
+    if log.borrow_mut().is_first_failure() {
+        let cause = chain(&error);
+        tracing::error!(error = cause, "cannot write a log");
+        let message = format!("What the container prints is lost: {cause}");
+        let event = context.event(EventType::Warning, "FailedLog", message, Some(container));
+        context.send(Message::Event(event));
+    }
 }
 
 /// Compresses rotated files, at leisure: one that is written full within moments is gone before it is its turn.

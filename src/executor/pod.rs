@@ -13,7 +13,7 @@ use super::pod_network::{self, PodNetwork};
 use super::users::Users;
 use super::{container, etc, process, volumes};
 use crate::model::cause::chain;
-use crate::model::plan::PodPlan;
+use crate::model::plan::{ContainerPlan, PodPlan};
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
@@ -205,6 +205,14 @@ pub(super) fn pod_limits(plan: &PodPlan) -> Limits {
         cpu_weight: Some(resources::pod_cpu_weight(amounts.cpu_shares)),
         huge_pages: Some(resources::huge_pages_of_pod(plan)),
         ..cgroup_limits(amounts)
+    }
+}
+
+/// What a container's cgroup is limited to.
+pub(super) fn container_limits(plan: &PodPlan, container: &ContainerPlan) -> Limits {
+    Limits {
+        huge_pages: Some(container.huge_pages.clone()),
+        ..cgroup_limits(resources::of_container(plan, container))
     }
 }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::error::{Error, MissingImage};
 use super::report::{Event, Report};
 use crate::image::{self, Hold, PullOptions, PullProgress, Store};
+use crate::model::cause::chain;
 use crate::model::image::{Image, ImageUser, Pull};
 use crate::model::names::PodKey;
 use crate::model::plan::{PodPlan, PullPolicy, VolumeSource};
@@ -149,6 +150,16 @@ pub(super) fn resolve(
                 missing.push(wanted.missing(reference, "ErrImagePull", message, Some(error)));
             }
         }
+    }
+    for missing in &missing {
+        report(Event::ImageFailed {
+            image: missing.reference.clone(),
+            reason: missing.reason,
+            message: match &missing.source {
+                Some(cause) => format!("{}: {}", missing.message, chain(cause.as_ref())),
+                None => missing.message.clone(),
+            },
+        });
     }
     // What is known to be missing is told before anything is pulled.
     if missing.is_empty() && !to_pull.is_empty() {
@@ -304,7 +315,11 @@ fn pull_all<'r>(
                     });
                     tell(Event::ImagePulled((*reference).clone(), image.id.clone()));
                 }
-                Err(error) => tell(Event::ImageFailed((*reference).clone(), error.to_string())),
+                Err(error) => tell(Event::ImageFailed {
+                    image: (*reference).clone(),
+                    reason: "ErrImagePull",
+                    message: chain(error.as_ref()),
+                }),
             }
             (*reference, result)
         }));

@@ -25,8 +25,13 @@ pub enum Event {
     ImageProgress(Reference, PullProgress),
     /// The image's ID.
     ImagePulled(Reference, String),
-    /// Why it could not be pulled.
-    ImageFailed(Reference, String),
+    /// It is not to be had.
+    ImageFailed {
+        image: Reference,
+        /// The kubelet's: `ErrImagePull`, `ErrImageNeverPull`.
+        reason: &'static str,
+        message: String,
+    },
     PodStopping(PodKey),
     PodStarting(PodKey),
     /// What the executor tells while it starts the pod.

@@ -167,3 +167,65 @@ fn events_are_watched_as_they_happen() {
         .run(["events", "--for", "absent"])
         .fails(5, &["absent"]);
 }
+
+/// Nothing is started, and nothing recorded, before all images are there: so there is no pod that could have events. Who
+/// applies learns it, and a pod that was to be replaced does not.
+#[test]
+fn images_that_cannot_be_had_are_the_commands_events() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let stays = script_pod("web", "terminationGracePeriodSeconds: 0,", "", "sleep 1000");
+    kplay.apply(&stays).succeeds();
+    let before = reasons(&of_pod(&kplay, "web"));
+    let uid = text(&kplay.pod("web")["metadata"]["uid"]);
+    let nobody = format!("127.0.0.1:{}/web:2", crate::harness::free_port());
+    let file = kplay.dir().join("events.jsonl");
+    let path = file.to_str().expect("a readable path");
+    let check = |pod: &str, image: &str, policy: &str, expected: &[(&str, &str)]| {
+        let manifest = stays
+            .replace("{name: web}", &format!("{{name: {pod}}}"))
+            .replace(
+                "\"localhost/busybox:1\",",
+                &format!("{image:?}, imagePullPolicy: {policy},"),
+            );
+        let (_, reason) = expected.last().expect("an event");
+        let failed = kplay.apply_with(&manifest, ["--events-file", path]);
+        failed.fails(
+            4,
+            &[
+                &format!("for container `main` of the pod `default/{pod}`"),
+                reason,
+            ],
+        );
+        let lines = fs::read_to_string(&file).expect("the events' file");
+        fs::remove_file(&file).expect("removable");
+        let told: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("one object per line"))
+            .collect();
+        let found: Vec<(&str, &str)> = told
+            .iter()
+            .map(|line| (&line["event"], &line["reason"]))
+            .map(|(event, reason)| (event.as_str().unwrap_or(""), reason.as_str().unwrap_or("")))
+            .collect();
+        assert_eq!(found, expected);
+        let last = told.last().expect("an event");
+        assert_eq!(last["image"], image, "{last}");
+        last["message"].as_str().expect("a message").to_owned()
+    };
+    let pulled = [("ImagePulling", ""), ("ImageFailed", "ErrImagePull")];
+    let message = check("new", &nobody, "Always", &pulled);
+    assert!(message.contains("refused"), "{message}");
+    let never = [("ImageFailed", "ErrImageNeverPull")];
+    check("new", "localhost/absent:1", "Never", &never);
+    kplay
+        .run(["describe", "pod", "new"])
+        .fails(5, &["not found"]);
+    let all = kplay.run(["events", "--no-headers"]).succeeds();
+    assert!(!all.contains("Pod/new"), "{all}");
+    // The pod that is there goes on as it was.
+    check("web", &nobody, "Always", &pulled);
+    assert_eq!(reasons(&of_pod(&kplay, "web")), before);
+    assert_eq!(text(&kplay.pod("web")["metadata"]["uid"]), uid);
+}

@@ -32,6 +32,7 @@ mod exec_logs;
 mod hello;
 mod hooks;
 mod images;
+mod log_files;
 mod lookups;
 mod mounts;
 mod names;
