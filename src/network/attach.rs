@@ -23,7 +23,7 @@ pub struct Attachment {
     folder: PathBuf,
     lease: Lease,
     ips: Vec<IpAddr>,
-    limits: Vec<String>,
+    bridge: Bridge,
 }
 
 /// Gives a pod's network namespace an interface, addresses and routes. `folder` is the network's, and `holder` is said
@@ -45,7 +45,7 @@ pub fn attach(folder: &Path, holder: &str, netns: &NetNs) -> Result<Attachment, 
             folder: folder.to_owned(),
             lease,
             ips,
-            limits: record.bridge.limits,
+            bridge: record.bridge,
         }),
         Err(error) => {
             let undone = lease.release().and_then(|()| remove_unused(folder));
@@ -67,7 +67,7 @@ impl Attachment {
     /// What pods on this machine cannot do, and why.
     #[must_use]
     pub fn limits(&self) -> &[String] {
-        &self.limits
+        &self.bridge.limits
     }
 
     /// Gives the addresses back, and removes the bridge if nobody else has any. The link goes with the namespace.
@@ -75,9 +75,15 @@ impl Attachment {
     /// # Errors
     /// The kernel refuses, or a file cannot be removed. [`sweep`] tries again.
     pub fn release(self) -> Result<(), Error> {
-        let _lock = lock(&self.folder)?;
-        self.lease.release()?;
-        remove_unused(&self.folder)
+        let record = Record::read(&self.folder)?;
+        if record.is_some_and(|record| record.bridge == self.bridge) {
+            let _lock = lock(&self.folder)?;
+            self.lease.release()?;
+            return remove_unused(&self.folder);
+        }
+        // Somebody has removed the folder, and another network may be in its place: only the pods know of this one.
+        let _others = namespace_lock()?;
+        Ok(self.bridge.leave(self.lease.offset)?)
     }
 }
 

@@ -159,6 +159,21 @@ impl Bridge {
         Ok(())
     }
 
+    /// Removes the link of the pod at this offset, and the bridge if no other pod is linked to it. With the lock of the
+    /// network namespace.
+    pub(super) fn leave(&self, offset: u16) -> Result<(), Refused> {
+        let mut route = Route::open().map_err(Refused::at("open a netlink socket"))?;
+        let found = find(&mut route, &self.name)?;
+        let own = found.filter(|link| link.hardware_address == self.hardware_address);
+        let Some(own) = own else { return Ok(()) };
+        remove_link(&mut route, &self.link_name(offset))?;
+        let links = links(&mut route)?;
+        match links.iter().any(|link| link.bridge == Some(own.index)) {
+            true => Ok(()),
+            false => self.remove(),
+        }
+    }
+
     /// Links a pod's network namespace to the bridge, with the addresses at this offset. On an error, nothing is left.
     pub(super) fn connect(&self, netns: &NetNs, offset: u16) -> Result<Vec<IpAddr>, Refused> {
         let open = |result: io::Result<Route>| result.map_err(Refused::at("open a netlink socket"));
@@ -330,6 +345,8 @@ struct Link {
     name: String,
     mtu: u32,
     hardware_address: Vec<u8>,
+    /// The number of the bridge that it is linked to.
+    bridge: Option<u32>,
 }
 
 impl Link {
@@ -346,6 +363,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Address(address) => link.hardware_address = address,
+                LinkAttribute::Controller(index) => link.bridge = Some(index),
                 _ => {}
             }
         }

@@ -415,3 +415,23 @@ fn a_pod_knows_many_services() {
         server.attachment.release().unwrap();
     });
 }
+
+#[test]
+fn a_network_whose_folder_was_removed_goes_with_its_last_pod() {
+    on_a_machine(|machine| {
+        let old = ["a", "b"].map(|name| machine.pod(name));
+        std::fs::remove_dir_all(&machine.folder).unwrap();
+        let new = machine.pod("c");
+        assert_eq!(bridges().len(), 2);
+        let [a, b] = old;
+        a.attachment.release().unwrap();
+        // Those who are left still reach each other.
+        let listener = new.listen("0.0.0.0:0");
+        let port = listener.local_addr().unwrap().port();
+        b.connect((new.ip(0), port)).unwrap();
+        b.attachment.release().unwrap();
+        assert_eq!(bridges().len(), 1);
+        new.connect((new.ip(0), port)).unwrap();
+        new.attachment.release().unwrap();
+    });
+}

@@ -84,11 +84,15 @@ fn random() -> u64 {
 }
 
 fn kill(pid: u32) {
+    send(pid, rustix::process::Signal::KILL);
+}
+
+fn send(pid: u32, signal: rustix::process::Signal) {
     let pid = i32::try_from(pid)
         .ok()
         .and_then(rustix::process::Pid::from_raw);
     // It may have ended by itself.
-    rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::KILL).ok();
+    rustix::process::kill_process(pid.expect("a pid"), signal).ok();
 }
 
 #[test]
@@ -187,6 +191,15 @@ fn addresses_neither_leak_nor_collide_when_commands_are_killed() {
     kplay
         .run(["delete", "--all", "--grace-period=1"])
         .succeeds();
+    kplay.assert_nothing_left();
+}
+
+#[test]
+fn the_last_executor_leaves_no_network_if_it_has_to_be_killed() {
+    let Some(kplay) = Kplay::new() else { return };
+    kplay.apply(&client("stuck")).succeeds();
+    send(kplay.executor("stuck"), rustix::process::Signal::STOP);
+    kplay.run(["delete", "pod", "stuck", "--force"]).succeeds();
     kplay.assert_nothing_left();
 }
 

@@ -15,6 +15,7 @@ use super::services::is_service;
 use super::stop::{self, Grace, OnSignal};
 use super::{Manager, client, ephemeral};
 use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
+use crate::network;
 use crate::protocol::Request;
 use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found, LockedPodDir, PodDir};
@@ -104,6 +105,12 @@ pub fn delete(
         &mut |subject| report(Event::Waiting(subject.clone())),
     )?;
     errors.extend(delete_pods(manager, &locks, &doomed.pods, options, report)?);
+    // An executor takes the network with it when it is the last one, unless it had to be killed.
+    if !doomed.pods.is_empty()
+        && let Err(error) = network::sweep(&manager.layout.network())
+    {
+        errors.push(error.into());
+    }
     for key in &doomed.objects {
         let deleted = doomed.check_unused(manager, key).and_then(|()| {
             let content = match doomed.emptied.contains(key) {
