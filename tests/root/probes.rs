@@ -28,8 +28,8 @@ fn is_ready(status: &Value) -> bool {
     condition(status, "Ready")["status"] == "True"
 }
 
-#[track_caller]
 /// Waits until these texts are in the pod's description, where `POD_IP` is its address.
+#[track_caller]
 fn until_described(kplay: &Kplay, pod: &str, texts: &[&str]) -> String {
     let ip = text(&kplay.pod(pod)["status"]["podIP"]);
     let texts = texts.iter().map(|text| text.replace("POD_IP", &ip));
