@@ -1,14 +1,17 @@
 //! `apply`.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::error::{Done, Error};
-use super::image::ByteCounter;
+use super::image::{ByteCounter, places};
 use super::inventory::{Inventory, Scope};
 use super::manifests::{self, ManifestArgs, Publishing};
 use super::session::{Network, Session};
 use super::values::GoDuration;
+use crate::image::registries::RegistriesConf;
 use crate::image::{Platform, PullOptions, RETRY_WAITS, TlsVerify};
 use crate::loader::{Loaded, Origin, Publish, PublishDeclared};
 use crate::manager::apply::{
@@ -222,9 +225,11 @@ impl Job {
     ) -> (Changes, Result<Applied, Error>) {
         let mut teller = Teller::new(self, lines, session);
         let applied = session.store().and_then(|store| {
-            let images = StoreImages::new(store, |_| PullOptions {
+            let registries = Arc::new(RegistriesConf::new(places()));
+            let images = StoreImages::new(store, Arc::clone(&registries), |_| PullOptions {
                 platform: Platform::host(),
-                tls_verify: TlsVerify::On,
+                tls_verify: TlsVerify::Configured,
+                registries: Arc::clone(&registries),
                 credentials: None,
                 waits: RETRY_WAITS,
             });

@@ -319,6 +319,9 @@ fn image_hint(error: &image::Error) -> Option<&'static str> {
         Class::NotStored => "`kplay image ls` lists what is stored here",
         Class::InUse => "delete the pod first, or give `--force`",
         Class::Registry => "try again later",
+        Class::Configuration => {
+            "containers-registries.conf(5) and containers-policy.json(5) say what can be set"
+        }
         Class::Corrupt | Class::Unsupported | Class::Platform | Class::Hostile | Class::Machine => {
             return None;
         }

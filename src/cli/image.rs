@@ -3,24 +3,27 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::error::{Done, Error};
 use super::session::{Network, Session};
+use crate::image::registries::{Places, RegistriesConf};
 use crate::image::{
     self, Credentials, LoadSource, Platform, PullOptions, PullProgress, RETRY_WAITS, Store,
     TlsVerify,
 };
 use crate::model::cause::chain;
-use crate::model::reference::Reference;
+use crate::model::reference::{ImageName, Reference};
 use crate::output::images::{self, Row};
 use crate::output::object::{self, Notation};
 use crate::output::progress::Progress;
 use crate::output::report;
 use crate::output::table::Headers;
 use crate::state::view;
+use crate::sys::identity;
 
 /// What to do with images.
 #[derive(Debug, Subcommand)]
@@ -41,8 +44,8 @@ pub(crate) enum ImageCommand {
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
     /// Pull these images
-    #[arg(value_name = "IMAGE", required = true, value_parser = Reference::parse)]
-    images: Vec<Reference>,
+    #[arg(value_name = "IMAGE", required = true, value_parser = ImageName::parse)]
+    images: Vec<ImageName>,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -50,9 +53,12 @@ pub(crate) struct PullArgs {
 /// How registries are asked.
 #[derive(Debug, Args)]
 struct RegistryArgs {
-    /// Let registries prove who they are; `false` also takes http
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
-    tls_verify: bool,
+    /// Let registries prove who they are, also those that registries.conf calls insecure; `false` also takes http
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    tls_verify: Option<bool>,
+    /// Trust the certificates in this folder, instead of those in certs.d
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
     /// Log in as this user
     #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
     creds: Option<Credentials>,
@@ -138,13 +144,18 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
     }
     let store = session.store()?;
     let registry = &arguments.registry;
+    let registries = Arc::new(RegistriesConf::new(Places {
+        cert_dir: registry.cert_dir.clone(),
+        ..places()
+    }));
     let options = PullOptions {
         platform: registry.platform.clone().unwrap_or_else(Platform::host),
-        tls_verify: if registry.tls_verify {
-            TlsVerify::On
-        } else {
-            TlsVerify::Off
+        tls_verify: match registry.tls_verify {
+            None => TlsVerify::Configured,
+            Some(true) => TlsVerify::On,
+            Some(false) => TlsVerify::Off,
         },
+        registries: Arc::clone(&registries),
         credentials: registry.creds.clone(),
         waits: RETRY_WAITS,
     };
@@ -156,10 +167,11 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             source,
         })?;
     let progress = RefCell::new(Progress::new(&session.ui));
-    for reference in &arguments.images {
-        let name = reference.to_string();
+    for image in &arguments.images {
+        let names = registries.names(image).map_err(image::Error::from)?;
+        let name = names.first().unwrap_or(image.reference()).to_string();
         let counter = ByteCounter::default();
-        let image = runtime.block_on(image::pull(&store, reference, &options, &|step| {
+        let image = runtime.block_on(image::pull(&store, image, &options, &|step| {
             if let Some((done, total)) = counter.add(step) {
                 progress.borrow_mut().update(&name, done, total);
             }
@@ -293,13 +305,31 @@ fn remove(
 ) -> Result<image::Removed, Error> {
     let digits = name.strip_prefix("sha256:").unwrap_or(name);
     let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match Reference::parse(name) {
-        Ok(reference) if !is_id || store.find(&reference)?.is_some() => {
-            Ok(store.remove(&reference, in_use)?)
-        }
+    match stored_name(store, name)? {
+        Some((reference, is_there)) if !is_id || is_there => Ok(store.remove(&reference, in_use)?),
         _ if is_id => Ok(store.remove_id(name, in_use)?),
         _ => Err(image::Error::NotStored(name.to_owned()).into()),
     }
+}
+
+/// What a name means in the store, and whether that is there; nothing if it is no name.
+fn stored_name(store: &Store, name: &str) -> Result<Option<(Reference, bool)>, Error> {
+    let Ok(name) = ImageName::parse(name) else {
+        return Ok(None);
+    };
+    let registries = RegistriesConf::new(places());
+    let names = registries.stored_names(&name);
+    for name in names.map_err(image::Error::from)? {
+        if store.find(&name)?.is_some() {
+            return Ok(Some((name, true)));
+        }
+    }
+    Ok(Some((name.reference().clone(), false)))
+}
+
+/// Where this user's and machine's configuration of registries is.
+pub(super) fn places() -> Places {
+    Places::of_process(identity::is_root())
 }
 
 /// Ids of images that pods use, with the pods.

@@ -19,6 +19,7 @@ mod manifest;
 mod platform;
 mod pull;
 mod records;
+pub mod registries;
 mod registry;
 mod remove;
 mod store;

@@ -25,7 +25,7 @@ use crate::image::PullProgress;
 use crate::model::image::{Image, ImageConfig};
 use crate::model::names::{ContainerName, ObjectKey};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
-use crate::model::reference::Reference;
+use crate::model::reference::{ImageName, Reference};
 use crate::model::status::{
     ConditionStatus, ContainerState, ContainerStatus, Phase, PodCondition, PodStatus, Running,
 };
@@ -171,18 +171,24 @@ impl FakeImages {
 }
 
 impl ImageSource for FakeImages {
-    fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError> {
+    fn find(&self, name: &ImageName) -> Result<Option<Image>, SourceError> {
+        let reference = name.reference();
         Ok(self
             .here
             .contains(reference)
             .then(|| image(&reference.to_string())))
     }
 
+    fn resolved(&self, name: &ImageName) -> Reference {
+        name.reference().clone()
+    }
+
     async fn pull(
         &self,
-        reference: &Reference,
+        name: &ImageName,
         progress: &dyn Fn(PullProgress),
     ) -> Result<Image, SourceError> {
+        let reference = name.reference();
         // Lets the other pulls begin.
         tokio::task::yield_now().await;
         self.pulled.borrow_mut().push(reference.clone());

@@ -29,6 +29,12 @@ pub fn random_hex() -> io::Result<String> {
     Ok(format!("{high:032x}{low:032x}"))
 }
 
+/// Whether this process is root's.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// How many processors this process may run on.
 #[must_use]
 pub fn cpus() -> u64 {

@@ -1,5 +1,6 @@
 //! Pulls from a registry in this process.
 
+mod places;
 mod processes;
 
 use serde_json::json;
@@ -35,7 +36,8 @@ impl Setup {
     }
 
     fn pull_with(&self, reference: &Reference, options: &PullOptions) -> Result<Image, Error> {
-        runtime().block_on(pull(&self.store, reference, options, &|_| ()))
+        let name = reference.clone().into();
+        runtime().block_on(pull(&self.store, &name, options, &|_| ()))
     }
 
     /// Entries that a failed pull must not leave.
@@ -59,7 +61,8 @@ fn runtime() -> tokio::runtime::Runtime {
 fn options() -> PullOptions {
     PullOptions {
         platform: Platform::host(),
-        tls_verify: TlsVerify::On,
+        tls_verify: TlsVerify::Configured,
+        registries: Arc::default(),
         waits: WAITS,
         credentials: None,
     }
@@ -130,7 +133,12 @@ fn an_image_is_pulled_and_found_by_tag_and_digest() {
     let seen = RefCell::new(Vec::new());
     let progress = |event| seen.borrow_mut().push(event);
     let image = runtime()
-        .block_on(pull(&setup.store, &reference, &options(), &progress))
+        .block_on(pull(
+            &setup.store,
+            &reference.clone().into(),
+            &options(),
+            &progress,
+        ))
         .expect("pulled");
     assert_eq!((image.id, image.layers.len()), (sample.id(), 2));
     let bytes: usize = sample.layers.iter().map(Vec::len).sum();

@@ -5,6 +5,8 @@ use std::io;
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 
 use crate::image::error::Class;
+use crate::image::registries::CertsError;
+use crate::model::cause::chain;
 
 /// What went wrong with a registry, for which image.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,22 @@ pub enum Fault {
     },
     #[error("cannot set up the connection")]
     Client(#[source] OciDistributionError),
+    #[error("the certificates for the registry `{registry}` cannot be used")]
+    Certificates {
+        registry: String,
+        source: CertsError,
+    },
+    #[error("none of its registries gives it: {}", each(.0))]
+    Everywhere(Vec<(String, Fault)>),
+}
+
+/// One after the other: where, and what went wrong there.
+fn each(faults: &[(String, Fault)]) -> String {
+    let texts: Vec<String> = faults
+        .iter()
+        .map(|(place, fault)| format!("`{place}`: {}", chain(fault)))
+        .collect();
+    texts.join("; ")
 }
 
 fn reason(message: &str) -> String {
@@ -82,21 +100,29 @@ impl Error {
     /// What kind of failure it is.
     #[must_use]
     pub fn class(&self) -> Class {
-        match &self.source {
-            Fault::NotFound { .. } => Class::NotFound,
-            Fault::Unauthorized { .. } => Class::Unauthorized,
-            Fault::TooManyRequests { .. } | Fault::Status { .. } | Fault::Answer { .. } => {
-                Class::Registry
-            }
-            Fault::Name { .. } | Fault::Connect { .. } | Fault::Broken { .. } => Class::Unreachable,
-            Fault::Tls { .. } => Class::Tls,
-            Fault::Digest { .. } | Fault::Size { .. } => Class::Corrupt,
-            Fault::Client(_) => Class::Machine,
-        }
+        self.source.class()
     }
 }
 
 impl Fault {
+    fn class(&self) -> Class {
+        match self {
+            Self::NotFound { .. } => Class::NotFound,
+            Self::Unauthorized { .. } => Class::Unauthorized,
+            Self::TooManyRequests { .. } | Self::Status { .. } | Self::Answer { .. } => {
+                Class::Registry
+            }
+            Self::Name { .. } | Self::Connect { .. } | Self::Broken { .. } => Class::Unreachable,
+            Self::Tls { .. } => Class::Tls,
+            Self::Digest { .. } | Self::Size { .. } => Class::Corrupt,
+            Self::Client(_) | Self::Certificates { .. } => Class::Machine,
+            // The last is the image's own registry.
+            Self::Everywhere(faults) => faults
+                .last()
+                .map_or(Class::Unreachable, |(_, fault)| fault.class()),
+        }
+    }
+
     /// Whether trying again may help.
     pub(super) fn passes(&self) -> bool {
         match self {
@@ -110,7 +136,9 @@ impl Fault {
             | Self::Digest { .. }
             | Self::Size { .. }
             | Self::Answer { .. }
-            | Self::Client(_) => false,
+            | Self::Client(_)
+            | Self::Certificates { .. }
+            | Self::Everywhere(_) => false,
         }
     }
 }

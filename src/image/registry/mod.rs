@@ -4,6 +4,7 @@
 //! https always, but for registries on loopback that do not speak it, and for those whose TLS is not to be verified.
 
 mod fault;
+mod sources;
 
 use std::io;
 use std::net::IpAddr;
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, LayerDescriptor};
+use oci_client::client::{
+    BlobResponse, Certificate, CertificateEncoding, ClientConfig, ClientProtocol, LayerDescriptor,
+};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, RegistryOperation};
@@ -20,9 +23,12 @@ use oci_client::{Client, RegistryOperation};
 use super::digest::Digest;
 use super::manifest::{self, Descriptor};
 use super::pull::{Credentials, PullOptions};
+use super::registries::{Certificates, Endpoint};
 use crate::model::reference::Reference;
 
 pub use fault::{Error, Fault};
+
+pub(super) use sources::Sources;
 
 use fault::{does_not_speak_tls, envelope_message, fault};
 
@@ -41,6 +47,8 @@ pub const RETRY_WAITS: &[Duration] = &[
 /// Whether the registry has to prove who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVerify {
+    /// But for those that `registries.conf` calls insecure.
+    Configured,
     On,
     /// Any certificate is taken, and http where https does not answer.
     Off,
@@ -49,9 +57,10 @@ pub enum TlsVerify {
 /// A repository of a registry that answers.
 pub(super) struct Repository {
     client: Client,
-    /// In the words of `oci-client`, with a digest or tag that does not matter.
+    /// With a tag or digest that does not matter.
+    reference: Reference,
+    /// The same in the words of `oci-client`.
     name: oci_client::Reference,
-    image: String,
     registry: String,
     auth: RegistryAuth,
     /// Before another try. After each progress they start anew.
@@ -66,46 +75,57 @@ pub(super) struct Fetched {
 
 impl Repository {
     /// Finds out how the registry is spoken to, and signs in.
-    pub(super) async fn connect(
-        reference: &Reference,
+    async fn connect(
+        endpoint: &Endpoint,
         options: &PullOptions,
-    ) -> Result<Self, Error> {
-        let fail = |source| Error {
-            image: reference.to_string(),
-            source,
+        waits: &'static [Duration],
+    ) -> Result<Self, Fault> {
+        let registry = &endpoint.reference.registry;
+        let verify = match options.tls_verify {
+            TlsVerify::Configured => !endpoint.insecure,
+            TlsVerify::On => true,
+            TlsVerify::Off => false,
         };
-        let secure = Self::signed_in(reference, ClientProtocol::Https, options).await;
-        let may_be_plain = options.tls_verify == TlsVerify::Off || is_loopback(&reference.registry);
-        match secure {
-            Err(fault) if may_be_plain && does_not_speak_tls(&fault) => {
-                Self::signed_in(reference, ClientProtocol::Http, options)
-                    .await
-                    .map_err(fail)
+        let certificates = options.registries.certificates(registry);
+        let certificates = certificates.map_err(|source| Fault::Certificates {
+            registry: registry.clone(),
+            source,
+        })?;
+        // Each registry is believed by its own certificates: one client for each.
+        let over = async |protocol| {
+            let client = client(protocol, verify, &certificates)?;
+            Self::signed_in(client, endpoint, options, waits).await
+        };
+        match over(ClientProtocol::Https).await {
+            Err(fault) if (!verify || is_loopback(registry)) && does_not_speak_tls(&fault) => {
+                over(ClientProtocol::Http).await
             }
-            other => other.map_err(fail),
+            other => other,
         }
     }
 
     async fn signed_in(
-        reference: &Reference,
-        protocol: ClientProtocol,
+        client: Client,
+        endpoint: &Endpoint,
         options: &PullOptions,
+        waits: &'static [Duration],
     ) -> Result<Self, Fault> {
         let auth = match &options.credentials {
-            Some(Credentials { username, password }) => {
+            // A mirror is somebody else.
+            Some(Credentials { username, password }) if !endpoint.mirror => {
                 RegistryAuth::Basic(username.clone(), password.clone())
             }
-            None => RegistryAuth::Anonymous,
+            Some(_) | None => RegistryAuth::Anonymous,
         };
         let repository = Self {
-            client: client(protocol, options.tls_verify)?,
-            name: name(reference),
-            image: reference.to_string(),
-            registry: reference.registry.clone(),
+            client,
+            name: name(&endpoint.reference),
+            registry: endpoint.reference.registry.clone(),
+            reference: endpoint.reference.clone(),
             auth,
-            waits: options.waits,
+            waits,
         };
-        let mut waits = options.waits.iter();
+        let mut waits = waits.iter();
         loop {
             match repository.sign_in().await {
                 Err(fault) if fault.passes() => match waits.next() {
@@ -133,9 +153,13 @@ impl Repository {
         }
     }
 
-    /// The manifest or index of a tag or digest.
-    pub(super) async fn manifest(&self, wanted: &Reference) -> Result<Fetched, Error> {
-        let wanted_name = name(wanted);
+    /// The manifest or index of a digest, or else of the tag or digest that the repository was connected for.
+    async fn manifest(&self, digest: Option<&Digest>) -> Result<Fetched, Fault> {
+        let mut wanted = self.reference.clone();
+        if let Some(digest) = digest {
+            wanted.digest = Some(digest.to_string());
+        }
+        let wanted_name = name(&wanted);
         let what = match (&wanted.digest, &wanted.tag) {
             (Some(digest), _) => format!("the manifest `{digest}` of `{}`", wanted.repository),
             (None, tag) => format!(
@@ -151,21 +175,21 @@ impl Repository {
                 .await;
             pulled.map_err(|e| self.fault(e, &what))
         };
-        let (bytes, _) = self.retry(get).await.map_err(|fault| self.fail(fault))?;
+        let (bytes, _) = self.retry(get).await?;
         let digest = Digest::of(&bytes);
         if wanted
             .digest
             .as_ref()
             .is_some_and(|wanted| *wanted != digest.as_str())
         {
-            return Err(self.fail(Fault::Digest { what }));
+            return Err(Fault::Digest { what });
         }
         let bytes = bytes.to_vec();
         Ok(Fetched { bytes, digest })
     }
 
     /// A small blob, verified.
-    pub(super) async fn small_blob(&self, blob: &Descriptor, most: u64) -> Result<Vec<u8>, Error> {
+    async fn small_blob(&self, blob: &Descriptor, most: u64) -> Result<Vec<u8>, Fault> {
         let get = || async {
             let mut bytes = Vec::new();
             let mut stream = self.open_blob(&blob.digest, 0).await?;
@@ -178,51 +202,55 @@ impl Repository {
             }
             Ok(bytes)
         };
-        let bytes = self.retry(get).await.map_err(|fault| self.fail(fault))?;
+        let bytes = self.retry(get).await?;
         let what = format!("the configuration `{}`", blob.digest);
         let actual = bytes.len() as u64;
         if actual != blob.size {
             let expected = blob.size;
-            return Err(self.fail(Fault::Size {
+            return Err(Fault::Size {
                 what,
                 expected,
                 actual,
-            }));
+            });
         }
         if Digest::of(&bytes) != blob.digest {
-            return Err(self.fail(Fault::Digest { what }));
+            return Err(Fault::Digest { what });
         }
         Ok(bytes)
     }
 
-    /// Gives a blob's bytes to `take`, in order, each once, whatever happens to connections. They are not verified.
-    /// Ends early without an error when `take` says so, or when the registry has no more.
-    pub(super) async fn blob<T, F>(&self, blob: &Descriptor, mut take: T) -> Result<(), Error>
+    /// Gives a blob's bytes after the first `received` to `take`, in order, each once, whatever happens to connections.
+    /// They are not verified. Ends early without an error when `take` says so, or when the registry has no more.
+    async fn blob<T, F>(
+        &self,
+        blob: &Descriptor,
+        received: &mut u64,
+        take: &mut T,
+    ) -> Result<(), Fault>
     where
         T: FnMut(Chunk) -> F,
         F: Future<Output = Taken>,
     {
-        let mut received = 0_u64;
         let mut waits = self.waits.iter();
         loop {
-            let start = received;
-            let fault = match self.blob_from(blob, &mut received, &mut take).await {
+            let start = *received;
+            let fault = match self.blob_from(blob, received, take).await {
                 Ok(Taken::Stop) => return Ok(()),
-                Ok(Taken::More) if received >= blob.size => return Ok(()),
+                Ok(Taken::More) if *received >= blob.size => return Ok(()),
                 // It ended, but not where it should: as a broken connection does that has no length.
                 Ok(Taken::More) => None,
                 Err(fault) if fault.passes() => Some(fault),
-                Err(fault) => return Err(self.fail(fault)),
+                Err(fault) => return Err(fault),
             };
-            if received > start {
+            if *received > start {
                 waits = self.waits.iter();
             }
             match (waits.next(), fault) {
                 (Some(wait), fault) => {
-                    tracing::debug!(digest = %blob.digest, received, ?fault, "blob is asked for again");
+                    tracing::debug!(digest = %blob.digest, %received, ?fault, "blob is asked for again");
                     tokio::time::sleep(*wait).await;
                 }
-                (None, Some(fault)) => return Err(self.fail(fault)),
+                (None, Some(fault)) => return Err(fault),
                 (None, None) => return Ok(()),
             }
         }
@@ -308,13 +336,6 @@ impl Repository {
         }
     }
 
-    fn fail(&self, source: Fault) -> Error {
-        Error {
-            image: self.image.clone(),
-            source,
-        }
-    }
-
     fn broken(&self, source: io::Error) -> Fault {
         Fault::Broken {
             registry: self.registry.clone(),
@@ -356,13 +377,22 @@ impl AsRef<[u8]> for Chunk {
 
 type ChunkStream = BoxStream<'static, io::Result<Chunk>>;
 
-fn client(protocol: ClientProtocol, tls: TlsVerify) -> Result<Client, Fault> {
+fn client(
+    protocol: ClientProtocol,
+    verify: bool,
+    certificates: &Certificates,
+) -> Result<Client, Fault> {
     static PROVIDER: Once = Once::new();
     // Fails only if there is a provider already, and then all is well.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let authorities = certificates.0.iter().map(|pem| Certificate {
+        encoding: CertificateEncoding::Pem,
+        data: pem.clone(),
+    });
     let config = ClientConfig {
         protocol,
-        accept_invalid_certificates: tls == TlsVerify::Off,
+        accept_invalid_certificates: !verify,
+        extra_root_certificates: authorities.collect(),
         connect_timeout: Some(CONNECT),
         read_timeout: Some(SILENCE),
         user_agent: concat!("kplay/", env!("CARGO_PKG_VERSION")),

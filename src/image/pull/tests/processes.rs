@@ -58,7 +58,7 @@ fn two_processes_share_the_work() {
         let store = Store::open(store.as_ref()).expect("a store");
         let reference = Reference::parse(&reference).expect("a reference");
         runtime()
-            .block_on(pull(&store, &reference, &options(), &|_| ()))
+            .block_on(pull(&store, &reference.into(), &options(), &|_| ()))
             .expect("pulled");
         return;
     }
