@@ -40,8 +40,25 @@ pub(crate) enum ImageCommand {
     Load(LoadArgs),
 }
 
+/// What `pull` reads beside its flags.
+const PULL_FILES: &str = "\
+Environment:
+  CONTAINERS_REGISTRIES_CONF  Read this file instead of any other registries.conf
+
+Files:
+  ~/.config/containers/registries.conf, /etc/containers/registries.conf, /usr/share/containers/registries.conf
+      The first that is there: what short names mean, mirrors, other locations, insecure and blocked registries;
+      see containers-registries.conf(5)
+  /etc/containers/registries.conf.d/*.conf, ~/.config/containers/registries.conf.d/*.conf
+      What is set there counts more
+  ~/.config/containers/certs.d/HOST, /etc/containers/certs.d/HOST, /etc/docker/certs.d/HOST
+      *.crt: whom to trust beside the machine's own authorities
+  ~/.config/containers/policy.json, /etc/containers/policy.json
+      Which images may be pulled; those that must be signed are refused";
+
 /// Flags of `image pull`.
 #[derive(Debug, Args)]
+#[command(after_help = PULL_FILES)]
 pub(crate) struct PullArgs {
     /// Pull these images
     #[arg(value_name = "IMAGE", required = true, value_parser = ImageName::parse)]
@@ -53,7 +70,7 @@ pub(crate) struct PullArgs {
 /// How registries are asked.
 #[derive(Debug, Args)]
 struct RegistryArgs {
-    /// Let registries prove who they are, also those that registries.conf calls insecure; `false` also takes http
+    /// Let registries prove who they are, whatever registries.conf says; `false` also takes http
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     tls_verify: Option<bool>,
     /// Trust the certificates in this folder, instead of those in certs.d

@@ -30,7 +30,7 @@ pub enum Error {
         "the short name `{name}` is at none of the registries that are searched: {}",
         each(failed)
     )]
-    Nowhere { name: String, failed: Vec<Error> },
+    Nowhere { name: String, failed: Vec<Self> },
     #[error("cannot use the image `{image}`")]
     Manifest {
         image: String,

@@ -241,6 +241,40 @@ fn podman(folder: &Path, args: &[&str]) {
     tool(folder, "podman", &[&own, args].concat());
 }
 
+/// What `podman pull` with a `registries.conf` gets: the image's id.
+pub(crate) fn podman_pulls(registries_conf: &Path, image: &str) -> String {
+    let name = format!("{}podman-{}", leftovers::prefix(), free_port());
+    let state = std::env::temp_dir().join(name);
+    fs::create_dir_all(&state).expect("a folder");
+    let output = Command::new("podman")
+        .args(["--root", "root", "--runroot", "run"])
+        .args(["--storage-driver", "vfs", "pull", "-q", image])
+        .current_dir(&state)
+        .env("CONTAINERS_CONF", testdata("containers.conf"))
+        .env("CONTAINERS_REGISTRIES_CONF", registries_conf)
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run podman: {e}; run .ci/deps"));
+    fs::remove_dir_all(&state).expect("removable");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "podman pull {image}: {error}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The digest that skopeo with a `registries.conf` finds for a name.
+pub(crate) fn skopeo_finds(registries_conf: &Path, image: &str) -> String {
+    let image = format!("docker://{image}");
+    let args = [
+        "--registries-conf",
+        utf8(registries_conf),
+        "inspect",
+        "--no-tags",
+        "--format",
+        "{{.Digest}}",
+        &image,
+    ];
+    tool(Path::new("/"), "skopeo", &args).trim().to_owned()
+}
+
 fn skopeo(folder: &Path, args: &[&str]) {
     tool(
         folder,

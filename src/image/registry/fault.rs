@@ -75,7 +75,7 @@ pub enum Fault {
         source: CertsError,
     },
     #[error("none of its registries gives it: {}", each(.0))]
-    Everywhere(Vec<(String, Fault)>),
+    Everywhere(Vec<(String, Self)>),
 }
 
 /// One after the other: where, and what went wrong there.
