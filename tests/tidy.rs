@@ -64,6 +64,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["executor"]),
     ("hickory_proto", &["executor", "toolbox"]),
     ("url", &["executor"]),
+    ("toml", &["image"]),
     ("tar", &["image"]),
     // Layers, and rotated logs.
     ("flate2", &["image", "state"]),

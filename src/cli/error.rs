@@ -312,7 +312,9 @@ fn image_hint(error: &image::Error) -> Option<&'static str> {
             "log in with `podman login` or `docker login`, or give `--creds USER:PASSWORD`"
         }
         Class::Unreachable => "look at the network, the proxy variables and the registry's name",
-        Class::Tls => "a registry without a trusted certificate takes `--tls-verify=false`",
+        Class::Tls => {
+            "put the authority's certificate as /etc/containers/certs.d/HOST/ca.crt; without one, there is `--tls-verify=false`"
+        }
         Class::NoSpace => {
             "remove images with `kplay image rm`, or choose another disk with `--root`"
         }

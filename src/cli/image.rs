@@ -54,7 +54,7 @@ Files:
   ~/.config/containers/certs.d/HOST, /etc/containers/certs.d/HOST, /etc/docker/certs.d/HOST
       *.crt: whom to trust beside the machine's own authorities
   ~/.config/containers/policy.json, /etc/containers/policy.json
-      Which images may be pulled; those that must be signed are refused";
+      Which images may be pulled and loaded; those that must be signed are refused";
 
 /// Flags of `image pull`.
 #[derive(Debug, Args)]
@@ -377,10 +377,11 @@ fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error
 /// What is read has no images that kplay can use.
 pub(crate) fn load(arguments: &LoadArgs, session: &Session) -> Result<Done, Error> {
     let store = session.store()?;
+    let policy = RegistriesConf::new(places());
     let loaded = if arguments.input == Path::new("-") {
-        store.load(LoadSource::Reader(&mut std::io::stdin().lock()))?
+        store.load(LoadSource::Reader(&mut std::io::stdin().lock()), &policy)?
     } else {
-        store.load(LoadSource::Path(&arguments.input))?
+        store.load(LoadSource::Path(&arguments.input), &policy)?
     };
     for image in loaded {
         if image.references.is_empty() {

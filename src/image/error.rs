@@ -120,8 +120,8 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self.class() {
             Class::Tls => Some(
-                "if the registry's certificate is of a private authority, name its certificates in SSL_CERT_FILE or \
-                 SSL_CERT_DIR; a registry without TLS, or one to be trusted anyway, needs TLS verification turned off",
+                "if the registry's certificate is of a private authority, put its certificate as \
+                 /etc/containers/certs.d/HOST/ca.crt, or name it in SSL_CERT_FILE; a registry without TLS, or one to be trusted anyway, needs TLS verification turned off",
             ),
             Class::Unauthorized => Some("the image may be private, or its name misspelt"),
             Class::NoSpace => {

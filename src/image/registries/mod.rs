@@ -17,7 +17,7 @@ mod policy;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::model::reference::{ImageName, InvalidReference, Reference};
@@ -29,6 +29,7 @@ pub use parse::{Fault, Place};
 pub use policy::Error as PolicyError;
 
 pub(super) use certs::Certificates;
+pub(super) use policy::Transport;
 
 use parse::{Mirror, PullFromMirror, Registry, Settings, ShortNameMode};
 use policy::Policy;
@@ -140,6 +141,15 @@ impl RegistriesConf {
     pub(super) fn endpoints(&self, image: &Reference) -> Result<Vec<Endpoint>, Error> {
         self.policy()?.check_pull(image)?;
         self.registries()?.endpoints(image)
+    }
+
+    /// Whether images may be loaded from a file or folder, or from a pipe.
+    pub(super) fn check_load(
+        &self,
+        transport: Transport,
+        path: Option<&Path>,
+    ) -> Result<(), Error> {
+        Ok(self.policy()?.check_load(transport, path)?)
     }
 
     /// The certificates for a registry.

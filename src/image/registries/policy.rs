@@ -1,7 +1,7 @@
 //! `policy.json`: which images may be used. Signatures are not verified: an image that needs one is refused.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -21,14 +21,14 @@ pub enum Error {
     },
     #[error("{file:?} has no requirement for {scope}")]
     Empty { file: PathBuf, scope: String },
-    #[error("the image `{image}` is rejected by {file:?}, for {scope}")]
+    #[error("`{image}` is rejected by {file:?}, for {scope}")]
     Rejected {
         image: String,
         file: PathBuf,
         scope: String,
     },
     #[error(
-        "the image `{image}` must be signed (`{requirement}`) according to {file:?}, for {scope}, and kplay does not \
+        "`{image}` must be signed (`{requirement}`) according to {file:?}, for {scope}, and kplay does not \
          verify signatures"
     )]
     Signature {
@@ -44,6 +44,14 @@ pub enum Error {
 pub(super) struct Policy {
     /// `None` without a file: then everything may be used.
     rules: Option<(PathBuf, Rules)>,
+}
+
+/// Where images are loaded from, in podman's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Transport {
+    DockerArchive,
+    OciArchive,
+    OciLayout,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,20 +94,51 @@ impl Policy {
 
     /// Whether an image may be pulled, by the name that it was asked for with.
     pub(super) fn check_pull(&self, image: &Reference) -> Result<(), Error> {
+        self.check("docker", &docker_scopes(image), &image.to_string())
+    }
+
+    /// Whether images may be loaded from a file or folder, or from a pipe.
+    pub(super) fn check_load(
+        &self,
+        transport: Transport,
+        path: Option<&Path>,
+    ) -> Result<(), Error> {
+        let image = path.map_or_else(
+            || "the standard input".to_owned(),
+            |path| path.display().to_string(),
+        );
+        let (name, has_paths) = match transport {
+            // podman gives it no other scope than its own.
+            Transport::DockerArchive => ("docker-archive", false),
+            Transport::OciArchive => ("oci-archive", true),
+            Transport::OciLayout => ("oci", true),
+        };
+        let scopes = path
+            .filter(|_| has_paths)
+            .and_then(|path| path.canonicalize().ok());
+        let scopes = scopes.iter().flat_map(|path| path.ancestors());
+        let scopes = scopes.filter(|path| path.parent().is_some());
+        let mut scopes: Vec<String> = scopes.map(|path| path.display().to_string()).collect();
+        scopes.push(String::new());
+        self.check(name, &scopes, &image)
+    }
+
+    /// The first of the scopes that has requirements decides.
+    fn check(&self, transport: &str, scopes: &[String], image: &str) -> Result<(), Error> {
         let Some((file, rules)) = &self.rules else {
             return Ok(());
         };
-        let scopes = rules.transports.get("docker");
-        let found = scopes.and_then(|scopes| {
-            docker_scopes(image)
-                .into_iter()
-                .find_map(|scope| Some((scopes.get(&scope)?, scope)))
+        let of_transport = rules.transports.get(transport);
+        let found = of_transport.and_then(|rules| {
+            scopes
+                .iter()
+                .find_map(|scope| Some((rules.get(scope)?, scope)))
         });
-        let (requirements, scope) = match &found {
+        let (requirements, scope) = match found {
             Some((requirements, scope)) if scope.is_empty() => {
-                (*requirements, "the transport `docker`".to_owned())
+                (requirements, format!("the transport `{transport}`"))
             }
-            Some((requirements, scope)) => (*requirements, format!("the scope `{scope}`")),
+            Some((requirements, scope)) => (requirements, format!("the scope `{scope}`")),
             None => (&rules.default, "everything (`default`)".to_owned()),
         };
         if requirements.is_empty() {

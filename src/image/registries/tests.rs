@@ -345,6 +345,31 @@ fn a_short_name_is_completed_as_podman_does() {
     );
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_file_and_no_name_is_too_odd(
+        lines in proptest::collection::vec(
+            "(\\[\\[registry\\]\\]|\\[\\[registry\\.mirror\\]\\]|\\[aliases\\]|\\[registries\\.(search|block)\\]|(prefix|location|a|registries) = \\[?'(\\*\\.)?[a-zé.:/@]{0,9}'\\]?|blocked = true|\\PC{0,9})",
+            0..12,
+        ),
+        image in "[a-z]{1,3}(\\.[a-z]{1,2})?(:[0-9]{1,2})?(/[a-z]{1,3}){0,2}(:[a-z]{1,3})?",
+    ) {
+        let text = lines.join("\n");
+        if let Ok(settings) = parse(Path::new("r.conf"), &text, Kind::Main) {
+            let mut all = Registries::default();
+            all.add(settings);
+            if let Ok(name) = ImageName::parse(&image) {
+                let places = all.endpoints(name.reference());
+                proptest::prop_assert!(places.is_err() || places.is_ok_and(|places| !places.is_empty()));
+                if let Some(short) = name.short() {
+                    let names = all.names(&name, short);
+                    proptest::prop_assert!(names.is_err() || names.is_ok_and(|names| !names.is_empty()));
+                }
+            }
+        }
+    }
+}
+
 /// A machine's folders, and what is in them.
 struct Machine(Folder);
 
@@ -525,4 +550,38 @@ fn a_policy_is_as_narrow_as_its_narrowest_scope() {
     check("b.wild.test:5000/x", Ok(()));
     check("wild.test/x", Err("for everything (`default`)"));
     check("empty.test/x", Err("has no requirement"));
+}
+
+#[test]
+fn a_policy_holds_for_what_is_loaded() {
+    let machine = Machine::new(&[
+        ("good/image.tar", ""),
+        (
+            "system/policy.json",
+            r#"{"default": [{"type": "reject"}], "transports": {
+                "docker-archive": {"": [{"type": "insecureAcceptAnything"}]},
+                "oci-archive": {"FOLDER/good": [{"type": "insecureAcceptAnything"}]}}}"#,
+        ),
+    ]);
+    let folder = machine.0.path().canonicalize().expect("a folder");
+    let policy = folder.join("system/policy.json");
+    let text = String::from_utf8(fs::read(&policy).expect("a file")).expect("text");
+    let text = text.replace("FOLDER", folder.to_str().expect("a readable path"));
+    fs::replace(&policy, 0o600, text.as_bytes()).expect("a file");
+    let conf = RegistriesConf::new(machine.places());
+    let check = |transport, path: Option<&str>, accepted: bool| {
+        let path = path.map(|path| folder.join(path));
+        let checked = conf.check_load(transport, path.as_deref());
+        assert_eq!(
+            checked.is_ok(),
+            accepted,
+            "{transport:?} {path:?} {checked:?}"
+        );
+    };
+    check(Transport::DockerArchive, Some("good/image.tar"), true);
+    check(Transport::DockerArchive, None, true);
+    check(Transport::OciArchive, Some("good/image.tar"), true);
+    check(Transport::OciArchive, Some("system/policy.json"), false);
+    check(Transport::OciArchive, None, false);
+    check(Transport::OciLayout, Some("good"), false);
 }
