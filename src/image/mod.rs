@@ -8,7 +8,8 @@
 //!
 //! A layer goes through as a stream: its compressed bytes are counted and hashed, inflated, hashed again and
 //! written beneath the layer's own folder ([`unpack`]); nothing is used before both digests are right. Compressed
-//! layers are not kept. Mounting is the business of `runtime`.
+//! layers are not kept. Where a name leads to, and whether it may, is the machine's configuration ([`registries`]).
+//! Mounting is the business of `runtime`.
 #![forbid(unsafe_code)]
 
 mod digest;
