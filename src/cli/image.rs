@@ -8,11 +8,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::error::{Done, Error};
+use super::registry::{AuthfileArgs, TlsArgs};
 use super::session::{Network, Session};
-use crate::image::{
-    self, Credentials, LoadSource, Platform, PullOptions, PullProgress, RETRY_WAITS, Store,
-    TlsVerify,
-};
+use crate::image::{self, Credentials, LoadSource, Platform, PullProgress, Store};
 use crate::model::cause::chain;
 use crate::model::reference::Reference;
 use crate::output::images::{self, Row};
@@ -50,9 +48,10 @@ pub(crate) struct PullArgs {
 /// How registries are asked.
 #[derive(Debug, Args)]
 struct RegistryArgs {
-    /// Let registries prove who they are; `false` also takes http
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
-    tls_verify: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    files: AuthfileArgs,
     /// Log in as this user
     #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
     creds: Option<Credentials>,
@@ -63,10 +62,9 @@ struct RegistryArgs {
 
 fn credentials(text: &str) -> Result<Credentials, String> {
     match text.split_once(':') {
-        Some((username, password)) if !username.is_empty() => Ok(Credentials {
-            username: username.to_owned(),
-            password: password.to_owned(),
-        }),
+        Some((username, password)) if !username.is_empty() => {
+            Ok(Credentials::password(username, password))
+        }
         _ => Err("not `USER:PASSWORD`".to_owned()),
     }
 }
@@ -138,16 +136,11 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
     }
     let store = session.store()?;
     let registry = &arguments.registry;
-    let options = PullOptions {
-        platform: registry.platform.clone().unwrap_or_else(Platform::host),
-        tls_verify: if registry.tls_verify {
-            TlsVerify::On
-        } else {
-            TlsVerify::Off
-        },
-        credentials: registry.creds.clone(),
-        waits: RETRY_WAITS,
-    };
+    let options = registry.files.pull_options(
+        registry.creds.clone(),
+        registry.tls.verify(),
+        registry.platform.clone(),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

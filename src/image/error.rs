@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::digest::Digest;
-use super::{layer, load, manifest, registry};
+use super::{auth, layer, load, manifest, registry};
 
 /// Why an image cannot be found, pulled, loaded or removed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,8 @@ pub enum Error {
     },
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    #[error("cannot look for credentials")]
+    Auth(#[from] auth::Error),
     #[error("cannot use the image `{image}`")]
     Manifest {
         image: String,
@@ -94,7 +96,9 @@ impl Error {
                 Class::NotStored
             }
             Self::InUse { .. } => Class::InUse,
-            Self::Files(_) | Self::Record { .. } | Self::Worker(_) => Class::Machine,
+            Self::Files(_) | Self::Record { .. } | Self::Auth(_) | Self::Worker(_) => {
+                Class::Machine
+            }
         }
     }
 

@@ -7,7 +7,6 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +15,13 @@ use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::auth::{self, Keychain, Login};
 use super::digest::{self, Digest};
-use super::error::Error;
+use super::error::{Class, Error};
 use super::layer;
 use super::manifest::{self, Configuration, Descriptor, Document, MOST_CONFIG_BYTES, Manifest};
 use super::platform::Platform;
+use super::proxy::Proxies;
 use super::registry::{Chunk, Fetched, Repository, Taken, TlsVerify};
 use super::store::{Hold, NewImage, Store};
 use crate::model::image::Image;
@@ -38,26 +39,12 @@ const MOST_NESTED: usize = 2;
 pub struct PullOptions {
     pub platform: Platform,
     pub tls_verify: TlsVerify,
-    /// `None` asks as nobody.
-    pub credentials: Option<Credentials>,
+    /// Where credentials are looked for.
+    pub keychain: Keychain,
+    pub proxies: Proxies,
     /// How long to wait before each further try when the registry fails or a connection breaks; usually
     /// [`RETRY_WAITS`](super::RETRY_WAITS). They start anew when bytes came in between.
     pub waits: &'static [Duration],
-}
-
-/// Who asks a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub username: String,
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What a pull has done.
@@ -99,7 +86,7 @@ pub async fn pull(
         hold: Arc::new(store.hold()?),
         workers: RefCell::default(),
     };
-    let pulled = pull.run().await;
+    let pulled = pull.as_somebody().await;
     // Those of a failed pull still remove what they wrote.
     for worker in pull.workers.take() {
         worker.await.map_err(|e| Error::Worker(e.into()))?;
@@ -124,8 +111,27 @@ struct Wanted {
 }
 
 impl Pull<'_> {
-    async fn run(&self) -> Result<Image, Error> {
-        let repository = Repository::connect(self.reference, self.options).await?;
+    /// Tries all credentials, until those of one are enough. Layers that came stay.
+    async fn as_somebody(&self) -> Result<Image, Error> {
+        let (keychain, reference) = (self.options.keychain.clone(), self.reference.clone());
+        // A helper may take its time.
+        let find = move || keychain.find(&reference.registry, &reference.repository);
+        let logins = tokio::task::spawn_blocking(find).await;
+        let logins = logins.map_err(|e| auth::Error::Thread(e.into()))??;
+        let mut logins = logins.iter();
+        let mut login = logins.next();
+        loop {
+            match (self.run(login).await, logins.next()) {
+                (Err(error), Some(next)) if error.class() == Class::Unauthorized => {
+                    login = Some(next);
+                }
+                (pulled, _) => return pulled,
+            }
+        }
+    }
+
+    async fn run(&self, login: Option<&Login>) -> Result<Image, Error> {
+        let repository = Repository::connect(self.reference, login, self.options).await?;
         let (digests, fetched, manifest) = self.resolve(&repository).await?;
         let config = repository
             .small_blob(&manifest.config, MOST_CONFIG_BYTES)

@@ -7,12 +7,14 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
+use super::apply::ApplyInput;
 use super::error::{Error, MissingImage};
 use super::report::{Event, Report};
 use crate::image::{self, Hold, PullOptions, PullProgress, Store};
 use crate::model::image::{Image, ImageUser, Pull};
 use crate::model::names::PodKey;
 use crate::model::plan::{PodPlan, PullPolicy, VolumeSource};
+use crate::model::pull_secret::PullSecret;
 use crate::model::reference::Reference;
 use crate::sys::poll::Interrupt;
 
@@ -27,30 +29,31 @@ pub trait ImageSource {
     /// The store cannot be read.
     fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError>;
 
-    /// Brings an image to this machine, or brings it up to date.
+    /// Brings an image to this machine, or brings it up to date. The Secrets are those of the pods that want it.
     fn pull(
         &self,
         reference: &Reference,
+        secrets: &[PullSecret],
         progress: &dyn Fn(PullProgress),
     ) -> impl Future<Output = Result<Image, SourceError>>;
 }
 
 /// The machine's own image store, and the registries.
 #[derive(Debug)]
-pub struct StoreImages<F> {
+pub struct StoreImages {
     store: Store,
-    /// How to pull an image: with whose credentials, for which platform.
-    options: F,
+    /// How to pull: with whose credentials, for which platform.
+    options: PullOptions,
     /// What was found stays until the pods have been started.
     _hold: Hold,
 }
 
-impl<F: Fn(&Reference) -> PullOptions> StoreImages<F> {
+impl StoreImages {
     /// Images of this store, which nobody removes as long as this exists.
     ///
     /// # Errors
     /// The store cannot be locked.
-    pub fn new(store: Store, options: F) -> Result<Self, SourceError> {
+    pub fn new(store: Store, options: PullOptions) -> Result<Self, SourceError> {
         let hold = store.hold()?;
         Ok(Self {
             store,
@@ -60,7 +63,7 @@ impl<F: Fn(&Reference) -> PullOptions> StoreImages<F> {
     }
 }
 
-impl<F: Fn(&Reference) -> PullOptions> ImageSource for StoreImages<F> {
+impl ImageSource for StoreImages {
     fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError> {
         if is_toolbox(reference) {
             return Ok(Some(self.store.toolbox()?));
@@ -71,12 +74,14 @@ impl<F: Fn(&Reference) -> PullOptions> ImageSource for StoreImages<F> {
     async fn pull(
         &self,
         reference: &Reference,
+        secrets: &[PullSecret],
         progress: &dyn Fn(PullProgress),
     ) -> Result<Image, SourceError> {
         if is_toolbox(reference) {
             return Ok(self.store.toolbox()?);
         }
-        let options = (self.options)(reference);
+        let mut options = self.options.clone();
+        options.keychain.secrets = secrets.to_vec();
         Ok(image::pull(&self.store, reference, &options, progress).await?)
     }
 }
@@ -112,6 +117,8 @@ struct Wanted<'a> {
     /// As the first manifest that names it has it.
     image: &'a str,
     users: Vec<(PodKey, ImageUser)>,
+    /// What the pods have to show to a registry, in their order.
+    secrets: Vec<PullSecret>,
 }
 
 /// Finds or pulls the images of all plans, the pulls at the same time.
@@ -119,14 +126,16 @@ struct Wanted<'a> {
 /// # Errors
 /// [`Error::Images`] with all that cannot be had; [`Error::Interrupted`].
 pub(super) fn resolve(
-    plans: &[PodPlan],
+    input: &ApplyInput,
     source: &impl ImageSource,
-    pull: Option<PullOverride>,
-    registries: Registries,
     interrupt: &Interrupt,
     report: Report<'_>,
 ) -> Result<PodImages, Error> {
-    let wanted = wanted(plans, pull);
+    let registries = input.options.registries;
+    let mut wanted = wanted(&input.plans, input.options.pull);
+    for wanted in wanted.values_mut() {
+        wanted.secrets = secrets(&wanted.users, input);
+    }
     let mut images = BTreeMap::new();
     let mut missing = Vec::new();
     let mut to_pull = Vec::new();
@@ -152,7 +161,7 @@ pub(super) fn resolve(
     }
     // What is known to be missing is told before anything is pulled.
     if missing.is_empty() && !to_pull.is_empty() {
-        for (reference, result) in pull_all(&to_pull, source, interrupt, report)? {
+        for (reference, result) in pull_all(&to_pull, &wanted, source, interrupt, report)? {
             match (result, wanted.get(reference)) {
                 (Ok(image), _) => {
                     images.insert(reference, image);
@@ -195,9 +204,25 @@ fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<&Reference,
                 policy,
                 image,
                 users: Vec::new(),
+                secrets: Vec::new(),
             });
             wanted.policy = stronger(wanted.policy, policy);
             wanted.users.push((plan.key(), user));
+        }
+    }
+    all
+}
+
+/// The Secrets of all pods that want an image, each once.
+fn secrets(users: &[(PodKey, ImageUser)], input: &ApplyInput) -> Vec<PullSecret> {
+    let mut all: Vec<PullSecret> = Vec::new();
+    for secret in users
+        .iter()
+        .filter_map(|(pod, _)| input.pull_secrets.get(pod))
+        .flatten()
+    {
+        if !all.contains(secret) {
+            all.push(secret.clone());
         }
     }
     all
@@ -274,6 +299,7 @@ type Pulled<'r> = Vec<(&'r Reference, Result<Image, SourceError>)>;
 
 fn pull_all<'r>(
     references: &[&'r Reference],
+    wanted: &BTreeMap<&Reference, Wanted<'_>>,
     source: &impl ImageSource,
     interrupt: &Interrupt,
     report: Report<'_>,
@@ -294,7 +320,9 @@ fn pull_all<'r>(
                 }
                 tell(Event::ImageProgress((*reference).clone(), progress));
             };
-            let mut result = source.pull(reference, &progress).await;
+            let secrets = wanted.get(*reference).map(|wanted| &*wanted.secrets);
+            let secrets = secrets.unwrap_or_default();
+            let mut result = source.pull(reference, secrets, &progress).await;
             match &mut result {
                 Ok(image) => {
                     image.pull = Some(Pull {

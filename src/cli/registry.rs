@@ -1,0 +1,67 @@
+//! How registries are asked: the flags that commands share, and what the environment says.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::image::auth::Places;
+use crate::image::{Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, TlsVerify};
+use crate::sys::identity;
+
+/// Whether registries have to prove who they are.
+#[derive(Debug, Args)]
+pub(crate) struct TlsArgs {
+    /// Let registries prove who they are; `false` also takes http
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
+    tls_verify: bool,
+}
+
+impl TlsArgs {
+    pub(crate) fn verify(&self) -> TlsVerify {
+        if self.tls_verify {
+            TlsVerify::On
+        } else {
+            TlsVerify::Off
+        }
+    }
+}
+
+/// Where credentials are.
+#[derive(Debug, Args)]
+pub(crate) struct AuthfileArgs {
+    /// Look for credentials in this file only (also REGISTRY_AUTH_FILE)
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl AuthfileArgs {
+    pub(crate) fn places(&self) -> Places {
+        let variable = |name: &str| std::env::var_os(name);
+        Places::new(self.authfile.as_deref(), identity::uid(), variable)
+    }
+
+    /// How to pull with the credentials that are there, or with others that were given.
+    pub(crate) fn pull_options(
+        &self,
+        given: Option<Credentials>,
+        tls_verify: TlsVerify,
+        platform: Option<Platform>,
+    ) -> PullOptions {
+        PullOptions {
+            platform: platform.unwrap_or_else(Platform::host),
+            tls_verify,
+            keychain: Keychain {
+                given,
+                secrets: Vec::new(),
+                places: self.places(),
+            },
+            proxies: proxies(),
+            waits: RETRY_WAITS,
+        }
+    }
+}
+
+/// The proxies of the environment.
+pub(crate) fn proxies() -> Proxies {
+    Proxies::new(|name| std::env::var(name).ok())
+}
