@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::error::{Done, Error};
-use super::registry::{AuthfileArgs, TlsArgs};
+use super::registry::{AuthfileArgs, Hidden, TlsArgs};
 use super::session::{Network, Session};
 use crate::image::{self, Credentials, LoadSource, Platform, PullProgress, Store};
 use crate::model::cause::chain;
@@ -53,19 +53,22 @@ struct RegistryArgs {
     #[command(flatten)]
     files: AuthfileArgs,
     /// Log in as this user
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
-    creds: Option<Credentials>,
+    #[arg(long, value_name = "USER:PASSWORD")]
+    creds: Option<Hidden>,
     /// Pull the image for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = Platform::parse)]
     platform: Option<Platform>,
 }
 
-fn credentials(text: &str) -> Result<Credentials, String> {
+/// Not clap's business: it would print what is wrong.
+fn credentials(Hidden(text): &Hidden) -> Result<Credentials, Error> {
     match text.split_once(':') {
         Some((username, password)) if !username.is_empty() => {
             Ok(Credentials::password(username, password))
         }
-        _ => Err("not `USER:PASSWORD`".to_owned()),
+        _ => Err(Error::usage(
+            "the value of `--creds` is not `USER:PASSWORD`",
+        )),
     }
 }
 
@@ -134,13 +137,13 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             "nothing can be pulled with `--offline`".to_owned(),
         ));
     }
-    let store = session.store()?;
     let registry = &arguments.registry;
-    let options = registry.files.pull_options(
-        registry.creds.clone(),
-        registry.tls.verify(),
-        registry.platform.clone(),
-    );
+    let given = registry.creds.as_ref().map(credentials).transpose()?;
+    let store = session.store()?;
+    let options =
+        registry
+            .files
+            .pull_options(given, registry.tls.verify(), registry.platform.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use clap::Args;
 
 use super::error::{Done, Error};
-use super::registry::{AuthfileArgs, TlsArgs, proxies};
+use super::registry::{AuthfileArgs, Hidden, TlsArgs, proxies};
 use super::session::{Network, Session};
 use crate::image::auth::{self, LoggedOut, Removed};
 use crate::image::{self, Credentials, RegistryFault};
@@ -49,22 +49,6 @@ pub(crate) struct LogoutArgs {
     all: bool,
     #[command(flatten)]
     files: AuthfileArgs,
-}
-
-/// What is not shown when arguments are.
-#[derive(Clone)]
-struct Hidden(String);
-
-impl From<String> for Hidden {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("…")
-    }
 }
 
 /// A registry, or a path there.
@@ -233,8 +217,11 @@ fn ask_name(existing: Option<&str>, session: &Session) -> Result<String, Error> 
 /// Reads a line that is not shown. The keys that end a command do so here as well.
 fn ask_password(session: &Session) -> Result<String, Error> {
     needs_terminal()?;
-    session.ui.ask("Password: ");
-    let typed = RawMode::enter().and_then(|_raw| typed_line(&mut io::stdin().lock()));
+    // First the mode: who answers at once is not shown either.
+    let typed = RawMode::enter().and_then(|_raw| {
+        session.ui.ask("Password: ");
+        typed_line(&mut io::stdin().lock())
+    });
     session.ui.talk("");
     typed.map_err(unread)?.ok_or(Error::Signal(INTERRUPT))
 }

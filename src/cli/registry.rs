@@ -61,6 +61,22 @@ impl AuthfileArgs {
     }
 }
 
+/// What is not shown when arguments are.
+#[derive(Clone)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// The proxies of the environment.
 pub(crate) fn proxies() -> Proxies {
     Proxies::new(|name| std::env::var(name).ok())

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Credentials;
+use crate::sys::process;
 
 /// How long a helper may take: it may ask a person to open a keyring.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,16 +90,17 @@ fn run(name: &str, verb: &str, request: Vec<u8>) -> Result<Vec<u8>, Fault> {
     if name.is_empty() || !name.chars().all(is_plain) {
         return Err(Fault::Name);
     }
-    let mut child = Command::new(format!("docker-credential-{name}"))
+    let mut command = Command::new(format!("docker-credential-{name}"));
+    command
         .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Fault::Missing,
-            _ => Fault::Run(error),
-        })?;
+        .stderr(Stdio::null());
+    let child = process::spawn_with_default_signals(&mut command);
+    let mut child = child.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Fault::Missing,
+        _ => Fault::Run(error),
+    })?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let (send, receive) = mpsc::channel();
     // Ends with the helper, which is ended if it is slow; what a child of the helper holds open is left to itself.
