@@ -227,7 +227,7 @@ fn ask_password(session: &Session) -> Result<String, Error> {
 }
 
 /// What was typed up to the end of the line; `None` if it was broken off.
-fn typed_line(keys: &mut impl io::Read) -> io::Result<Option<String>> {
+fn typed_line(keys: &mut impl io::BufRead) -> io::Result<Option<String>> {
     const INTERRUPT: u8 = 3;
     const END: u8 = 4;
     const ERASE: [u8; 2] = [8, 127];

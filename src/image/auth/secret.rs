@@ -14,13 +14,10 @@ pub(super) fn find(secrets: &[PullSecret], registry: &str, repository: &str) -> 
             SecretForm::DockerConfigJson => Form::Current,
             SecretForm::DockerCfg => Form::Legacy,
         };
-        let config = match Config::parse(&secret.content, form, "".as_ref()) {
-            Ok(config) => config,
-            Err(_) => {
-                // The loader has warned of it.
-                tracing::warn!(secret = secret.name, "an image pull secret cannot be read");
-                continue;
-            }
+        let Ok(config) = Config::parse(&secret.content, form, "".as_ref()) else {
+            // The loader has warned of what is no JSON at all; a kubelet says no more.
+            tracing::warn!(secret = secret.name, "an image pull secret cannot be read");
+            continue;
         };
         let entries = config.entries();
         keys.extend(entries.map(|(key, credentials)| (bare(key), credentials, &*secret.name)));

@@ -255,8 +255,8 @@ impl SignIn {
         let fault = || unusable(&self.registry, "its token server gives no token");
         let token: Token = serde_json::from_str(&text).map_err(|_| fault())?;
         let life = token.expires_in.unwrap_or_default().max(TOKEN_LIFE);
-        let given = [token.token, token.access_token].into_iter().flatten();
-        let token = given.filter(|token| !token.is_empty()).next_back();
+        let mut given = [token.token, token.access_token].into_iter().flatten();
+        let token = given.find(|token| !token.is_empty());
         // One that ends in a time that no clock has never does.
         let until = begun.checked_add(Duration::from_secs(life).saturating_sub(MARGIN));
         Ok(Grant::Bearer {

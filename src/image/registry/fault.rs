@@ -38,7 +38,7 @@ pub enum Fault {
     Proxy {
         registry: String,
         proxy: String,
-        source: Box<Fault>,
+        source: Box<Self>,
     },
     #[error("the registry `{registry}` wants fewer requests{}", reason(message))]
     TooManyRequests { registry: String, message: String },
