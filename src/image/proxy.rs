@@ -114,9 +114,18 @@ impl Proxies {
         if is_direct {
             direct.push(host.to_owned());
         }
+        let (https, http) = (url(&self.https), url(&self.http));
+        if https.is_none() && http.is_none() {
+            // A client that is told of no proxy would look into the environment itself: it is told of one for nobody.
+            return ClientProxies {
+                https: Some("http://localhost".into()),
+                http: None,
+                direct: "*".into(),
+            };
+        }
         ClientProxies {
-            https: url(&self.https),
-            http: url(&self.http),
+            https,
+            http,
             direct: direct.join(","),
         }
     }
@@ -381,6 +390,8 @@ mod tests {
             ",a.example.com,a.example.com",
         );
         check("10.0.0.0/8,cdn:99", "https://a", ",10.0.0.0/8,cdn");
+        let server = Url::parse("https://a.example.com").expect("a URL");
+        assert_eq!(Proxies::default().for_client_of(&server).direct, "*");
     }
 
     #[test]

@@ -131,6 +131,11 @@ fn other_places_for_credentials() {
     assert!(!said.contains("guess"), "{said}");
     user.run(["pull", "--creds", "user:secret", &image])
         .succeeds();
+    // A proxy of no use is in nobody's way who needs none.
+    user.call(["pull", "--creds", "user:secret", &image])
+        .env("ALL_PROXY", "socks5://127.0.0.1:1")
+        .run()
+        .succeeds();
     let named = user.kplay.file("named.json", &right);
     user.call(["pull", &image])
         .env("REGISTRY_AUTH_FILE", &named)

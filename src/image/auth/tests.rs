@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::image::testing::Folder;
+use crate::image::testing::registry::{Access, Registry};
+use crate::image::{Proxies, RegistryFault, TlsVerify};
 use crate::model::pull_secret::SecretForm;
 use crate::sys::fs;
 
@@ -352,6 +354,38 @@ fn login_leaves_podmans_file() {
     save(&link, "h", "u", "p").expect("saved");
     assert!(fs::read_link_if_there(&link).expect("readable").is_some());
     assert!(!read(&path)["auths"]["h"].is_null());
+}
+
+#[test]
+fn credentials_are_tried_before_they_are_kept() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for access in [Access::Anybody, Access::Basic, Access::Bearer] {
+        let registry = Registry::start(access);
+        let address = registry.address().to_string();
+        let proxies = Proxies::default();
+        let try_it = |credentials: Credentials| {
+            runtime.block_on(verify(&address, &credentials, TlsVerify::On, &proxies))
+        };
+        try_it(Credentials::password("user", "secret")).expect("right");
+        let wrong = try_it(Credentials::password("user", "guess"));
+        let is_refused = matches!(wrong, Err(RegistryFault::Unauthorized { .. }));
+        assert_eq!(is_refused, access != Access::Anybody, "{wrong:?}");
+        let token = "long-lived".to_owned();
+        if access == Access::Bearer {
+            try_it(Credentials::Identity { token }).expect("right");
+        }
+    }
+    let nobody = "127.0.0.1:1";
+    let credentials = Credentials::password("user", "secret");
+    let proxies = Proxies::default();
+    let tried = runtime.block_on(verify(nobody, &credentials, TlsVerify::On, &proxies));
+    assert!(
+        matches!(tried, Err(RegistryFault::Connect { .. })),
+        "{tried:?}"
+    );
 }
 
 #[test]
