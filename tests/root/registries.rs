@@ -129,8 +129,12 @@ fn other_places_for_credentials() {
         .pull()
         .fails(4, &["as `user`", &own.display().to_string()]);
     assert!(!said.contains("guess"), "{said}");
-    user.run(["pull", "--creds", "user:secret", &image])
-        .succeeds();
+    let pulled = user.run(["pull", "-vv", "--creds", "user:secret", &image]);
+    let told = pulled.stderr.clone();
+    pulled.succeeds();
+    assert!(told.contains("DEBUG"), "{told}");
+    let hidden = ["secret", "dXNlcjpzZWNyZXQ="];
+    assert!(!hidden.iter().any(|text| told.contains(text)), "{told}");
     // A proxy of no use is in nobody's way who needs none.
     user.call(["pull", "--creds", "user:secret", &image])
         .env("ALL_PROXY", "socks5://127.0.0.1:1")
