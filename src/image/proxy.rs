@@ -120,7 +120,7 @@ impl Proxies {
             return ClientProxies {
                 https: Some("http://localhost".into()),
                 http: None,
-                direct: "*".into(),
+                direct: Entry::All.to_string(),
             };
         }
         ClientProxies {
@@ -238,7 +238,8 @@ impl Entry {
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All => f.write_str("*"),
+            // There, `*` is all names and no address.
+            Self::All => f.write_str("*,0.0.0.0/0,::/0"),
             Self::Domain { name, .. } => f.write_str(name),
             Self::Address { address, .. } => write!(f, "{address}"),
             Self::Network { address, bits } => write!(f, "{address}/{bits}"),
@@ -391,7 +392,8 @@ mod tests {
         );
         check("10.0.0.0/8,cdn:99", "https://a", ",10.0.0.0/8,cdn");
         let server = Url::parse("https://a.example.com").expect("a URL");
-        assert_eq!(Proxies::default().for_client_of(&server).direct, "*");
+        let told = Proxies::default().for_client_of(&server);
+        assert_eq!(told.direct, "*,0.0.0.0/0,::/0");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(super) use fault::{does_not_speak_tls, envelope_message, fault};
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long a registry may say nothing in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How often a request is sent with a new grant: what other layers sign in for may have ended as well.
+const RENEWALS: u32 = 2;
 /// The usual waits before another try of what may pass: 12 seconds together.
 pub const RETRY_WAITS: &[Duration] = &[
     Duration::from_millis(250),
@@ -139,27 +141,30 @@ impl Repository {
         })
     }
 
-    /// Asks with a grant that is good, and once more with a new one if it turns out to have ended.
+    /// Asks with a grant that is good, and again with a new one if it turns out to have ended.
     async fn ask<T, F>(&self, what: &str, request: impl Fn(Client) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, OciDistributionError>>,
     {
-        let session = self.session(None).await?;
-        let mut answer = request(session.client.clone()).await;
-        if session.worked
-            && let Err(error) = answer
-        {
-            let fault = self.fault(error, what);
-            if !matches!(fault, Fault::Unauthorized { .. }) {
-                return Err(fault);
+        let mut session = self.session(None).await?;
+        let mut renewals = if session.worked { RENEWALS } else { 0 };
+        loop {
+            match request(session.client.clone()).await {
+                Ok(answer) => {
+                    self.session.lock().await.worked = true;
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    let fault = self.fault(error, what);
+                    if !matches!(fault, Fault::Unauthorized { .. }) || renewals == 0 {
+                        return Err(fault);
+                    }
+                }
             }
             tracing::debug!(registry = self.registry, "the registry wants a new sign-in");
-            let session = self.session(Some(session.number)).await?;
-            answer = request(session.client.clone()).await;
+            renewals -= 1;
+            session = self.session(Some(session.number)).await?;
         }
-        let answer = answer.map_err(|e| self.fault(e, what))?;
-        self.session.lock().await.worked = true;
-        Ok(answer)
     }
 
     /// A session that is not at its end, and is not the one that was refused.

@@ -38,12 +38,12 @@ pub(in super::super) enum Access {
     Basic,
     /// The same, by a token from its own token server; or the identity token `long-lived`.
     Bearer,
-    /// As with `Bearer`, but a token is good for three requests.
+    /// As with `Bearer`, but a token is good for six requests.
     ShortTokens,
 }
 
 /// For how many requests a short token is good.
-const SHORT: usize = 3;
+const SHORT: usize = 6;
 
 /// A registry that runs until the process ends.
 pub(in super::super) struct Registry {
