@@ -60,6 +60,11 @@ pub(crate) enum Error {
     /// SIGINT, SIGTERM or SIGHUP.
     #[error("interrupted by signal {0}")]
     Signal(i32),
+    #[error("cannot log in at `{registry}`")]
+    Login {
+        registry: String,
+        source: Box<image::RegistryFault>,
+    },
     #[error("cannot {what}")]
     Machine {
         what: &'static str,
@@ -105,6 +110,7 @@ impl Error {
             Self::Image(error) if error.class() == Class::NotStored => NOT_FOUND,
             Self::Manager(error) => manager_code(error),
             Self::Machine { .. }
+            | Self::Login { .. }
             | Self::Refused(_)
             | Self::File(_)
             | Self::Source(_)
@@ -133,7 +139,8 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { hint, .. } => Some(hint.clone()),
-            Self::Image(error) => image_hint(error).map(str::to_owned),
+            Self::Image(error) => image_hint(error),
+            Self::Login { source, .. } => class_hint(source.class()).map(str::to_owned),
             _ => None,
         }
     }
@@ -180,7 +187,7 @@ fn tell_missing(missing: &manager::error::MissingImage, ui: &output::Ui) {
         .and_then(|cause| cause.downcast_ref())
         .and_then(image_hint);
     if let Some(hint) = hint {
-        ui.hint(hint);
+        ui.hint(&hint);
     }
 }
 
@@ -303,14 +310,24 @@ fn more_about(pod: &PodKey) -> String {
     )
 }
 
-fn image_hint(error: &image::Error) -> Option<&'static str> {
-    Some(match error.class() {
+fn image_hint(error: &image::Error) -> Option<String> {
+    match error {
+        image::Error::Registry(image::RegistryError { source, .. }) => match source {
+            image::RegistryFault::Unauthorized { registry, .. } => Some(format!(
+                "log in with `kplay login {registry}`, or give `--creds USER:PASSWORD`; or the name is misspelt"
+            )),
+            other => class_hint(other.class()).map(str::to_owned),
+        },
+        other => class_hint(other.class()).map(str::to_owned),
+    }
+}
+
+fn class_hint(class: Class) -> Option<&'static str> {
+    Some(match class {
         Class::NotFound => {
             "look for a misspelt name or tag; `kplay image ls` lists what is stored here"
         }
-        Class::Unauthorized => {
-            "log in with `podman login` or `docker login`, or give `--creds USER:PASSWORD`"
-        }
+        Class::Unauthorized => "log in with `kplay login REGISTRY`",
         Class::Unreachable => "look at the network, the proxy variables and the registry's name",
         Class::Tls => {
             "put the authority's certificate as /etc/containers/certs.d/HOST/ca.crt; without one, there is `--tls-verify=false`"

@@ -9,12 +9,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::error::{Done, Error};
+use super::registry::{AuthfileArgs, Hidden, TlsArgs, registry_places};
 use super::session::{Network, Session};
-use crate::image::registries::{Places, RegistriesConf};
-use crate::image::{
-    self, Credentials, LoadSource, Platform, PullOptions, PullProgress, RETRY_WAITS, Store,
-    TlsVerify,
-};
+use crate::image::registries::RegistriesConf;
+use crate::image::{self, Credentials, LoadSource, Platform, PullProgress, Store};
 use crate::model::cause::chain;
 use crate::model::reference::{ImageName, Reference};
 use crate::output::images::{self, Row};
@@ -23,7 +21,6 @@ use crate::output::progress::Progress;
 use crate::output::report;
 use crate::output::table::Headers;
 use crate::state::view;
-use crate::sys::identity;
 
 /// What to do with images.
 #[derive(Debug, Subcommand)]
@@ -70,27 +67,27 @@ pub(crate) struct PullArgs {
 /// How registries are asked.
 #[derive(Debug, Args)]
 struct RegistryArgs {
-    /// Let registries prove who they are, whatever registries.conf says; `false` also takes http
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
-    tls_verify: Option<bool>,
-    /// Trust the certificates in this folder, instead of those in certs.d
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    files: AuthfileArgs,
     /// Log in as this user
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
-    creds: Option<Credentials>,
+    #[arg(long, value_name = "USER:PASSWORD")]
+    creds: Option<Hidden>,
     /// Pull the image for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = Platform::parse)]
     platform: Option<Platform>,
 }
 
-fn credentials(text: &str) -> Result<Credentials, String> {
+/// Not clap's business: it would print what is wrong.
+fn credentials(Hidden(text): &Hidden) -> Result<Credentials, Error> {
     match text.split_once(':') {
-        Some((username, password)) if !username.is_empty() => Ok(Credentials {
-            username: username.to_owned(),
-            password: password.to_owned(),
-        }),
-        _ => Err("not `USER:PASSWORD`".to_owned()),
+        Some((username, password)) if !username.is_empty() => {
+            Ok(Credentials::password(username, password))
+        }
+        _ => Err(Error::usage(
+            "the value of `--creds` is not `USER:PASSWORD`",
+        )),
     }
 }
 
@@ -159,23 +156,16 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             "nothing can be pulled with `--offline`".to_owned(),
         ));
     }
-    let store = session.store()?;
     let registry = &arguments.registry;
-    let registries = Arc::new(RegistriesConf::new(Places {
-        cert_dir: registry.cert_dir.clone(),
-        ..places()
-    }));
-    let options = PullOptions {
-        platform: registry.platform.clone().unwrap_or_else(Platform::host),
-        tls_verify: match registry.tls_verify {
-            None => TlsVerify::Configured,
-            Some(true) => TlsVerify::On,
-            Some(false) => TlsVerify::Off,
-        },
-        registries: Arc::clone(&registries),
-        credentials: registry.creds.clone(),
-        waits: RETRY_WAITS,
-    };
+    let given = registry.creds.as_ref().map(credentials).transpose()?;
+    let registries = Arc::new(registry.tls.registries());
+    let store = session.store()?;
+    let options = registry.files.pull_options(
+        given,
+        registry.tls.verify(),
+        Arc::clone(&registries),
+        registry.platform.clone(),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -334,7 +324,7 @@ fn stored_name(store: &Store, name: &str) -> Result<Option<(Reference, bool)>, E
     let Ok(name) = ImageName::parse(name) else {
         return Ok(None);
     };
-    let registries = RegistriesConf::new(places());
+    let registries = RegistriesConf::new(registry_places());
     let names = registries.stored_names(&name);
     for name in names.map_err(image::Error::from)? {
         if store.find(&name)?.is_some() {
@@ -345,10 +335,6 @@ fn stored_name(store: &Store, name: &str) -> Result<Option<(Reference, bool)>, E
 }
 
 /// Where this user's and machine's configuration of registries is.
-pub(super) fn places() -> Places {
-    Places::of_process(identity::is_root())
-}
-
 /// Ids of images that pods use, with the pods.
 fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
     let (views, unreadable) = view::list(&session.layout)?;
@@ -377,7 +363,7 @@ fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error
 /// What is read has no images that kplay can use.
 pub(crate) fn load(arguments: &LoadArgs, session: &Session) -> Result<Done, Error> {
     let store = session.store()?;
-    let policy = RegistriesConf::new(places());
+    let policy = RegistriesConf::new(registry_places());
     let loaded = if arguments.input == Path::new("-") {
         store.load(LoadSource::Reader(&mut std::io::stdin().lock()), &policy)?
     } else {

@@ -22,9 +22,11 @@ mod get;
 mod image;
 mod internal;
 mod inventory;
+mod login;
 mod logs;
 mod man;
 mod manifests;
+mod registry;
 mod resource;
 mod session;
 mod target;
@@ -140,6 +142,8 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Rmi(_) => true,
         Command::Check(_)
         | Command::Pull(_)
+        | Command::Login(_)
+        | Command::Logout(_)
         | Command::Images(_)
         | Command::Load(_)
         | Command::Explain(_)
@@ -174,6 +178,8 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Attach(arguments) => attach::run(arguments, session),
         Command::Wait(arguments) => wait::run(arguments, session),
         Command::Image(command) => image::run(command, session),
+        Command::Login(arguments) => login::login(arguments, session),
+        Command::Logout(arguments) => login::logout(arguments, session),
         Command::Pull(arguments) => image::pull(arguments, session),
         Command::Images(arguments) => image::ls(arguments, session),
         Command::Rmi(arguments) => image::rm(arguments, session),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::digest::Digest;
-use super::{layer, load, manifest, registries, registry};
+use super::{auth, layer, load, manifest, registries, registry};
 use crate::model::cause::chain;
 
 /// Why an image cannot be found, pulled, loaded or removed.
@@ -31,6 +31,8 @@ pub enum Error {
         each(failed)
     )]
     Nowhere { name: String, failed: Vec<Self> },
+    #[error("cannot look for credentials")]
+    Auth(#[from] auth::Error),
     #[error("cannot use the image `{image}`")]
     Manifest {
         image: String,
@@ -111,7 +113,9 @@ impl Error {
                 Class::NotStored
             }
             Self::InUse { .. } => Class::InUse,
-            Self::Files(_) | Self::Record { .. } | Self::Worker(_) => Class::Machine,
+            Self::Files(_) | Self::Record { .. } | Self::Auth(_) | Self::Worker(_) => {
+                Class::Machine
+            }
         }
     }
 

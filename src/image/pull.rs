@@ -7,7 +7,6 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +15,13 @@ use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::auth::Keychain;
 use super::digest::{self, Digest};
 use super::error::{Class, Error};
 use super::layer;
 use super::manifest::{self, Configuration, Descriptor, Document, MOST_CONFIG_BYTES, Manifest};
 use super::platform::Platform;
+use super::proxy::Proxies;
 use super::registries::RegistriesConf;
 use super::registry::{Chunk, Fetched, Sources, Taken, TlsVerify};
 use super::store::{Hold, NewImage, Store};
@@ -42,26 +43,12 @@ pub struct PullOptions {
     pub tls_verify: TlsVerify,
     /// Where names lead to.
     pub registries: Arc<RegistriesConf>,
-    /// `None` asks as nobody.
-    pub credentials: Option<Credentials>,
+    /// Where credentials are looked for.
+    pub keychain: Keychain,
+    pub proxies: Proxies,
     /// How long to wait before each further try when the registry fails or a connection breaks; usually
     /// [`RETRY_WAITS`](super::RETRY_WAITS). They start anew when bytes came in between.
     pub waits: &'static [Duration],
-}
-
-/// Who asks a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub username: String,
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What a pull has done.
@@ -127,13 +114,14 @@ async fn pull_named(
         return Err(Error::NotEmbedded(reference.to_string()));
     }
     let endpoints = options.registries.endpoints(reference)?;
+    let helpers = options.registries.credential_helpers()?;
     store.sweep()?;
     let pull = Pull {
         store,
         reference,
         options,
         progress,
-        sources: Sources::new(reference, endpoints, options),
+        sources: Sources::new(reference, endpoints, helpers, options),
         hold: Arc::new(store.hold()?),
         workers: RefCell::default(),
     };

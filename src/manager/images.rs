@@ -2,19 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
+use super::apply::ApplyInput;
 use super::error::{Error, MissingImage};
 use super::report::{Event, Report};
-use crate::image::registries::RegistriesConf;
 use crate::image::{self, Hold, PullOptions, PullProgress, Store};
 use crate::model::image::{Image, ImageUser, Pull};
 use crate::model::names::PodKey;
 use crate::model::plan::{PodPlan, PullPolicy, VolumeSource};
+use crate::model::pull_secret::PullSecret;
 use crate::model::reference::{ImageName, Reference};
 use crate::sys::poll::Interrupt;
 
@@ -32,52 +32,46 @@ pub trait ImageSource {
     /// What a pull of a name will ask for first.
     fn resolved(&self, name: &ImageName) -> Reference;
 
-    /// Brings an image to this machine, or brings it up to date.
+    /// Brings an image to this machine, or brings it up to date. The Secrets are those of the pods that want it.
     fn pull(
         &self,
         name: &ImageName,
+        secrets: &[PullSecret],
         progress: &dyn Fn(PullProgress),
     ) -> impl Future<Output = Result<Image, SourceError>>;
 }
 
 /// The machine's own image store, and the registries.
 #[derive(Debug)]
-pub struct StoreImages<F> {
+pub struct StoreImages {
     store: Store,
-    /// What short names mean.
-    registries: Arc<RegistriesConf>,
-    /// How to pull an image: with whose credentials, for which platform.
-    options: F,
+    /// How to pull: with whose credentials, for which platform.
+    options: PullOptions,
     /// What was found stays until the pods have been started.
     _hold: Hold,
 }
 
-impl<F: Fn(&Reference) -> PullOptions> StoreImages<F> {
+impl StoreImages {
     /// Images of this store, which nobody removes as long as this exists.
     ///
     /// # Errors
     /// The store cannot be locked.
-    pub fn new(
-        store: Store,
-        registries: Arc<RegistriesConf>,
-        options: F,
-    ) -> Result<Self, SourceError> {
+    pub fn new(store: Store, options: PullOptions) -> Result<Self, SourceError> {
         let hold = store.hold()?;
         Ok(Self {
             store,
-            registries,
             options,
             _hold: hold,
         })
     }
 }
 
-impl<F: Fn(&Reference) -> PullOptions> ImageSource for StoreImages<F> {
+impl ImageSource for StoreImages {
     fn find(&self, name: &ImageName) -> Result<Option<Image>, SourceError> {
         if is_toolbox(name.reference()) {
             return Ok(Some(self.store.toolbox()?));
         }
-        for name in self.registries.stored_names(name)? {
+        for name in self.options.registries.stored_names(name)? {
             if let Some(image) = self.store.find(&name)? {
                 return Ok(Some(image));
             }
@@ -87,7 +81,7 @@ impl<F: Fn(&Reference) -> PullOptions> ImageSource for StoreImages<F> {
 
     fn resolved(&self, name: &ImageName) -> Reference {
         // Whatever is wrong is the pull's error.
-        let names = self.registries.names(name).unwrap_or_default();
+        let names = self.options.registries.names(name).unwrap_or_default();
         let first = names.into_iter().next();
         first.unwrap_or_else(|| name.reference().clone())
     }
@@ -95,12 +89,14 @@ impl<F: Fn(&Reference) -> PullOptions> ImageSource for StoreImages<F> {
     async fn pull(
         &self,
         name: &ImageName,
+        secrets: &[PullSecret],
         progress: &dyn Fn(PullProgress),
     ) -> Result<Image, SourceError> {
         if is_toolbox(name.reference()) {
             return Ok(self.store.toolbox()?);
         }
-        let options = (self.options)(name.reference());
+        let mut options = self.options.clone();
+        options.keychain.secrets = secrets.to_vec();
         Ok(image::pull(&self.store, name, &options, progress).await?)
     }
 }
@@ -136,6 +132,8 @@ struct Wanted<'a> {
     /// As the first manifest that names it has it.
     image: &'a str,
     users: Vec<(PodKey, ImageUser)>,
+    /// What the pods have to show to a registry, in their order.
+    secrets: Vec<PullSecret>,
 }
 
 /// Finds or pulls the images of all plans, the pulls at the same time.
@@ -143,14 +141,16 @@ struct Wanted<'a> {
 /// # Errors
 /// [`Error::Images`] with all that cannot be had; [`Error::Interrupted`].
 pub(super) fn resolve(
-    plans: &[PodPlan],
+    input: &ApplyInput,
     source: &impl ImageSource,
-    pull: Option<PullOverride>,
-    registries: Registries,
     interrupt: &Interrupt,
     report: Report<'_>,
 ) -> Result<PodImages, Error> {
-    let wanted = wanted(plans, pull);
+    let registries = input.options.registries;
+    let mut wanted = wanted(&input.plans, input.options.pull);
+    for wanted in wanted.values_mut() {
+        wanted.secrets = secrets(&wanted.users, input);
+    }
     let mut images = BTreeMap::new();
     let mut missing = Vec::new();
     let mut to_pull = Vec::new();
@@ -176,7 +176,7 @@ pub(super) fn resolve(
     }
     // What is known to be missing is told before anything is pulled.
     if missing.is_empty() && !to_pull.is_empty() {
-        for (name, result) in pull_all(&to_pull, source, interrupt, report)? {
+        for (name, result) in pull_all(&to_pull, &wanted, source, interrupt, report)? {
             match (result, wanted.get(name)) {
                 (Ok(image), _) => {
                     images.insert(name, image);
@@ -220,9 +220,25 @@ fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<ImageName, 
                 policy,
                 image,
                 users: Vec::new(),
+                secrets: Vec::new(),
             });
             wanted.policy = stronger(wanted.policy, policy);
             wanted.users.push((plan.key(), user));
+        }
+    }
+    all
+}
+
+/// The Secrets of all pods that want an image, each once.
+fn secrets(users: &[(PodKey, ImageUser)], input: &ApplyInput) -> Vec<PullSecret> {
+    let mut all: Vec<PullSecret> = Vec::new();
+    for secret in users
+        .iter()
+        .filter_map(|(pod, _)| input.pull_secrets.get(pod))
+        .flatten()
+    {
+        if !all.contains(secret) {
+            all.push(secret.clone());
         }
     }
     all
@@ -299,6 +315,7 @@ type Pulled<'r> = Vec<(&'r ImageName, Result<Image, SourceError>)>;
 
 fn pull_all<'r>(
     names: &[&'r ImageName],
+    wanted: &BTreeMap<ImageName, Wanted<'_>>,
     source: &impl ImageSource,
     interrupt: &Interrupt,
     report: Report<'_>,
@@ -320,7 +337,9 @@ fn pull_all<'r>(
                 }
                 tell(Event::ImageProgress(reference.clone(), progress));
             };
-            let mut result = source.pull(name, &progress).await;
+            let secrets = wanted.get(*name).map(|wanted| &*wanted.secrets);
+            let secrets = secrets.unwrap_or_default();
+            let mut result = source.pull(name, secrets, &progress).await;
             match &mut result {
                 Ok(image) => {
                     image.pull = Some(Pull {

@@ -73,6 +73,12 @@ pub fn memory() -> u64 {
     info.totalram as u64 * u64::from(info.mem_unit)
 }
 
+/// The user that this process runs as.
+#[must_use]
+pub fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
 /// The machine's name, as `uname -n` says it.
 #[must_use]
 pub fn node_name() -> String {

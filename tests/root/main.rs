@@ -36,6 +36,7 @@ mod ports;
 mod probes;
 mod profiles;
 mod refresh;
+mod registries;
 mod resources;
 mod restarts;
 mod security;

@@ -85,7 +85,7 @@ pub(super) struct Endpoint {
     pub(super) reference: Reference,
     /// Any certificate is taken, and http where https does not answer.
     pub(super) insecure: bool,
-    /// Whether it is another's copy: it is not what the image's credentials are for.
+    /// Whether it is another's copy: credentials that are given for the image are not for it.
     pub(super) mirror: bool,
 }
 
@@ -141,6 +141,12 @@ impl RegistriesConf {
     pub(super) fn endpoints(&self, image: &Reference) -> Result<Vec<Endpoint>, Error> {
         self.policy()?.check_pull(image)?;
         self.registries()?.endpoints(image)
+    }
+
+    /// Whether a registry as such is called insecure.
+    pub(super) fn is_insecure(&self, registry: &str) -> Result<bool, Error> {
+        let registry = self.registries()?.of(registry);
+        Ok(registry.is_some_and(|(registry, _)| registry.insecure))
     }
 
     /// Whether images may be loaded from a file or folder, or from a pipe.
@@ -244,6 +250,15 @@ impl Registries {
         Ok(names)
     }
 
+    /// What goes for a reference or a part of one, and how much of it the prefix covers.
+    fn of(&self, text: &str) -> Option<(&Registry, usize)> {
+        let matching = self.registries.iter().filter_map(|registry| {
+            let length = matched(text, &registry.prefix)?;
+            Some((registry, length))
+        });
+        matching.max_by_key(|(registry, _)| registry.prefix.len())
+    }
+
     fn endpoints(&self, image: &Reference) -> Result<Vec<Endpoint>, Error> {
         let text = image.to_string();
         let unchanged = Endpoint {
@@ -251,12 +266,7 @@ impl Registries {
             insecure: false,
             mirror: false,
         };
-        let matching = self.registries.iter().filter_map(|registry| {
-            let length = matched(&text, &registry.prefix)?;
-            Some((registry, length))
-        });
-        let Some((registry, length)) = matching.max_by_key(|(registry, _)| registry.prefix.len())
-        else {
+        let Some((registry, length)) = self.of(&text) else {
             return Ok(vec![unchanged]);
         };
         if registry.blocked {

@@ -4,8 +4,10 @@ use std::io;
 
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 
+use crate::image::auth;
 use crate::image::error::Class;
-use crate::image::registries::CertsError;
+use crate::image::proxy::{InvalidProxy, Proxy};
+use crate::image::registries::{self, CertsError};
 use crate::model::cause::chain;
 
 /// What went wrong with a registry, for which image.
@@ -21,8 +23,26 @@ pub struct Error {
 pub enum Fault {
     #[error("the registry `{registry}` does not have {what}")]
     NotFound { registry: String, what: String },
-    #[error("the registry `{registry}` refuses access{}", reason(message))]
-    Unauthorized { registry: String, message: String },
+    #[error("the registry `{registry}` refuses access {}{}", who(asked_as.as_deref()), reason(message))]
+    Unauthorized {
+        registry: String,
+        message: String,
+        /// Whose credentials it got, in words.
+        asked_as: Option<String>,
+    },
+    /// Who listens on the way would have the credentials.
+    #[error(
+        "the registry `{registry}` gives tokens only at `{server}` without TLS, and credentials are not sent there"
+    )]
+    PlainTokens { registry: String, server: String },
+    #[error(transparent)]
+    ProxyVariable(InvalidProxy),
+    #[error("the registry `{registry}` cannot be reached through the proxy {proxy}")]
+    Proxy {
+        registry: String,
+        proxy: String,
+        source: Box<Self>,
+    },
     #[error("the registry `{registry}` wants fewer requests{}", reason(message))]
     TooManyRequests { registry: String, message: String },
     #[error(
@@ -74,6 +94,10 @@ pub enum Fault {
         registry: String,
         source: CertsError,
     },
+    #[error(transparent)]
+    Configuration(Box<registries::Error>),
+    #[error("cannot look for credentials")]
+    Credentials(#[source] auth::Error),
     #[error("none of its registries gives it: {}", each(.0))]
     Everywhere(Vec<(String, Self)>),
 }
@@ -85,6 +109,10 @@ fn each(faults: &[(String, Fault)]) -> String {
         .map(|(place, fault)| format!("`{place}`: {}", chain(fault)))
         .collect();
     texts.join("; ")
+}
+
+fn who(asked_as: Option<&str>) -> &str {
+    asked_as.unwrap_or("without credentials")
 }
 
 fn reason(message: &str) -> String {
@@ -105,17 +133,25 @@ impl Error {
 }
 
 impl Fault {
-    fn class(&self) -> Class {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
         match self {
             Self::NotFound { .. } => Class::NotFound,
             Self::Unauthorized { .. } => Class::Unauthorized,
+            Self::PlainTokens { .. } => Class::Tls,
             Self::TooManyRequests { .. } | Self::Status { .. } | Self::Answer { .. } => {
                 Class::Registry
             }
-            Self::Name { .. } | Self::Connect { .. } | Self::Broken { .. } => Class::Unreachable,
+            Self::Name { .. }
+            | Self::Connect { .. }
+            | Self::Broken { .. }
+            | Self::Proxy { .. }
+            | Self::ProxyVariable(_) => Class::Unreachable,
             Self::Tls { .. } => Class::Tls,
             Self::Digest { .. } | Self::Size { .. } => Class::Corrupt,
-            Self::Client(_) | Self::Certificates { .. } => Class::Machine,
+            Self::Configuration(_) => Class::Configuration,
+            Self::Client(_) | Self::Certificates { .. } | Self::Credentials(_) => Class::Machine,
             // The last is the image's own registry.
             Self::Everywhere(faults) => faults
                 .last()
@@ -130,6 +166,9 @@ impl Fault {
             Self::Status { status, .. } => *status >= 500,
             Self::NotFound { .. }
             | Self::Unauthorized { .. }
+            | Self::PlainTokens { .. }
+            | Self::Proxy { .. }
+            | Self::ProxyVariable(_)
             | Self::Name { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
@@ -138,7 +177,26 @@ impl Fault {
             | Self::Answer { .. }
             | Self::Client(_)
             | Self::Certificates { .. }
+            | Self::Configuration(_)
+            | Self::Credentials(_)
             | Self::Everywhere(_) => false,
+        }
+    }
+
+    /// Names the proxy that was on the way, if that is where it went wrong.
+    pub(in crate::image) fn through(self, proxy: Option<&Proxy>, registry: &str) -> Self {
+        let is_proxys = match &self {
+            Self::Name { .. } | Self::Connect { .. } => true,
+            Self::Status { status, .. } => *status == 407,
+            _ => false,
+        };
+        match proxy {
+            Some(proxy) if is_proxys => Self::Proxy {
+                registry: registry.to_owned(),
+                proxy: proxy.to_string(),
+                source: Box::new(self),
+            },
+            _ => self,
         }
     }
 }
@@ -156,13 +214,14 @@ pub(super) fn does_not_speak_tls(fault: &Fault) -> bool {
 }
 
 /// Sorts an error; `what` was asked for.
-pub(super) fn fault(error: OciDistributionError, registry: &str, what: &str) -> Fault {
+pub(in crate::image) fn fault(error: OciDistributionError, registry: &str, what: &str) -> Fault {
     use OciDistributionError as E;
     let (registry, what) = (registry.to_owned(), what.to_owned());
     match error {
         E::UnauthorizedError { .. } => Fault::Unauthorized {
             registry,
             message: String::new(),
+            asked_as: None,
         },
         E::ImageManifestNotFoundError(_) => Fault::NotFound { registry, what },
         E::ServerError { code: 404, .. } => Fault::NotFound { registry, what },
@@ -170,7 +229,11 @@ pub(super) fn fault(error: OciDistributionError, registry: &str, what: &str) -> 
             code: 401 | 403,
             message,
             ..
-        } => Fault::Unauthorized { registry, message },
+        } => Fault::Unauthorized {
+            registry,
+            message: envelope_message(&message),
+            asked_as: None,
+        },
         E::ServerError {
             code: 429, message, ..
         } => Fault::TooManyRequests { registry, message },
@@ -193,9 +256,11 @@ pub(super) fn fault(error: OciDistributionError, registry: &str, what: &str) -> 
                     | OciErrorCode::BlobUnknown
                     | OciErrorCode::ManifestBlobUnknown,
                 ) => Fault::NotFound { registry, what },
-                Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => {
-                    Fault::Unauthorized { registry, message }
-                }
+                Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => Fault::Unauthorized {
+                    registry,
+                    message,
+                    asked_as: None,
+                },
                 Some(OciErrorCode::Toomanyrequests) => Fault::TooManyRequests { registry, message },
                 _ => Fault::Status {
                     registry,
@@ -265,7 +330,7 @@ fn causes<'a>(
 }
 
 /// The message of a registry's answer in JSON, or the answer.
-pub(super) fn envelope_message(body: &str) -> String {
+pub(in crate::image) fn envelope_message(body: &str) -> String {
     let message = serde_json::from_str::<serde_json::Value>(body)
         .ok()
         .and_then(|json| Some(json.pointer("/errors/0/message")?.as_str()?.to_owned()));

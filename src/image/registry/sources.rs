@@ -1,5 +1,5 @@
 //! The places of an image, its mirrors and its own registry, which stand in for each other: where one fails, the next is
-//! asked, and keeps being asked. Digests make sure that it is the same image.
+//! asked, and keeps being asked. Digests make sure that it is the same image. Each gets its own credentials only.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::{Chunk, Error, Fault, Fetched, Repository, Taken};
+use crate::image::auth::{self, Login};
 use crate::image::digest::Digest;
 use crate::image::manifest::Descriptor;
 use crate::image::pull::PullOptions;
@@ -17,6 +18,8 @@ use crate::model::reference::Reference;
 /// Where an image is pulled from.
 pub(in super::super) struct Sources<'a> {
     image: &'a Reference,
+    /// `credential-helpers`.
+    helpers: &'a [String],
     options: &'a PullOptions,
     places: Vec<Place>,
     /// The place to ask first; those before it have failed.
@@ -25,10 +28,18 @@ pub(in super::super) struct Sources<'a> {
 
 struct Place {
     endpoint: Endpoint,
-    /// Connected when it is first needed.
-    repository: OnceCell<Repository>,
+    /// All as whom it can be asked, of whom there is at least one; known when it is first needed.
+    askers: OnceCell<Vec<Asker>>,
+    /// As whom it is asked first; those before were refused.
+    asker: Cell<usize>,
     /// Why it is not asked any more.
     fault: RefCell<Option<Fault>>,
+}
+
+struct Asker {
+    login: Option<Login>,
+    /// Connected when it is first needed.
+    repository: OnceCell<Repository>,
 }
 
 /// Which places the bytes of a blob came from.
@@ -43,15 +54,18 @@ impl<'a> Sources<'a> {
     pub(in super::super) fn new(
         image: &'a Reference,
         endpoints: Vec<Endpoint>,
+        helpers: &'a [String],
         options: &'a PullOptions,
     ) -> Self {
         let place = |endpoint| Place {
             endpoint,
-            repository: OnceCell::new(),
+            askers: OnceCell::new(),
+            asker: Cell::new(0),
             fault: RefCell::default(),
         };
         Self {
             image,
+            helpers,
             options,
             places: endpoints.into_iter().map(place).collect(),
             current: Cell::new(0),
@@ -92,10 +106,10 @@ impl<'a> Sources<'a> {
         let mut at = self.current.get();
         loop {
             let before = received;
-            let asked = match self.repository(at).await {
-                Ok(repository) => repository.blob(blob, &mut received, &mut take).await,
-                Err(fault) => Err(fault),
+            let get = async |repository: &Repository| {
+                repository.blob(blob, &mut received, &mut take).await
             };
+            let asked = self.ask_place(at, get).await;
             if received > before {
                 first = first.or(Some(at));
             }
@@ -122,21 +136,65 @@ impl<'a> Sources<'a> {
     async fn ask<T>(&self, get: impl AsyncFn(&Repository) -> Result<T, Fault>) -> Result<T, Error> {
         let mut at = self.current.get();
         loop {
-            let asked = match self.repository(at).await {
-                Ok(repository) => get(repository).await,
-                Err(fault) => Err(fault),
-            };
-            match asked {
+            match self.ask_place(at, &get).await {
                 Ok(got) => return Ok(got),
                 Err(fault) => at = self.next(at, fault)?,
             }
         }
     }
 
-    async fn repository(&self, at: usize) -> Result<&Repository, Fault> {
+    /// Asks one place with all credentials that there are for it, until those of one are enough.
+    async fn ask_place<T>(
+        &self,
+        at: usize,
+        mut get: impl AsyncFnMut(&Repository) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let place = &self.places[at];
-        let connect = || Repository::connect(&place.endpoint, self.options, self.waits(at));
-        place.repository.get_or_try_init(connect).await
+        let find = || self.askers(&place.endpoint);
+        let askers = place.askers.get_or_try_init(find).await?;
+        let mut number = place.asker.get();
+        loop {
+            let Asker { login, repository } = &askers[number];
+            let connect = || {
+                let waits = self.waits(at);
+                Repository::connect(&place.endpoint, login.as_ref(), self.options, waits)
+            };
+            let asked = match repository.get_or_try_init(connect).await {
+                Ok(repository) => get(repository).await,
+                Err(fault) => Err(fault),
+            };
+            match asked {
+                Err(Fault::Unauthorized { .. }) if number + 1 < askers.len() => {
+                    number = place.asker.get().max(number + 1);
+                    place.asker.set(number);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// As whom a place is asked: what is kept for its own server, or nobody.
+    async fn askers(&self, endpoint: &Endpoint) -> Result<Vec<Asker>, Fault> {
+        let mut keychain = self.options.keychain.clone();
+        if endpoint.mirror {
+            // What was given is for the image's own registry.
+            keychain.given = None;
+        }
+        let (helpers, reference) = (self.helpers.to_vec(), endpoint.reference.clone());
+        // A helper may take its time.
+        let find = move || keychain.find(&reference.registry, &reference.repository, &helpers);
+        let found = tokio::task::spawn_blocking(find).await;
+        let found = found.unwrap_or_else(|e| Err(auth::Error::Thread(e.into())));
+        let found = found.map_err(Fault::Credentials)?.into_iter().map(Some);
+        let mut logins: Vec<Option<Login>> = found.collect();
+        if logins.is_empty() {
+            logins.push(None);
+        }
+        let asker = |login| Asker {
+            login,
+            repository: OnceCell::new(),
+        };
+        Ok(logins.into_iter().map(asker).collect())
     }
 
     /// Where there is somebody else to ask, waiting is short.

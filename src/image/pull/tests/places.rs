@@ -1,7 +1,11 @@
 //! Pulls by way of `registries.conf`: other locations, mirrors, short names, certificates.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::*;
 use crate::image::registries::Places;
+use crate::image::{Credentials, auth};
 
 /// A name that has no address, so that a pull that succeeds was sent elsewhere.
 const IMAGE: &str = "example.test/lib/app:1";
@@ -223,7 +227,7 @@ fn only_an_insecure_place_need_not_prove_who_it_is() {
     if !can_be_root() {
         return;
     }
-    let (registry, sample) = (Registry::with_tls(), sample());
+    let (registry, sample) = (Registry::with_tls(Access::Anybody), sample());
     registry.add("lib/app", "1", &sample);
     let address = registry.address().to_string();
     let text = conf(&address, &[]);
@@ -250,7 +254,7 @@ fn certs_d_says_whom_to_trust() {
     if !can_be_root() {
         return;
     }
-    let (registry, sample) = (Registry::with_tls(), sample());
+    let (registry, sample) = (Registry::with_tls(Access::Anybody), sample());
     registry.add("lib/app", "1", &sample);
     let address = registry.address().to_string();
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/image/ca.pem");
@@ -296,10 +300,10 @@ fn credentials_are_not_for_mirrors() {
     );
     let configured = Configured::new(&text);
     let options = PullOptions {
-        credentials: Some(Credentials {
-            username: "user".into(),
-            password: "secret".into(),
-        }),
+        keychain: Keychain {
+            given: Some(Credentials::password("user", "secret")),
+            ..Keychain::empty()
+        },
         ..configured.options()
     };
     let image = Reference::parse(IMAGE).expect("a reference");
@@ -310,6 +314,82 @@ fn credentials_are_not_for_mirrors() {
     // The mirror would have let them in.
     let got = |registry: &Registry| registry.log().iter().any(|path| path.contains("blobs/"));
     assert!(!got(&mirror) && got(&location));
+}
+
+#[test]
+fn each_place_gets_its_own_credentials() {
+    if !can_be_root() {
+        return;
+    }
+    let sample = sample();
+    let check = |of_mirror: &str, of_location: &str, is_mirrors: bool| {
+        let (mirror, location) = (
+            Registry::start(Access::Basic),
+            Registry::start(Access::Basic),
+        );
+        for registry in [&mirror, &location] {
+            registry.add("lib/app", "1", &sample);
+        }
+        let (first, last) = (mirror.address().to_string(), location.address().to_string());
+        let entry = |password: &str| json!({"username": "user", "password": password});
+        let file = json!({"auths": {
+            first.clone(): entry(of_mirror),
+            format!("{last}/lib"): entry(of_location),
+            "example.test": entry("of nobody that is asked"),
+        }});
+        let configured =
+            Configured::new(&conf(&last, &[&first])).with("auth.json", file.to_string().as_bytes());
+        let path = configured.folder.path().join("auth.json");
+        let keychain = Keychain {
+            places: auth::Places::new(Some(&path), 0, |_| None),
+            ..Keychain::empty()
+        };
+        let options = PullOptions {
+            keychain,
+            ..configured.options()
+        };
+        let image = Reference::parse(IMAGE).expect("a reference");
+        let pulled = configured.setup.pull_with(&image, &options);
+        pulled.map_err(|error| chain(&error)).expect("pulled");
+        let got = |registry: &Registry| registry.log().iter().any(|path| path.contains("blobs/"));
+        assert_eq!((got(&mirror), got(&location)), (is_mirrors, !is_mirrors));
+        let shown = |registry: &Registry, password: &str| {
+            let text = format!("user:{password}");
+            let text = BASE64_STANDARD.encode(text);
+            let own = ["".to_owned(), format!("Basic {text}")];
+            registry
+                .authorizations()
+                .iter()
+                .all(|got| own.contains(got))
+        };
+        assert!(shown(&mirror, of_mirror) && shown(&location, of_location));
+    };
+    check("secret", "guess", true);
+    check("guess", "secret", false);
+}
+
+#[test]
+fn who_logs_in_trusts_the_same() {
+    let registry = Registry::with_tls(Access::Basic);
+    let address = registry.address().to_string();
+    let log_in = |configured: &Configured, tls_verify| {
+        let (registries, proxies) = (configured.options().registries, Proxies::default());
+        let credentials = Credentials::password("user", "secret");
+        let verified = auth::verify(&address, &credentials, tls_verify, &registries, &proxies);
+        runtime().block_on(verified).map_err(|fault| fault.class())
+    };
+    let nothing = Configured::new("");
+    assert_eq!(log_in(&nothing, TlsVerify::Configured), Err(Class::Tls));
+    assert_eq!(log_in(&nothing, TlsVerify::Off), Ok(()));
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/image/ca.pem");
+    let authority = fs::read(authority.as_ref()).expect("a certificate");
+    let trusting = Configured::new("").with(&format!("certs.d/{address}/ca.crt"), &authority);
+    assert_eq!(log_in(&trusting, TlsVerify::On), Ok(()));
+    let insecure = Configured::new(&format!(
+        "[[registry]]\nlocation = \"{address}\"\ninsecure = true\n"
+    ));
+    assert_eq!(log_in(&insecure, TlsVerify::Configured), Ok(()));
+    assert_eq!(log_in(&insecure, TlsVerify::On), Err(Class::Tls));
 }
 
 #[test]
