@@ -55,6 +55,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("saphyr_parser", &["loader"]),
     ("serde_yaml", &["loader", "output"]),
     ("oci_client", &["image"]),
+    ("reqwest", &["image"]),
+    ("http_auth", &["image"]),
     ("rustls", &["image", "executor", "toolbox"]),
     ("tokio_rustls", &["executor"]),
     ("hyper", &["executor"]),
@@ -63,7 +65,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("http_body_util", &["executor"]),
     ("hickory_resolver", &["executor"]),
     ("hickory_proto", &["executor", "toolbox"]),
-    ("url", &["executor"]),
+    ("url", &["executor", "image"]),
+    ("toml", &["image"]),
     ("tar", &["image"]),
     // Layers, and rotated logs.
     ("flate2", &["image", "state"]),

@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueE
 use crate::model::names::Namespace;
 
 use super::{
-    apply, attach, check, completion, delete, describe, events, exec, explain, get, image, logs,
-    man, port_forward, up, version, volume, wait,
+    apply, attach, check, completion, delete, describe, events, exec, explain, get, image, login,
+    logs, man, port_forward, up, version, volume, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -146,6 +146,10 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Log in at a registry, and keep the credentials where podman has them
+    Login(login::LoginArgs),
+    /// Forget the credentials of a registry
+    Logout(login::LogoutArgs),
     /// Pull images from their registries
     #[command(hide = true)]
     Pull(image::PullArgs),

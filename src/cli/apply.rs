@@ -1,5 +1,7 @@
 //! `apply`.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -7,9 +9,11 @@ use super::error::{Done, Error};
 use super::image::ByteCounter;
 use super::inventory::{Inventory, Scope};
 use super::manifests::{self, ManifestArgs, Publishing};
+use super::registry::{AuthfileArgs, registry_places};
 use super::session::{Network, Session};
 use super::values::GoDuration;
-use crate::image::{Platform, PullOptions, RETRY_WAITS, TlsVerify};
+use crate::image::registries::RegistriesConf;
+use crate::image::{PullOptions, TlsVerify};
 use crate::loader::{Loaded, Origin, Publish, PublishDeclared};
 use crate::manager::apply::{
     self, Applied, AppliedObject, ApplyInput, ApplyOptions, Kept, Mode, Prune, Rollback, WaitFor,
@@ -55,6 +59,8 @@ pub(crate) struct HowArgs {
     /// Pull images: `always`, when they are `missing`, `never`; instead of what the manifests say
     #[arg(long, value_name = "WHEN", value_enum)]
     pull: Option<PullArg>,
+    #[command(flatten)]
+    files: AuthfileArgs,
     /// Publish a port of the pods on this machine
     #[arg(long, value_name = "[IP:]HOST:CONTAINER", value_parser = Publish::parse)]
     publish: Vec<Publish>,
@@ -155,6 +161,8 @@ pub(crate) enum Lines {
 pub(crate) struct Job {
     loaded: Loaded,
     pub(crate) input: ApplyInput,
+    /// How images are pulled.
+    pulling: PullOptions,
 }
 
 impl Job {
@@ -206,9 +214,20 @@ impl Job {
                         },
                     })
                     .collect(),
+                pull_secrets: loaded
+                    .objects
+                    .iter()
+                    .filter_map(|o| Some((o.plan.as_ref()?.key(), o.pull_secrets.clone())))
+                    .collect(),
                 sources,
                 options: how.options(mode, wait, session),
             },
+            pulling: how.files.pull_options(
+                None,
+                TlsVerify::Configured,
+                Arc::new(RegistriesConf::new(registry_places())),
+                None,
+            ),
             loaded,
         })
     }
@@ -222,12 +241,7 @@ impl Job {
     ) -> (Changes, Result<Applied, Error>) {
         let mut teller = Teller::new(self, lines, session);
         let applied = session.store().and_then(|store| {
-            let images = StoreImages::new(store, |_| PullOptions {
-                platform: Platform::host(),
-                tls_verify: TlsVerify::On,
-                credentials: None,
-                waits: RETRY_WAITS,
-            });
+            let images = StoreImages::new(store, self.pulling.clone());
             let images = images.map_err(|e| Error::Refused(e.to_string()))?;
             let report = &mut |event| teller.take(event);
             Ok(apply::apply(manager, &images, &self.input, report)?)

@@ -62,6 +62,11 @@ pub(crate) enum Error {
     /// SIGINT, SIGTERM or SIGHUP.
     #[error("interrupted by signal {0}")]
     Signal(i32),
+    #[error("cannot log in at `{registry}`")]
+    Login {
+        registry: String,
+        source: Box<image::RegistryFault>,
+    },
     #[error("cannot {what}")]
     Machine {
         what: &'static str,
@@ -107,6 +112,7 @@ impl Error {
             Self::Image(error) if error.class() == Class::NotStored => NOT_FOUND,
             Self::Manager(error) => manager_code(error),
             Self::Machine { .. }
+            | Self::Login { .. }
             | Self::Refused(_)
             | Self::File(_)
             | Self::Source(_)
@@ -135,7 +141,8 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { hint, .. } => Some(hint.clone()),
-            Self::Image(error) => image_hint(error).map(str::to_owned),
+            Self::Image(error) => image_hint(error),
+            Self::Login { source, .. } => class_hint(source.class()).map(str::to_owned),
             _ => None,
         }
     }
@@ -182,7 +189,7 @@ fn tell_missing(missing: &manager::error::MissingImage, ui: &output::Ui) {
         .and_then(|cause| cause.downcast_ref())
         .and_then(image_hint);
     if let Some(hint) = hint {
-        ui.hint(hint);
+        ui.hint(&hint);
     }
 }
 
@@ -319,22 +326,37 @@ fn more_about(pod: &PodKey) -> String {
     )
 }
 
-fn image_hint(error: &image::Error) -> Option<&'static str> {
-    Some(match error.class() {
+fn image_hint(error: &image::Error) -> Option<String> {
+    match error {
+        image::Error::Registry(image::RegistryError { source, .. }) => match source {
+            image::RegistryFault::Unauthorized { registry, .. } => Some(format!(
+                "log in with `kplay login {registry}`, or give `--creds USER:PASSWORD`; or the name is misspelt"
+            )),
+            other => class_hint(other.class()).map(str::to_owned),
+        },
+        other => class_hint(other.class()).map(str::to_owned),
+    }
+}
+
+fn class_hint(class: Class) -> Option<&'static str> {
+    Some(match class {
         Class::NotFound => {
             "look for a misspelt name or tag; `kplay image ls` lists what is stored here"
         }
-        Class::Unauthorized => {
-            "log in with `podman login` or `docker login`, or give `--creds USER:PASSWORD`"
-        }
+        Class::Unauthorized => "log in with `kplay login REGISTRY`",
         Class::Unreachable => "look at the network, the proxy variables and the registry's name",
-        Class::Tls => "a registry without a trusted certificate takes `--tls-verify=false`",
+        Class::Tls => {
+            "put the authority's certificate as /etc/containers/certs.d/HOST/ca.crt; without one, there is `--tls-verify=false`"
+        }
         Class::NoSpace => {
             "remove images with `kplay image rm`, or choose another disk with `--root`"
         }
         Class::NotStored => "`kplay image ls` lists what is stored here",
         Class::InUse => "delete the pod first, or give `--force`",
         Class::Registry => "try again later",
+        Class::Configuration => {
+            "containers-registries.conf(5) and containers-policy.json(5) say what can be set"
+        }
         Class::Corrupt | Class::Unsupported | Class::Platform | Class::Hostile | Class::Machine => {
             return None;
         }

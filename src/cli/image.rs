@@ -3,18 +3,18 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::error::{Done, Error};
+use super::registry::{AuthfileArgs, Hidden, TlsArgs, registry_places};
 use super::session::{Network, Session};
-use crate::image::{
-    self, Credentials, LoadSource, Platform, PullOptions, PullProgress, RETRY_WAITS, Store,
-    TlsVerify,
-};
+use crate::image::registries::RegistriesConf;
+use crate::image::{self, Credentials, LoadSource, Platform, PullProgress, Store};
 use crate::model::cause::chain;
-use crate::model::reference::Reference;
+use crate::model::reference::{ImageName, Reference};
 use crate::output::images::{self, Row};
 use crate::output::object::{self, Notation};
 use crate::output::progress::Progress;
@@ -37,12 +37,29 @@ pub(crate) enum ImageCommand {
     Load(LoadArgs),
 }
 
+/// What `pull` reads beside its flags.
+const PULL_FILES: &str = "\
+Environment:
+  CONTAINERS_REGISTRIES_CONF  Read this file instead of any other registries.conf
+
+Files:
+  ~/.config/containers/registries.conf, /etc/containers/registries.conf, /usr/share/containers/registries.conf
+      The first that is there: what short names mean, mirrors, other locations, insecure and blocked registries;
+      see containers-registries.conf(5)
+  /etc/containers/registries.conf.d/*.conf, ~/.config/containers/registries.conf.d/*.conf
+      What is set there counts more
+  ~/.config/containers/certs.d/HOST, /etc/containers/certs.d/HOST, /etc/docker/certs.d/HOST
+      *.crt: whom to trust beside the machine's own authorities
+  ~/.config/containers/policy.json, /etc/containers/policy.json
+      Which images may be pulled and loaded; those that must be signed are refused";
+
 /// Flags of `image pull`.
 #[derive(Debug, Args)]
+#[command(after_help = PULL_FILES)]
 pub(crate) struct PullArgs {
     /// Pull these images
-    #[arg(value_name = "IMAGE", required = true, value_parser = Reference::parse)]
-    images: Vec<Reference>,
+    #[arg(value_name = "IMAGE", required = true, value_parser = ImageName::parse)]
+    images: Vec<ImageName>,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -50,24 +67,27 @@ pub(crate) struct PullArgs {
 /// How registries are asked.
 #[derive(Debug, Args)]
 struct RegistryArgs {
-    /// Let registries prove who they are; `false` also takes http
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set)]
-    tls_verify: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    files: AuthfileArgs,
     /// Log in as this user
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
-    creds: Option<Credentials>,
+    #[arg(long, value_name = "USER:PASSWORD")]
+    creds: Option<Hidden>,
     /// Pull the image for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = Platform::parse)]
     platform: Option<Platform>,
 }
 
-fn credentials(text: &str) -> Result<Credentials, String> {
+/// Not clap's business: it would print what is wrong.
+fn credentials(Hidden(text): &Hidden) -> Result<Credentials, Error> {
     match text.split_once(':') {
-        Some((username, password)) if !username.is_empty() => Ok(Credentials {
-            username: username.to_owned(),
-            password: password.to_owned(),
-        }),
-        _ => Err("not `USER:PASSWORD`".to_owned()),
+        Some((username, password)) if !username.is_empty() => {
+            Ok(Credentials::password(username, password))
+        }
+        _ => Err(Error::usage(
+            "the value of `--creds` is not `USER:PASSWORD`",
+        )),
     }
 }
 
@@ -136,18 +156,16 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             "nothing can be pulled with `--offline`".to_owned(),
         ));
     }
-    let store = session.store()?;
     let registry = &arguments.registry;
-    let options = PullOptions {
-        platform: registry.platform.clone().unwrap_or_else(Platform::host),
-        tls_verify: if registry.tls_verify {
-            TlsVerify::On
-        } else {
-            TlsVerify::Off
-        },
-        credentials: registry.creds.clone(),
-        waits: RETRY_WAITS,
-    };
+    let given = registry.creds.as_ref().map(credentials).transpose()?;
+    let registries = Arc::new(registry.tls.registries());
+    let store = session.store()?;
+    let options = registry.files.pull_options(
+        given,
+        registry.tls.verify(),
+        Arc::clone(&registries),
+        registry.platform.clone(),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -156,10 +174,11 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             source,
         })?;
     let progress = RefCell::new(Progress::new(&session.ui));
-    for reference in &arguments.images {
-        let name = reference.to_string();
+    for image in &arguments.images {
+        let names = registries.names(image).map_err(image::Error::from)?;
+        let name = names.first().unwrap_or(image.reference()).to_string();
         let counter = ByteCounter::default();
-        let image = runtime.block_on(image::pull(&store, reference, &options, &|step| {
+        let image = runtime.block_on(image::pull(&store, image, &options, &|step| {
             if let Some((done, total)) = counter.add(step) {
                 progress.borrow_mut().update(&name, done, total);
             }
@@ -293,15 +312,29 @@ fn remove(
 ) -> Result<image::Removed, Error> {
     let digits = name.strip_prefix("sha256:").unwrap_or(name);
     let is_id = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match Reference::parse(name) {
-        Ok(reference) if !is_id || store.find(&reference)?.is_some() => {
-            Ok(store.remove(&reference, in_use)?)
-        }
+    match stored_name(store, name)? {
+        Some((reference, is_there)) if !is_id || is_there => Ok(store.remove(&reference, in_use)?),
         _ if is_id => Ok(store.remove_id(name, in_use)?),
         _ => Err(image::Error::NotStored(name.to_owned()).into()),
     }
 }
 
+/// What a name means in the store, and whether that is there; nothing if it is no name.
+fn stored_name(store: &Store, name: &str) -> Result<Option<(Reference, bool)>, Error> {
+    let Ok(name) = ImageName::parse(name) else {
+        return Ok(None);
+    };
+    let registries = RegistriesConf::new(registry_places());
+    let names = registries.stored_names(&name);
+    for name in names.map_err(image::Error::from)? {
+        if store.find(&name)?.is_some() {
+            return Ok(Some((name, true)));
+        }
+    }
+    Ok(Some((name.reference().clone(), false)))
+}
+
+/// Where this user's and machine's configuration of registries is.
 /// Ids of images that pods use, with the pods.
 fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
     let (views, unreadable) = view::list(&session.layout)?;
@@ -330,10 +363,11 @@ fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error
 /// What is read has no images that kplay can use.
 pub(crate) fn load(arguments: &LoadArgs, session: &Session) -> Result<Done, Error> {
     let store = session.store()?;
+    let policy = RegistriesConf::new(registry_places());
     let loaded = if arguments.input == Path::new("-") {
-        store.load(LoadSource::Reader(&mut std::io::stdin().lock()))?
+        store.load(LoadSource::Reader(&mut std::io::stdin().lock()), &policy)?
     } else {
-        store.load(LoadSource::Path(&arguments.input))?
+        store.load(LoadSource::Path(&arguments.input), &policy)?
     };
     for image in loaded {
         if image.references.is_empty() {

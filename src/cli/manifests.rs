@@ -141,7 +141,7 @@ pub(crate) fn load_valid(
     Ok(loaded)
 }
 
-/// Recorded ConfigMaps and Secrets, which manifests may refer to.
+/// Recorded objects to which manifests may refer.
 fn existing(session: &Session) -> Result<Vec<serde_json::Value>, Error> {
     let (records, unreadable) = state::object::list(&session.layout)?;
     for error in &unreadable {
@@ -152,7 +152,11 @@ fn existing(session: &Session) -> Result<Vec<serde_json::Value>, Error> {
         .filter(|record| {
             matches!(
                 record.key.kind.as_str(),
-                "ConfigMap" | "Secret" | "PersistentVolumeClaim" | "PersistentVolume"
+                "ConfigMap"
+                    | "Secret"
+                    | "ServiceAccount"
+                    | "PersistentVolumeClaim"
+                    | "PersistentVolume"
             )
         })
         .map(|record| record.manifest)

@@ -22,10 +22,12 @@ mod get;
 mod image;
 mod internal;
 mod inventory;
+mod login;
 mod logs;
 mod man;
 mod manifests;
 mod port_forward;
+mod registry;
 mod resource;
 mod session;
 mod target;
@@ -142,6 +144,8 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Rmi(_) => true,
         Command::Check(_)
         | Command::Pull(_)
+        | Command::Login(_)
+        | Command::Logout(_)
         | Command::Images(_)
         | Command::Load(_)
         | Command::Explain(_)
@@ -177,6 +181,8 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::PortForward(arguments) => port_forward::run(arguments, session),
         Command::Wait(arguments) => wait::run(arguments, session),
         Command::Image(command) => image::run(command, session),
+        Command::Login(arguments) => login::login(arguments, session),
+        Command::Logout(arguments) => login::logout(arguments, session),
         Command::Pull(arguments) => image::pull(arguments, session),
         Command::Images(arguments) => image::ls(arguments, session),
         Command::Rmi(arguments) => image::rm(arguments, session),

@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::digest::Digest;
-use super::{layer, load, manifest, registry};
+use super::{auth, layer, load, manifest, registries, registry};
+use crate::model::cause::chain;
 
 /// Why an image cannot be found, pulled, loaded or removed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,15 @@ pub enum Error {
     },
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    #[error(transparent)]
+    Registries(#[from] registries::Error),
+    #[error(
+        "the short name `{name}` is at none of the registries that are searched: {}",
+        each(failed)
+    )]
+    Nowhere { name: String, failed: Vec<Self> },
+    #[error("cannot look for credentials")]
+    Auth(#[from] auth::Error),
     #[error("cannot use the image `{image}`")]
     Manifest {
         image: String,
@@ -51,6 +61,11 @@ pub enum Error {
     Worker(#[source] io::Error),
 }
 
+fn each(errors: &[Error]) -> String {
+    let texts: Vec<String> = errors.iter().map(|error| chain(error)).collect();
+    texts.join("; ")
+}
+
 /// Kinds of failure, for exit codes and remedies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -76,6 +91,8 @@ pub enum Class {
     /// A reference or id that the store does not have, or that is not one image.
     NotStored,
     InUse,
+    /// This machine's configuration of registries forbids it, or is wrong.
+    Configuration,
     /// The file system or this machine.
     Machine,
 }
@@ -87,6 +104,8 @@ impl Error {
         match self {
             Self::NoSpace { .. } => Class::NoSpace,
             Self::Registry(e) => e.class(),
+            Self::Registries(_) => Class::Configuration,
+            Self::Nowhere { failed, .. } => failed.last().map_or(Class::NotFound, Self::class),
             Self::Manifest { source, .. } => manifest_class(source),
             Self::Layer { source, .. } => layer_class(source),
             Self::Load { source, .. } => source.class(),
@@ -94,7 +113,9 @@ impl Error {
                 Class::NotStored
             }
             Self::InUse { .. } => Class::InUse,
-            Self::Files(_) | Self::Record { .. } | Self::Worker(_) => Class::Machine,
+            Self::Files(_) | Self::Record { .. } | Self::Auth(_) | Self::Worker(_) => {
+                Class::Machine
+            }
         }
     }
 
@@ -103,8 +124,8 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self.class() {
             Class::Tls => Some(
-                "if the registry's certificate is of a private authority, name its certificates in SSL_CERT_FILE or \
-                 SSL_CERT_DIR; a registry without TLS, or one to be trusted anyway, needs TLS verification turned off",
+                "if the registry's certificate is of a private authority, put its certificate as \
+                 /etc/containers/certs.d/HOST/ca.crt, or name it in SSL_CERT_FILE; a registry without TLS, or one to be trusted anyway, needs TLS verification turned off",
             ),
             Class::Unauthorized => Some("the image may be private, or its name misspelt"),
             Class::NoSpace => {
@@ -121,8 +142,14 @@ impl Error {
             | Class::Hostile
             | Class::NotStored
             | Class::InUse
+            | Class::Configuration
             | Class::Machine => None,
         }
+    }
+
+    /// Whether the same image may be had by another name: it is the name's registry that says no, or who forbids it.
+    pub(super) fn is_of_name(&self) -> bool {
+        matches!(self, Self::Registry(_) | Self::Registries(_))
     }
 
     /// Names a full disk as such, wherever it was met.

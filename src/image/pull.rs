@@ -7,7 +7,6 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +15,19 @@ use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::auth::Keychain;
 use super::digest::{self, Digest};
-use super::error::Error;
+use super::error::{Class, Error};
 use super::layer;
 use super::manifest::{self, Configuration, Descriptor, Document, MOST_CONFIG_BYTES, Manifest};
 use super::platform::Platform;
-use super::registry::{Chunk, Fetched, Repository, Taken, TlsVerify};
+use super::proxy::Proxies;
+use super::registries::RegistriesConf;
+use super::registry::{Chunk, Fetched, Sources, Taken, TlsVerify};
 use super::store::{Hold, NewImage, Store};
+use crate::model::cause::chain;
 use crate::model::image::Image;
-use crate::model::reference::Reference;
+use crate::model::reference::{ImageName, Reference};
 
 /// Layers at a time: enough to keep two processors busy while one layer waits for the network.
 const LAYERS_AT_ONCE: usize = 3;
@@ -38,26 +41,14 @@ const MOST_NESTED: usize = 2;
 pub struct PullOptions {
     pub platform: Platform,
     pub tls_verify: TlsVerify,
-    /// `None` asks as nobody.
-    pub credentials: Option<Credentials>,
+    /// Where names lead to.
+    pub registries: Arc<RegistriesConf>,
+    /// Where credentials are looked for.
+    pub keychain: Keychain,
+    pub proxies: Proxies,
     /// How long to wait before each further try when the registry fails or a connection breaks; usually
     /// [`RETRY_WAITS`](super::RETRY_WAITS). They start anew when bytes came in between.
     pub waits: &'static [Duration],
-}
-
-/// Who asks a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub username: String,
-    pub password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What a pull has done.
@@ -75,13 +66,45 @@ pub enum PullProgress {
     LayerDone { layer: String },
 }
 
-/// Pulls an image into the store, where it replaces what had the name. Layers that are there are not fetched again.
+/// Pulls an image into the store, where it replaces what had the name. Layers that are there are not fetched again. A
+/// short name is stored as what it was completed to.
 ///
 /// Runs on any tokio runtime with time and network.
 ///
 /// # Errors
 /// Why not; the store then has nothing new but layers that are whole.
 pub async fn pull(
+    store: &Store,
+    image: &ImageName,
+    options: &PullOptions,
+    progress: &dyn Fn(PullProgress),
+) -> Result<Image, Error> {
+    let mut names = options.registries.names(image)?;
+    if names.len() > 1 {
+        for name in &names {
+            // What was found once is brought up to date, as by podman, and not looked for elsewhere.
+            if store.find(name)?.is_some() {
+                names = vec![name.clone()];
+                break;
+            }
+        }
+    }
+    let mut failed = Vec::new();
+    for name in &names {
+        match pull_named(store, name, options, progress).await {
+            Err(error) if names.len() > 1 && error.is_of_name() => {
+                tracing::info!(image = %name, error = chain(&error), "the next registry is searched");
+                failed.push(error);
+            }
+            other => return other,
+        }
+    }
+    let name = image.short().unwrap_or_default().to_owned();
+    Err(Error::Nowhere { name, failed })
+}
+
+/// Pulls the image of a whole name.
+async fn pull_named(
     store: &Store,
     reference: &Reference,
     options: &PullOptions,
@@ -90,12 +113,15 @@ pub async fn pull(
     if reference.registry == "kplay.local" {
         return Err(Error::NotEmbedded(reference.to_string()));
     }
+    let endpoints = options.registries.endpoints(reference)?;
+    let helpers = options.registries.credential_helpers()?;
     store.sweep()?;
     let pull = Pull {
         store,
         reference,
         options,
         progress,
+        sources: Sources::new(reference, endpoints, helpers, options),
         hold: Arc::new(store.hold()?),
         workers: RefCell::default(),
     };
@@ -112,6 +138,7 @@ struct Pull<'a> {
     reference: &'a Reference,
     options: &'a PullOptions,
     progress: &'a dyn Fn(PullProgress),
+    sources: Sources<'a>,
     hold: Arc<Hold>,
     workers: RefCell<Vec<JoinHandle<()>>>,
 }
@@ -125,9 +152,9 @@ struct Wanted {
 
 impl Pull<'_> {
     async fn run(&self) -> Result<Image, Error> {
-        let repository = Repository::connect(self.reference, self.options).await?;
-        let (digests, fetched, manifest) = self.resolve(&repository).await?;
-        let config = repository
+        let (digests, fetched, manifest) = self.resolve().await?;
+        let config = self
+            .sources
             .small_blob(&manifest.config, MOST_CONFIG_BYTES)
             .await?;
         let configuration = Configuration::parse(&config).map_err(|e| self.unusable(e))?;
@@ -137,8 +164,7 @@ impl Pull<'_> {
         configuration
             .check_platform(&self.options.platform)
             .map_err(|e| self.unusable(e))?;
-        self.fetch_layers(&repository, &manifest, &configuration)
-            .await?;
+        self.fetch_layers(&manifest, &configuration).await?;
         let image = match self.store.image(&manifest.config.digest)? {
             Some(image) => image,
             None => self.store.add_image(&NewImage {
@@ -155,14 +181,11 @@ impl Pull<'_> {
     }
 
     /// Follows indexes to the image for the platform. Returns the digests on the way as well.
-    async fn resolve(
-        &self,
-        repository: &Repository,
-    ) -> Result<(Vec<Digest>, Fetched, Manifest), Error> {
-        let mut wanted = self.reference.clone();
+    async fn resolve(&self) -> Result<(Vec<Digest>, Fetched, Manifest), Error> {
+        let mut wanted = None;
         let mut digests = Vec::new();
         loop {
-            let fetched = repository.manifest(&wanted).await?;
+            let fetched = self.sources.manifest(wanted.as_ref()).await?;
             digests.push(fetched.digest.clone());
             match Document::parse(&fetched.bytes).map_err(|e| self.unusable(e))? {
                 Document::Image(manifest) => return Ok((digests, fetched, manifest)),
@@ -172,7 +195,7 @@ impl Pull<'_> {
                 Document::Index(entries) => {
                     let entry = manifest::choose(&entries, &self.options.platform);
                     let entry = entry.map_err(|e| self.unusable(e))?;
-                    wanted.digest = Some(entry.descriptor.digest.to_string());
+                    wanted = Some(entry.descriptor.digest.clone());
                 }
             }
         }
@@ -191,16 +214,15 @@ impl Pull<'_> {
 
     async fn fetch_layers(
         &self,
-        repository: &Repository,
         manifest: &Manifest,
         configuration: &Configuration,
     ) -> Result<(), Error> {
-        let chain = digest::chain_ids(&configuration.diff_ids);
+        let chain_ids = digest::chain_ids(&configuration.diff_ids);
         let all = manifest
             .layers
             .iter()
             .zip(&configuration.diff_ids)
-            .zip(chain);
+            .zip(chain_ids);
         let mut missing: BTreeMap<Digest, Wanted> = BTreeMap::new();
         for ((blob, diff_id), chain_id) in all {
             if !self.store.has_layer(&chain_id) {
@@ -225,9 +247,7 @@ impl Pull<'_> {
                 .map(|layer| layer.blob.size)
                 .fold(0, u64::saturating_add),
         });
-        let fetches = missing
-            .iter()
-            .map(|layer| self.fetch_layer(repository, layer));
+        let fetches = missing.iter().map(|layer| self.fetch_layer(layer));
         let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE);
         while let Some(fetched) = fetches.next().await {
             // The first error ends the others: what they receive goes nowhere.
@@ -236,12 +256,15 @@ impl Pull<'_> {
         Ok(())
     }
 
-    async fn fetch_layer(&self, repository: &Repository, layer: &Wanted) -> Result<(), Error> {
-        let (store, chain_id) = (self.store.clone(), layer.chain_id.clone());
-        // Another process may be at it; then this waits for the other, and finds the layer.
-        let claim = tokio::task::spawn_blocking(move || store.claim_layer(&chain_id));
-        let claim = claim.await.map_err(|e| Error::Worker(e.into()))??;
-        if !self.store.has_layer(&layer.chain_id) {
+    async fn fetch_layer(&self, layer: &Wanted) -> Result<(), Error> {
+        loop {
+            let (store, chain_id) = (self.store.clone(), layer.chain_id.clone());
+            // Another process may be at it; then this waits for the other, and finds the layer.
+            let claim = tokio::task::spawn_blocking(move || store.claim_layer(&chain_id));
+            let claim = claim.await.map_err(|e| Error::Worker(e.into()))??;
+            if self.store.has_layer(&layer.chain_id) {
+                break;
+            }
             let (send, receive) = mpsc::channel(WAITING_CHUNKS);
             let unpacked = self.unpack(layer, claim, receive);
             let take = |chunk: Chunk| {
@@ -260,14 +283,23 @@ impl Pull<'_> {
                     }
                 }
             };
-            let received = repository.blob(&layer.blob, take).await;
+            let received = self.sources.blob(&layer.blob, take).await;
             drop(send);
             let unpacked = unpacked
                 .await
                 .map_err(|e| Error::Worker(io::Error::other(e)))?;
             // Without all bytes, unpacking fails too.
-            received?;
-            unpacked?;
+            let origin = received?;
+            match unpacked {
+                Ok(()) => break,
+                Err(error) => {
+                    let again =
+                        error.class() == Class::Corrupt && self.sources.wrong(origin, &layer.blob);
+                    if !again {
+                        return Err(error);
+                    }
+                }
+            }
         }
         (self.progress)(PullProgress::LayerDone {
             layer: layer.blob.digest.to_string(),

@@ -40,6 +40,7 @@ pub use yaml::Substitution;
 use crate::model::diagnostic::{Diagnostic, Severity};
 use crate::model::names::{ContainerName, Namespace, ObjectKey, PodKey};
 use crate::model::plan::PodPlan;
+use crate::model::pull_secret::PullSecret;
 
 /// What a run asks for beside its files, and the facts of the machine that plans depend on.
 #[derive(Clone, Debug)]
@@ -107,6 +108,8 @@ pub struct Object {
     pub json: serde_json::Value,
     /// What is played for it: Pods and workloads.
     pub plan: Option<PodPlan>,
+    /// What the pod has to show to registries. Not a part of the plan, which is recorded.
+    pub pull_secrets: Vec<PullSecret>,
     /// Whether kplay does anything with it; `false` for kinds that are only for clusters.
     pub played: bool,
     pub origin: Origin,

@@ -30,6 +30,8 @@ impl Kind {
 /// What is in a ConfigMap or a Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Data {
+    /// A Secret's `type`.
+    pub(super) kind: Option<String>,
     /// A ConfigMap's `data`, a Secret's all: what variables can be made from.
     pub(super) values: BTreeMap<String, Vec<u8>>,
     /// A ConfigMap's `binaryData`: only for files.
@@ -79,6 +81,8 @@ pub(super) struct Index {
     /// Bytes that plans have copied from here.
     copied: Cell<usize>,
     objects: BTreeMap<(Kind, Namespace, String), Option<Data>>,
+    /// The `imagePullSecrets` of each ServiceAccount.
+    accounts: BTreeMap<(Namespace, String), Vec<String>>,
     /// What each claim is bound to.
     pub(super) claims: Bindings,
 }
@@ -95,6 +99,7 @@ impl Index {
             ..Self::default()
         };
         for json in existing {
+            index.add_account(json, default);
             let text = |pointer: &str| json.pointer(pointer).and_then(serde_json::Value::as_str);
             let data = match text("/kind") {
                 Some("ConfigMap") => serde_json::from_value(json.clone())
@@ -121,6 +126,31 @@ impl Index {
             }
         }
         index
+    }
+
+    /// Takes what pods have from a ServiceAccount, if that is what this is.
+    pub(super) fn add_account(&mut self, json: &serde_json::Value, default: &Namespace) {
+        let text = |pointer: &str| json.pointer(pointer).and_then(serde_json::Value::as_str);
+        let (Some("ServiceAccount"), Some(name)) = (text("/kind"), text("/metadata/name")) else {
+            return;
+        };
+        let namespace = text("/metadata/namespace").and_then(|text| Namespace::parse(text).ok());
+        let secrets = json.get("imagePullSecrets").and_then(|all| all.as_array());
+        let names = secrets.into_iter().flatten().filter_map(|secret| {
+            let name = secret.get("name")?.as_str()?;
+            Some(name.to_owned())
+        });
+        let key = (
+            namespace.unwrap_or_else(|| default.clone()),
+            name.to_owned(),
+        );
+        self.accounts.insert(key, names.collect());
+    }
+
+    /// The `imagePullSecrets` of a ServiceAccount.
+    pub(super) fn account(&self, namespace: &Namespace, name: &str) -> &[String] {
+        let found = self.accounts.get(&(namespace.clone(), name.to_owned()));
+        found.map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Adds an object of the run; `None` if it had faults.
@@ -207,6 +237,7 @@ pub(super) fn config_map(object: ConfigMap) -> Data {
     let text = object.data.unwrap_or_default().into_iter();
     let binary = object.binary_data.unwrap_or_default().into_iter();
     Data {
+        kind: None,
         values: text.map(|(key, value)| (key, value.into_bytes())).collect(),
         binary: binary.map(|(key, value)| (key, value.0)).collect(),
     }
@@ -217,6 +248,7 @@ pub(super) fn secret(object: Secret) -> Data {
     let data = object.data.unwrap_or_default().into_iter();
     let text = object.string_data.unwrap_or_default().into_iter();
     Data {
+        kind: object.type_,
         values: data
             .map(|(key, value)| (key, value.0))
             .chain(text.map(|(key, value)| (key, value.into_bytes())))

@@ -223,6 +223,7 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
     let mut index = Index::new(&options.existing, claims, &options.namespace);
     for object in &read {
         let key = &object.metadata.key;
+        index.add_account(&object.json, &options.namespace);
         let (kind, data) = match (object.kind, &object.content) {
             (_, Some(Content::Data(kind, data))) => (*kind, Some(data.clone())),
             (Some(Kind::ConfigMap), None) => (super::resolve::Kind::ConfigMap, None),
@@ -241,6 +242,7 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
         let (raw, metadata) = (object.raw, object.metadata);
         let mut json = object.json;
         index.claims.note_volume(&metadata.key, &mut json);
+        let mut pull_secrets = Vec::new();
         let plan = match object.content {
             Some(Content::Workload(workload)) => {
                 let scope = Scope {
@@ -249,6 +251,7 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
                     report,
                     key: &metadata.key,
                 };
+                pull_secrets = kinds::pull_secrets(&workload, raw.at, &scope);
                 match kinds::plan(*workload, raw.at, &scope) {
                     Some(plan) => Some(Planned { plan, at: raw.at }),
                     None => continue,
@@ -264,6 +267,7 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
             key: metadata.key,
             json,
             plan: None,
+            pull_secrets,
             played: object.kind.is_some(),
             origin: Origin::Files,
         });

@@ -13,6 +13,7 @@ use super::*;
 mod env;
 mod fields;
 mod names;
+mod pull_secrets;
 mod services;
 
 fn options() -> Options {

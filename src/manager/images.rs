@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
+use super::apply::ApplyInput;
 use super::error::{Error, MissingImage};
 use super::report::{Event, Report};
 use crate::image::{self, Hold, PullOptions, PullProgress, Store};
@@ -14,7 +15,8 @@ use crate::model::cause::chain;
 use crate::model::image::{Image, ImageUser, Pull};
 use crate::model::names::PodKey;
 use crate::model::plan::{PodPlan, PullPolicy, VolumeSource};
-use crate::model::reference::Reference;
+use crate::model::pull_secret::PullSecret;
+use crate::model::reference::{ImageName, Reference};
 use crate::sys::poll::Interrupt;
 
 /// An error of the image store or of a registry; the command line knows its type.
@@ -26,32 +28,36 @@ pub trait ImageSource {
     ///
     /// # Errors
     /// The store cannot be read.
-    fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError>;
+    fn find(&self, name: &ImageName) -> Result<Option<Image>, SourceError>;
 
-    /// Brings an image to this machine, or brings it up to date.
+    /// What a pull of a name will ask for first.
+    fn resolved(&self, name: &ImageName) -> Reference;
+
+    /// Brings an image to this machine, or brings it up to date. The Secrets are those of the pods that want it.
     fn pull(
         &self,
-        reference: &Reference,
+        name: &ImageName,
+        secrets: &[PullSecret],
         progress: &dyn Fn(PullProgress),
     ) -> impl Future<Output = Result<Image, SourceError>>;
 }
 
 /// The machine's own image store, and the registries.
 #[derive(Debug)]
-pub struct StoreImages<F> {
+pub struct StoreImages {
     store: Store,
-    /// How to pull an image: with whose credentials, for which platform.
-    options: F,
+    /// How to pull: with whose credentials, for which platform.
+    options: PullOptions,
     /// What was found stays until the pods have been started.
     _hold: Hold,
 }
 
-impl<F: Fn(&Reference) -> PullOptions> StoreImages<F> {
+impl StoreImages {
     /// Images of this store, which nobody removes as long as this exists.
     ///
     /// # Errors
     /// The store cannot be locked.
-    pub fn new(store: Store, options: F) -> Result<Self, SourceError> {
+    pub fn new(store: Store, options: PullOptions) -> Result<Self, SourceError> {
         let hold = store.hold()?;
         Ok(Self {
             store,
@@ -61,24 +67,38 @@ impl<F: Fn(&Reference) -> PullOptions> StoreImages<F> {
     }
 }
 
-impl<F: Fn(&Reference) -> PullOptions> ImageSource for StoreImages<F> {
-    fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError> {
-        if is_toolbox(reference) {
+impl ImageSource for StoreImages {
+    fn find(&self, name: &ImageName) -> Result<Option<Image>, SourceError> {
+        if is_toolbox(name.reference()) {
             return Ok(Some(self.store.toolbox()?));
         }
-        Ok(self.store.find(reference)?)
+        for name in self.options.registries.stored_names(name)? {
+            if let Some(image) = self.store.find(&name)? {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
+    fn resolved(&self, name: &ImageName) -> Reference {
+        // Whatever is wrong is the pull's error.
+        let names = self.options.registries.names(name).unwrap_or_default();
+        let first = names.into_iter().next();
+        first.unwrap_or_else(|| name.reference().clone())
     }
 
     async fn pull(
         &self,
-        reference: &Reference,
+        name: &ImageName,
+        secrets: &[PullSecret],
         progress: &dyn Fn(PullProgress),
     ) -> Result<Image, SourceError> {
-        if is_toolbox(reference) {
+        if is_toolbox(name.reference()) {
             return Ok(self.store.toolbox()?);
         }
-        let options = (self.options)(reference);
-        Ok(image::pull(&self.store, reference, &options, progress).await?)
+        let mut options = self.options.clone();
+        options.keychain.secrets = secrets.to_vec();
+        Ok(image::pull(&self.store, name, &options, progress).await?)
     }
 }
 
@@ -113,6 +133,8 @@ struct Wanted<'a> {
     /// As the first manifest that names it has it.
     image: &'a str,
     users: Vec<(PodKey, ImageUser)>,
+    /// What the pods have to show to a registry, in their order.
+    secrets: Vec<PullSecret>,
 }
 
 /// Finds or pulls the images of all plans, the pulls at the same time.
@@ -120,34 +142,36 @@ struct Wanted<'a> {
 /// # Errors
 /// [`Error::Images`] with all that cannot be had; [`Error::Interrupted`].
 pub(super) fn resolve(
-    plans: &[PodPlan],
+    input: &ApplyInput,
     source: &impl ImageSource,
-    pull: Option<PullOverride>,
-    registries: Registries,
     interrupt: &Interrupt,
     report: Report<'_>,
 ) -> Result<PodImages, Error> {
-    let wanted = wanted(plans, pull);
+    let registries = input.options.registries;
+    let mut wanted = wanted(&input.plans, input.options.pull);
+    for wanted in wanted.values_mut() {
+        wanted.secrets = secrets(&wanted.users, input);
+    }
     let mut images = BTreeMap::new();
     let mut missing = Vec::new();
     let mut to_pull = Vec::new();
-    for (reference, wanted) in &wanted {
-        match source.find(reference) {
+    for (name, wanted) in &wanted {
+        match source.find(name) {
             Ok(Some(image))
                 if wanted.policy != PullPolicy::Always || registries == Registries::Forbidden =>
             {
-                images.insert(*reference, image);
+                images.insert(name, image);
             }
             Ok(found) => match refusal(wanted, registries) {
-                None => to_pull.push(*reference),
+                None => to_pull.push(name),
                 Some(message) => {
                     debug_assert!(found.is_none(), "an image that is there is not refused");
-                    missing.push(wanted.missing(reference, "ErrImageNeverPull", message, None));
+                    missing.push(wanted.missing(name, "ErrImageNeverPull", message, None));
                 }
             },
             Err(error) => {
-                let message = format!("cannot look for the image `{reference}`");
-                missing.push(wanted.missing(reference, "ErrImagePull", message, Some(error)));
+                let message = format!("cannot look for the image `{}`", name.reference());
+                missing.push(wanted.missing(name, "ErrImagePull", message, Some(error)));
             }
         }
     }
@@ -163,14 +187,14 @@ pub(super) fn resolve(
     }
     // What is known to be missing is told before anything is pulled.
     if missing.is_empty() && !to_pull.is_empty() {
-        for (reference, result) in pull_all(&to_pull, source, interrupt, report)? {
-            match (result, wanted.get(reference)) {
+        for (name, result) in pull_all(&to_pull, &wanted, source, interrupt, report)? {
+            match (result, wanted.get(name)) {
                 (Ok(image), _) => {
-                    images.insert(reference, image);
+                    images.insert(name, image);
                 }
                 (Err(error), Some(wanted)) => {
-                    let message = format!("failed to pull the image `{reference}`");
-                    missing.push(wanted.missing(reference, "ErrImagePull", message, Some(error)));
+                    let message = format!("failed to pull the image `{}`", source.resolved(name));
+                    missing.push(wanted.missing(name, "ErrImagePull", message, Some(error)));
                 }
                 (Err(_), None) => debug_assert!(false, "only what is wanted is pulled"),
             }
@@ -185,15 +209,15 @@ pub(super) fn resolve(
 /// The images that are there; those that are not, or cannot be looked for, are left out.
 pub(super) fn present(plans: &[PodPlan], source: &impl ImageSource) -> PodImages {
     let wanted = wanted(plans, None);
-    let there = wanted.keys().filter_map(|reference| {
-        let image = source.find(reference).ok()??;
-        Some((*reference, image))
+    let there = wanted.keys().filter_map(|name| {
+        let image = source.find(name).ok()??;
+        Some((name, image))
     });
     by_pod(&wanted, &there.collect())
 }
 
-fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<&Reference, Wanted<'_>> {
-    let mut all: BTreeMap<&Reference, Wanted<'_>> = BTreeMap::new();
+fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<ImageName, Wanted<'_>> {
+    let mut all: BTreeMap<ImageName, Wanted<'_>> = BTreeMap::new();
     for plan in plans {
         for (user, image, reference, policy) in users(plan) {
             let policy = match pull {
@@ -202,13 +226,30 @@ fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<&Reference,
                 Some(PullOverride::Missing) => PullPolicy::IfNotPresent,
                 Some(PullOverride::Never) => PullPolicy::Never,
             };
-            let wanted = all.entry(reference).or_insert(Wanted {
+            let name = ImageName::parse(image).unwrap_or_else(|_| reference.clone().into());
+            let wanted = all.entry(name).or_insert(Wanted {
                 policy,
                 image,
                 users: Vec::new(),
+                secrets: Vec::new(),
             });
             wanted.policy = stronger(wanted.policy, policy);
             wanted.users.push((plan.key(), user));
+        }
+    }
+    all
+}
+
+/// The Secrets of all pods that want an image, each once.
+fn secrets(users: &[(PodKey, ImageUser)], input: &ApplyInput) -> Vec<PullSecret> {
+    let mut all: Vec<PullSecret> = Vec::new();
+    for secret in users
+        .iter()
+        .filter_map(|(pod, _)| input.pull_secrets.get(pod))
+        .flatten()
+    {
+        if !all.contains(secret) {
+            all.push(secret.clone());
         }
     }
     all
@@ -266,13 +307,13 @@ fn refusal(wanted: &Wanted<'_>, registries: Registries) -> Option<String> {
 impl Wanted<'_> {
     fn missing(
         &self,
-        reference: &Reference,
+        name: &ImageName,
         reason: &'static str,
         message: String,
         source: Option<SourceError>,
     ) -> MissingImage {
         MissingImage {
-            reference: reference.clone(),
+            reference: name.reference().clone(),
             users: self.users.clone(),
             reason,
             message,
@@ -281,10 +322,11 @@ impl Wanted<'_> {
     }
 }
 
-type Pulled<'r> = Vec<(&'r Reference, Result<Image, SourceError>)>;
+type Pulled<'r> = Vec<(&'r ImageName, Result<Image, SourceError>)>;
 
 fn pull_all<'r>(
-    references: &[&'r Reference],
+    names: &[&'r ImageName],
+    wanted: &BTreeMap<ImageName, Wanted<'_>>,
     source: &impl ImageSource,
     interrupt: &Interrupt,
     report: Report<'_>,
@@ -296,16 +338,19 @@ fn pull_all<'r>(
     let report = RefCell::new(report);
     let tell = |event| (report.borrow_mut())(event);
     runtime.block_on(async {
-        let pulls = join_all(references.iter().map(|reference| async {
-            tell(Event::ImagePulling((*reference).clone()));
+        let pulls = join_all(names.iter().map(|name| async {
+            let reference = source.resolved(name);
+            tell(Event::ImagePulling(reference.clone()));
             let (began, start, size) = (Timestamp::now(), Instant::now(), Cell::new(0));
             let progress = |progress| {
                 if let PullProgress::Resolved { bytes, .. } = progress {
                     size.set(bytes);
                 }
-                tell(Event::ImageProgress((*reference).clone(), progress));
+                tell(Event::ImageProgress(reference.clone(), progress));
             };
-            let mut result = source.pull(reference, &progress).await;
+            let secrets = wanted.get(*name).map(|wanted| &*wanted.secrets);
+            let secrets = secrets.unwrap_or_default();
+            let mut result = source.pull(name, secrets, &progress).await;
             match &mut result {
                 Ok(image) => {
                     image.pull = Some(Pull {
@@ -313,15 +358,15 @@ fn pull_all<'r>(
                         milliseconds: start.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
                         size: size.get(),
                     });
-                    tell(Event::ImagePulled((*reference).clone(), image.id.clone()));
+                    tell(Event::ImagePulled(reference.clone(), image.id.clone()));
                 }
                 Err(error) => tell(Event::ImageFailed {
-                    image: (*reference).clone(),
+                    image: reference.clone(),
                     reason: "ErrImagePull",
                     message: chain(error.as_ref()),
                 }),
             }
-            (*reference, result)
+            (*name, result)
         }));
         tokio::select! {
             pulled = pulls => Ok(pulled),
@@ -334,13 +379,13 @@ fn pull_all<'r>(
 }
 
 fn by_pod(
-    wanted: &BTreeMap<&Reference, Wanted<'_>>,
-    images: &BTreeMap<&Reference, Image>,
+    wanted: &BTreeMap<ImageName, Wanted<'_>>,
+    images: &BTreeMap<&ImageName, Image>,
 ) -> PodImages {
     let mut pods = PodImages::new();
-    for (reference, wanted) in wanted {
+    for (name, wanted) in wanted {
         for (pod, user) in &wanted.users {
-            if let Some(image) = images.get(reference) {
+            if let Some(image) = images.get(name) {
                 let of_pod = pods.entry(pod.clone()).or_default();
                 let mut image = image.clone();
                 // The pod's first container with the image tells of the pull; the others find it there.

@@ -25,7 +25,8 @@ use crate::image::PullProgress;
 use crate::model::image::{Image, ImageConfig};
 use crate::model::names::{ContainerName, ObjectKey};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
-use crate::model::reference::Reference;
+use crate::model::pull_secret::PullSecret;
+use crate::model::reference::{ImageName, Reference};
 use crate::model::status::{
     ConditionStatus, ContainerState, ContainerStatus, Phase, PodCondition, PodStatus, Running,
 };
@@ -158,6 +159,8 @@ pub(super) struct FakeImages {
     pub(super) here: BTreeSet<Reference>,
     pub(super) there: BTreeSet<Reference>,
     pub(super) pulled: RefCell<Vec<Reference>>,
+    /// The names of the Secrets that the pulls were given.
+    pub(super) shown: RefCell<Vec<String>>,
 }
 
 impl FakeImages {
@@ -171,21 +174,30 @@ impl FakeImages {
 }
 
 impl ImageSource for FakeImages {
-    fn find(&self, reference: &Reference) -> Result<Option<Image>, SourceError> {
+    fn find(&self, name: &ImageName) -> Result<Option<Image>, SourceError> {
+        let reference = name.reference();
         Ok(self
             .here
             .contains(reference)
             .then(|| image(&reference.to_string())))
     }
 
+    fn resolved(&self, name: &ImageName) -> Reference {
+        name.reference().clone()
+    }
+
     async fn pull(
         &self,
-        reference: &Reference,
+        name: &ImageName,
+        secrets: &[PullSecret],
         progress: &dyn Fn(PullProgress),
     ) -> Result<Image, SourceError> {
+        let reference = name.reference();
         // Lets the other pulls begin.
         tokio::task::yield_now().await;
         self.pulled.borrow_mut().push(reference.clone());
+        let names = secrets.iter().map(|secret| secret.name.clone());
+        self.shown.borrow_mut().extend(names);
         progress(PullProgress::Resolved {
             layers: 1,
             missing: 1,
@@ -260,6 +272,7 @@ pub(super) fn input(pods: &[(&str, &str)]) -> ApplyInput {
     ApplyInput {
         objects: objects.collect(),
         plans,
+        pull_secrets: std::collections::BTreeMap::new(),
         sources: SourceSet::new(["/test.yaml".to_owned()]),
         options: ApplyOptions {
             mode: Mode::Real,

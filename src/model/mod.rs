@@ -14,6 +14,7 @@ pub mod field;
 pub mod image;
 pub mod names;
 pub mod plan;
+pub mod pull_secret;
 pub mod quantity;
 pub mod reference;
 pub mod service;

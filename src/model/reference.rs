@@ -84,6 +84,69 @@ impl Reference {
     }
 }
 
+/// An image as it was asked for. A short name has no registry: without more knowledge it is Docker's, but a machine's
+/// configuration may complete it otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageName {
+    reference: Reference,
+    /// `library/busybox` or `busybox`, as it was written; only of a short name.
+    short: Option<String>,
+}
+
+impl ImageName {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, InvalidReference> {
+        let reference = Reference::parse(text)?;
+        let name = text.split('@').next().unwrap_or_default();
+        let path = match name.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => path,
+            _ => name,
+        };
+        let full = path
+            .split_once('/')
+            .is_some_and(|(first, _)| is_registry(first));
+        let short = (!full).then(|| path.to_owned());
+        Ok(Self { reference, short })
+    }
+
+    /// The reference as Docker reads it.
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The path of a short name, as it was written and without tag and digest.
+    #[must_use]
+    pub fn short(&self) -> Option<&str> {
+        self.short.as_deref()
+    }
+
+    /// The image of another repository (`quay.io/ns/app`) with this one's tag and digest.
+    ///
+    /// # Errors
+    /// What is wrong with the repository.
+    pub fn of_repository(&self, repository: &str) -> Result<Reference, InvalidReference> {
+        let named = Reference::parse(repository)?;
+        Ok(Reference {
+            tag: self.reference.tag.clone(),
+            digest: self.reference.digest.clone(),
+            ..named
+        })
+    }
+}
+
+impl From<Reference> for ImageName {
+    fn from(reference: Reference) -> Self {
+        Self {
+            reference,
+            short: None,
+        }
+    }
+}
+
 impl fmt::Display for Reference {
     /// The whole reference: `docker.io/library/busybox:latest`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -215,6 +278,24 @@ mod tests {
             &format!("docker.io/library/a:t@{digest}"),
         );
         check("a__b.c-d", "docker.io/library/a__b.c-d:latest");
+    }
+
+    #[test]
+    fn a_short_name_is_known_as_one() {
+        let check = |text: &str, short: Option<&str>| {
+            let name = ImageName::parse(text).expect("a name");
+            assert_eq!(name.short(), short, "{text:?}");
+        };
+        check("busybox", Some("busybox"));
+        check("library/busybox:1", Some("library/busybox"));
+        check("docker.io/busybox", None);
+        check("localhost/busybox", None);
+        check("host:5000/busybox:1", None);
+        let digest = format!("sha256:{}", "0".repeat(64));
+        check(&format!("a/b:t@{digest}"), Some("a/b"));
+        let name = ImageName::parse("busybox:1").expect("a name");
+        let other = name.of_repository("quay.io/x/box").expect("a reference");
+        assert_eq!(other.to_string(), "quay.io/x/box:1");
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub fn random_hex() -> io::Result<String> {
     Ok(format!("{high:032x}{low:032x}"))
 }
 
+/// Whether this process is root's.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// How many processors this process may run on.
 #[must_use]
 pub fn cpus() -> u64 {
@@ -65,6 +71,12 @@ pub fn host_ip() -> Option<std::net::IpAddr> {
 pub fn memory() -> u64 {
     let info = rustix::system::sysinfo();
     info.totalram as u64 * u64::from(info.mem_unit)
+}
+
+/// The user that this process runs as.
+#[must_use]
+pub fn uid() -> u32 {
+    rustix::process::getuid().as_raw()
 }
 
 /// The machine's name, as `uname -n` says it.

@@ -9,6 +9,7 @@ use std::ffi::{CString, OsStr};
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use super::cgroup::CgroupEntry;
@@ -222,6 +223,23 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
         .map(|s| s.as_ptr())
         .chain([std::ptr::null()])
         .collect()
+}
+
+/// Starts a command's program with default signals, whatever the caller holds back.
+///
+/// # Errors
+/// It cannot be started.
+pub fn spawn_with_default_signals(
+    command: &mut std::process::Command,
+) -> io::Result<std::process::Child> {
+    // SAFETY: between fork and exec it makes system calls only, and touches no memory but its own stack.
+    unsafe {
+        command.pre_exec(|| {
+            super::signal::reset_all();
+            Ok(())
+        })
+    }
+    .spawn()
 }
 
 /// A program to be executed in place of this one. Prepared early, because a filter of system calls may not leave

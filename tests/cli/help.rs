@@ -2,7 +2,7 @@
 
 use crate::harness::Kplay;
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 32] = [
     "",
     "apply",
     "up",
@@ -21,6 +21,8 @@ const COMMANDS: [&str; 30] = [
     "image ls",
     "image rm",
     "image load",
+    "login",
+    "logout",
     "volume",
     "volume ls",
     "volume inspect",

@@ -178,7 +178,7 @@ fn make(folder: &Path) {
             &format!("oci:layout-zstd{named}"),
         ],
     );
-    let registry = Registry::start_in(&folder.join("registry"));
+    let registry = Registry::start_in(&folder.join("registry"), Guests::Anybody);
     for (from, tag) in [("layout-gzip", "gzip"), ("layout-zstd", "zstd")] {
         let from = format!("oci:{from}{named}");
         let to = format!("docker://127.0.0.1:{}/test/busybox:{tag}", registry.port);
@@ -241,6 +241,40 @@ fn podman(folder: &Path, args: &[&str]) {
     tool(folder, "podman", &[&own, args].concat());
 }
 
+/// What `podman pull` with a `registries.conf` gets: the image's id.
+pub(crate) fn podman_pulls(registries_conf: &Path, image: &str) -> String {
+    let name = format!("{}podman-{}", leftovers::prefix(), free_port());
+    let state = std::env::temp_dir().join(name);
+    fs::create_dir_all(&state).expect("a folder");
+    let output = Command::new("podman")
+        .args(["--root", "root", "--runroot", "run"])
+        .args(["--storage-driver", "vfs", "pull", "-q", image])
+        .current_dir(&state)
+        .env("CONTAINERS_CONF", testdata("containers.conf"))
+        .env("CONTAINERS_REGISTRIES_CONF", registries_conf)
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run podman: {e}; run .ci/deps"));
+    fs::remove_dir_all(&state).expect("removable");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "podman pull {image}: {error}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The digest that skopeo with a `registries.conf` finds for a name.
+pub(crate) fn skopeo_finds(registries_conf: &Path, image: &str) -> String {
+    let image = format!("docker://{image}");
+    let args = [
+        "--registries-conf",
+        utf8(registries_conf),
+        "inspect",
+        "--no-tags",
+        "--format",
+        "{{.Digest}}",
+        &image,
+    ];
+    tool(Path::new("/"), "skopeo", &args).trim().to_owned()
+}
+
 fn skopeo(folder: &Path, args: &[&str]) {
     tool(
         folder,
@@ -269,6 +303,16 @@ fn tool(folder: &Path, program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Whom a registry lets in.
+#[derive(Clone, Copy)]
+enum Guests {
+    Anybody,
+    User,
+}
+
+/// What `htpasswd -Bbn user secret` prints, made in less time.
+const USERS: &str = "user:$2b$04$CIvegxorE/0BygprkQA1q.OxqmSFcJNKg3VyiNUh.88hyF7GRizJ2\n";
+
 /// Debian's docker-registry on a loopback port, without TLS; ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -283,35 +327,52 @@ pub(crate) struct Registry {
 impl Registry {
     /// One that serves `test/busybox` with the tags `gzip`, `zstd` and `docker`, from a copy that is its own.
     pub(crate) fn start() -> Self {
+        Self::start_for(Guests::Anybody)
+    }
+
+    /// The same for `user` with the password `secret` alone.
+    pub(crate) fn with_password() -> Self {
+        Self::start_for(Guests::User)
+    }
+
+    fn start_for(guests: Guests) -> Self {
         let name = format!("{}registry-{}", leftovers::prefix(), free_port());
         let storage = std::env::temp_dir().join(name);
         let source = fixture("registry");
         let parent = source.parent().expect("the fixtures");
         tool(parent, "cp", &["-r", "registry", utf8(&storage)]);
-        let mut registry = Self::start_in(&storage);
+        let mut registry = Self::start_in(&storage, guests);
         registry.temporary = true;
         registry
     }
 
-    fn start_in(storage: &Path) -> Self {
+    fn start_in(storage: &Path, guests: Guests) -> Self {
         fs::create_dir_all(storage).expect("a folder");
         // Somebody may take the port between the look and the start.
         for _ in 0..5 {
-            if let Some(registry) = Self::try_start(storage, free_port()) {
+            if let Some(registry) = Self::try_start(storage, free_port(), guests) {
                 return registry;
             }
         }
         panic!("docker-registry does not start");
     }
 
-    fn try_start(storage: &Path, port: u16) -> Option<Self> {
+    fn try_start(storage: &Path, port: u16, guests: Guests) -> Option<Self> {
         let configuration = storage.join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: {storage:?}}}}}\n\
              http: {{addr: \"127.0.0.1:{port}\"}}\n"
         );
-        fs::write(&configuration, text).expect("a file");
+        let auth = match guests {
+            Guests::Anybody => String::new(),
+            Guests::User => {
+                let users = storage.join("users");
+                fs::write(&users, USERS).expect("a file");
+                format!("auth: {{htpasswd: {{realm: test, path: {users:?}}}}}\n")
+            }
+        };
+        fs::write(&configuration, text + &auth).expect("a file");
         let process = Command::new("docker-registry")
             .args(["serve", utf8(&configuration)])
             .env("OTEL_TRACES_EXPORTER", "none")

@@ -1,7 +1,7 @@
 //! Images: archives of every format, registries, pull policies, the embedded image.
 
 use crate::Kplay;
-use crate::fixtures::{Registry, fixture};
+use crate::fixtures::{Registry, fixture, podman_pulls, skopeo_finds};
 use crate::harness::script_pod;
 
 /// Plays a pod of this image to its end.
@@ -99,6 +99,69 @@ fn pulled_from_a_registry() {
     let pod = script_pod("gone", "", "imagePullPolicy: Never,", "true")
         .replace("localhost/busybox:1", &zstd);
     kplay.apply(&pod).fails(4, &[&zstd]);
+}
+
+const CONF: &str = "CONTAINERS_REGISTRIES_CONF";
+
+#[test]
+fn a_mirror_serves_kplay_and_podman_alike() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::start();
+    let text = format!(
+        "[[registry]]\nprefix = 'example.test/lib'\nlocation = '127.0.0.1:1/gone'\n\
+         [[registry.mirror]]\nlocation = '127.0.0.1:{port}/empty'\ninsecure = true\n\
+         [[registry.mirror]]\nlocation = '127.0.0.1:{port}/test'\ninsecure = true\n\
+         [[registry]]\nprefix = 'example.test/lib/secret'\nlocation = '127.0.0.1:{port}/test'\nblocked = true\n\
+         [aliases]\nbox = 'example.test/lib/busybox'\n",
+        port = registry.port
+    );
+    let conf = kplay.file("registries.conf", text);
+    let image = "example.test/lib/busybox:gzip";
+    let pull = |name: &str| kplay.command(["pull", name]).env(CONF, &conf).run();
+    let id = pull(image).succeeds();
+    let id = id.trim().trim_start_matches("sha256:");
+    assert_eq!(podman_pulls(&conf, image), id);
+    assert_eq!(podman_pulls(&conf, "box:gzip"), id);
+    assert_eq!(skopeo_finds(&conf, image), registry.digest("gzip"));
+    // It is stored under the whole name, also when it was asked for by the short one.
+    plays(&kplay, image);
+    assert_eq!(pull("box:gzip").succeeds().trim(), format!("sha256:{id}"));
+    let listed = kplay.run(["images"]).succeeds();
+    assert!(listed.contains("example.test/lib/busybox"), "{listed}");
+    assert!(!listed.contains("127.0.0.1"), "{listed}");
+    let pod = script_pod("short", "", "", "true").replace("localhost/busybox:1", "box:zstd");
+    let pod = kplay.file("short.yaml", pod);
+    let apply = kplay.command([
+        "apply".into(),
+        "--wait=complete".into(),
+        pod.into_os_string(),
+    ]);
+    apply.env(CONF, &conf).run().succeeds();
+    let status = &kplay.pod("short")["status"]["containerStatuses"][0];
+    assert_eq!(status["image"], "box:zstd");
+    kplay.run(["delete", "pod", "short"]).succeeds();
+    let remove = kplay.command(["rmi", "box:zstd"]).env(CONF, &conf).run();
+    assert!(remove.succeeds().contains("example.test/lib/busybox:zstd"));
+    let why = ["example.test/lib/secret", "blocked", "registries.conf:10"];
+    pull("example.test/lib/secret:1").fails(4, &why);
+    pull("example.test/lib/other:1").fails(
+        4,
+        &["/empty/other`", "/test/other`", "127.0.0.1:1/gone/other`"],
+    );
+}
+
+#[test]
+fn a_wrong_registries_conf_has_a_place() {
+    let Some(kplay) = Kplay::new() else { return };
+    let conf = kplay.file(
+        "registries.conf",
+        "[[registry]]\nlocation = 'a.test'\ninsecure = 1\n",
+    );
+    let pull = kplay.command(["pull", "a.test/b"]).env(CONF, &conf).run();
+    pull.fails(
+        4,
+        &["registries.conf:3: `insecure` must be `true` or `false`"],
+    );
 }
 
 #[test]

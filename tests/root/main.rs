@@ -42,6 +42,7 @@ mod ports;
 mod probes;
 mod profiles;
 mod refresh;
+mod registries;
 mod resources;
 mod restarts;
 mod security;

@@ -8,6 +8,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::Kplay;
+use crate::fixtures::Registry;
 use crate::harness::script_pod;
 use crate::wait;
 
@@ -201,4 +202,28 @@ fn attaching_to_a_containers_own_terminal() {
     assert_eq!(terminal.exit_code(), Some(0));
     let log = kplay.run(["logs", "screen"]).succeeds();
     assert!(log.contains("got hello"), "{log}");
+}
+
+#[test]
+fn login_asks_for_what_it_does_not_show() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::with_password();
+    let host = format!("127.0.0.1:{}", registry.port);
+    let login = || {
+        let call = kplay.command(["login", &host]);
+        let command = call.env("XDG_RUNTIME_DIR", kplay.dir()).std();
+        let mut terminal = Terminal::run(&command, 24, 80);
+        terminal.expect("Username: ");
+        terminal.write("user\n");
+        terminal.expect("Password: ");
+        terminal
+    };
+    let mut terminal = login();
+    terminal.write("secret\x03");
+    assert_eq!(terminal.exit_code(), Some(130));
+    let mut terminal = login();
+    terminal.write("secrex\x7ft\r");
+    terminal.expect("Login Succeeded!");
+    assert!(!terminal.seen.contains("secre"), "{}", terminal.seen);
+    assert_eq!(terminal.exit_code(), Some(0));
 }

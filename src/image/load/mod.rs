@@ -21,6 +21,7 @@ use super::digest::{self, Digest};
 use super::error::{self, Class, Error as ImageError};
 use super::layer;
 use super::manifest::{self, Configuration};
+use super::registries::{RegistriesConf, Transport};
 use super::store::{NewImage, Store};
 use super::unpack::MalformedArchive;
 use crate::model::reference::{InvalidReference, Reference};
@@ -179,16 +180,20 @@ impl Plan {
 
 impl Store {
     /// Loads all images of an archive or OCI layout folder; of an index, those for this machine. A name that another
-    /// image had is taken from it.
+    /// image had is taken from it. `policy` says what may be loaded.
     ///
     /// # Errors
     /// Why not. Images that were loaded before the one that failed stay.
-    pub fn load(&self, source: LoadSource<'_>) -> Result<Vec<Loaded>, ImageError> {
+    pub fn load(
+        &self,
+        source: LoadSource<'_>,
+        policy: &RegistriesConf,
+    ) -> Result<Vec<Loaded>, ImageError> {
         let archive = match &source {
             LoadSource::Path(path) => format!("{path:?}"),
             LoadSource::Reader(_) => "the standard input".into(),
         };
-        self.load_all(source).map_err(|error| {
+        self.load_all(source, policy).map_err(|error| {
             let error = match error {
                 Error::Store(error) => *error,
                 source => ImageError::Load { archive, source },
@@ -197,18 +202,31 @@ impl Store {
         })
     }
 
-    fn load_all(&self, source: LoadSource<'_>) -> Result<Vec<Loaded>, Error> {
+    fn load_all(
+        &self,
+        source: LoadSource<'_>,
+        policy: &RegistriesConf,
+    ) -> Result<Vec<Loaded>, Error> {
         self.sweep()?;
         let _hold = self.hold()?;
-        let contents = match source {
-            LoadSource::Path(path) => Contents::of_path(path, self)?,
-            LoadSource::Reader(reader) => Contents::of_reader(reader, self)?,
+        let (contents, path) = match source {
+            LoadSource::Path(path) => (Contents::of_path(path, self)?, Some(path)),
+            LoadSource::Reader(reader) => (Contents::of_reader(reader, self)?, None),
+        };
+        let check = |transport| {
+            let checked = policy.check_load(transport, path);
+            checked.map_err(|error| Error::Store(Box::new(error.into())))
         };
         let plans = if let Some(table) =
             contents.small("manifest.json", manifest::MOST_MANIFEST_BYTES)?
         {
+            check(Transport::DockerArchive)?;
             docker::plans(&contents, &table)?
         } else if let Some(index) = contents.small("index.json", manifest::MOST_MANIFEST_BYTES)? {
+            check(match contents {
+                Contents::Folder(_) => Transport::OciLayout,
+                Contents::Archive { .. } => Transport::OciArchive,
+            })?;
             oci::plans(&contents, &index)?
         } else {
             return Err(Error::Unknown);

@@ -33,8 +33,8 @@ fn load(archive: &[u8]) -> Result<Vec<Loaded>, ImageError> {
     fs::replace(&path, 0o600, archive).expect("a file");
     let stores =
         ["one", "two"].map(|name| Store::open(&folder.path().join(name)).expect("a store"));
-    let from_file = stores[0].load(LoadSource::Path(&path));
-    let from_pipe = stores[1].load(LoadSource::Reader(&mut { archive }));
+    let from_file = stores[0].load(LoadSource::Path(&path), &Default::default());
+    let from_pipe = stores[1].load(LoadSource::Reader(&mut { archive }), &Default::default());
     for store in &stores {
         assert_eq!(
             fs::list(&store.dir().join("tmp")).expect("a folder").len(),
@@ -234,7 +234,9 @@ fn a_layout_folder_is_loaded_and_its_links_stay_in_it() {
         fs::replace(&path, 0o644, blob).expect("a file");
     }
     let store = Store::open(&folder.path().join("store")).expect("a store");
-    let loaded = store.load(LoadSource::Path(&dir)).expect("it loads");
+    let loaded = store
+        .load(LoadSource::Path(&dir), &Default::default())
+        .expect("it loads");
     let image = store
         .find(&loaded[0].references[0])
         .expect("readable")
@@ -251,7 +253,7 @@ fn a_layout_folder_is_loaded_and_its_links_stay_in_it() {
     beneath::remove_all(&dir.join("index.json")).expect("removed");
     std::os::unix::fs::symlink("/etc/passwd", dir.join("index.json")).expect("a link");
     let error = store
-        .load(LoadSource::Path(&dir))
+        .load(LoadSource::Path(&dir), &Default::default())
         .expect_err("it leads out");
     assert!(
         matches!(
@@ -432,7 +434,7 @@ fn archives_of_other_tools_are_loaded() {
     for (number, path) in made.iter().enumerate() {
         let store = Store::open(&folder.path().join(format!("store-{number}"))).expect("a store");
         let loaded = store
-            .load(LoadSource::Path(path.as_ref()))
+            .load(LoadSource::Path(path.as_ref()), &Default::default())
             .unwrap_or_else(|e| panic!("{path}: {e:?}"));
         let image = store
             .find_id(&loaded[0].id)

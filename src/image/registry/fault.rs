@@ -4,7 +4,11 @@ use std::io;
 
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 
+use crate::image::auth;
 use crate::image::error::Class;
+use crate::image::proxy::{InvalidProxy, Proxy};
+use crate::image::registries::{self, CertsError};
+use crate::model::cause::chain;
 
 /// What went wrong with a registry, for which image.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +23,26 @@ pub struct Error {
 pub enum Fault {
     #[error("the registry `{registry}` does not have {what}")]
     NotFound { registry: String, what: String },
-    #[error("the registry `{registry}` refuses access{}", reason(message))]
-    Unauthorized { registry: String, message: String },
+    #[error("the registry `{registry}` refuses access {}{}", who(asked_as.as_deref()), reason(message))]
+    Unauthorized {
+        registry: String,
+        message: String,
+        /// Whose credentials it got, in words.
+        asked_as: Option<String>,
+    },
+    /// Who listens on the way would have the credentials.
+    #[error(
+        "the registry `{registry}` gives tokens only at `{server}` without TLS, and credentials are not sent there"
+    )]
+    PlainTokens { registry: String, server: String },
+    #[error(transparent)]
+    ProxyVariable(InvalidProxy),
+    #[error("the registry `{registry}` cannot be reached through the proxy {proxy}")]
+    Proxy {
+        registry: String,
+        proxy: String,
+        source: Box<Self>,
+    },
     #[error("the registry `{registry}` wants fewer requests{}", reason(message))]
     TooManyRequests { registry: String, message: String },
     #[error(
@@ -67,6 +89,30 @@ pub enum Fault {
     },
     #[error("cannot set up the connection")]
     Client(#[source] OciDistributionError),
+    #[error("the certificates for the registry `{registry}` cannot be used")]
+    Certificates {
+        registry: String,
+        source: CertsError,
+    },
+    #[error(transparent)]
+    Configuration(Box<registries::Error>),
+    #[error("cannot look for credentials")]
+    Credentials(#[source] auth::Error),
+    #[error("none of its registries gives it: {}", each(.0))]
+    Everywhere(Vec<(String, Self)>),
+}
+
+/// One after the other: where, and what went wrong there.
+fn each(faults: &[(String, Fault)]) -> String {
+    let texts: Vec<String> = faults
+        .iter()
+        .map(|(place, fault)| format!("`{place}`: {}", chain(fault)))
+        .collect();
+    texts.join("; ")
+}
+
+fn who(asked_as: Option<&str>) -> &str {
+    asked_as.unwrap_or("without credentials")
 }
 
 fn reason(message: &str) -> String {
@@ -82,21 +128,37 @@ impl Error {
     /// What kind of failure it is.
     #[must_use]
     pub fn class(&self) -> Class {
-        match &self.source {
-            Fault::NotFound { .. } => Class::NotFound,
-            Fault::Unauthorized { .. } => Class::Unauthorized,
-            Fault::TooManyRequests { .. } | Fault::Status { .. } | Fault::Answer { .. } => {
-                Class::Registry
-            }
-            Fault::Name { .. } | Fault::Connect { .. } | Fault::Broken { .. } => Class::Unreachable,
-            Fault::Tls { .. } => Class::Tls,
-            Fault::Digest { .. } | Fault::Size { .. } => Class::Corrupt,
-            Fault::Client(_) => Class::Machine,
-        }
+        self.source.class()
     }
 }
 
 impl Fault {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NotFound { .. } => Class::NotFound,
+            Self::Unauthorized { .. } => Class::Unauthorized,
+            Self::PlainTokens { .. } => Class::Tls,
+            Self::TooManyRequests { .. } | Self::Status { .. } | Self::Answer { .. } => {
+                Class::Registry
+            }
+            Self::Name { .. }
+            | Self::Connect { .. }
+            | Self::Broken { .. }
+            | Self::Proxy { .. }
+            | Self::ProxyVariable(_) => Class::Unreachable,
+            Self::Tls { .. } => Class::Tls,
+            Self::Digest { .. } | Self::Size { .. } => Class::Corrupt,
+            Self::Configuration(_) => Class::Configuration,
+            Self::Client(_) | Self::Certificates { .. } | Self::Credentials(_) => Class::Machine,
+            // The last is the image's own registry.
+            Self::Everywhere(faults) => faults
+                .last()
+                .map_or(Class::Unreachable, |(_, fault)| fault.class()),
+        }
+    }
+
     /// Whether trying again may help.
     pub(super) fn passes(&self) -> bool {
         match self {
@@ -104,13 +166,37 @@ impl Fault {
             Self::Status { status, .. } => *status >= 500,
             Self::NotFound { .. }
             | Self::Unauthorized { .. }
+            | Self::PlainTokens { .. }
+            | Self::Proxy { .. }
+            | Self::ProxyVariable(_)
             | Self::Name { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::Digest { .. }
             | Self::Size { .. }
             | Self::Answer { .. }
-            | Self::Client(_) => false,
+            | Self::Client(_)
+            | Self::Certificates { .. }
+            | Self::Configuration(_)
+            | Self::Credentials(_)
+            | Self::Everywhere(_) => false,
+        }
+    }
+
+    /// Names the proxy that was on the way, if that is where it went wrong.
+    pub(in crate::image) fn through(self, proxy: Option<&Proxy>, registry: &str) -> Self {
+        let is_proxys = match &self {
+            Self::Name { .. } | Self::Connect { .. } => true,
+            Self::Status { status, .. } => *status == 407,
+            _ => false,
+        };
+        match proxy {
+            Some(proxy) if is_proxys => Self::Proxy {
+                registry: registry.to_owned(),
+                proxy: proxy.to_string(),
+                source: Box::new(self),
+            },
+            _ => self,
         }
     }
 }
@@ -128,13 +214,14 @@ pub(super) fn does_not_speak_tls(fault: &Fault) -> bool {
 }
 
 /// Sorts an error; `what` was asked for.
-pub(super) fn fault(error: OciDistributionError, registry: &str, what: &str) -> Fault {
+pub(in crate::image) fn fault(error: OciDistributionError, registry: &str, what: &str) -> Fault {
     use OciDistributionError as E;
     let (registry, what) = (registry.to_owned(), what.to_owned());
     match error {
         E::UnauthorizedError { .. } => Fault::Unauthorized {
             registry,
             message: String::new(),
+            asked_as: None,
         },
         E::ImageManifestNotFoundError(_) => Fault::NotFound { registry, what },
         E::ServerError { code: 404, .. } => Fault::NotFound { registry, what },
@@ -142,7 +229,11 @@ pub(super) fn fault(error: OciDistributionError, registry: &str, what: &str) -> 
             code: 401 | 403,
             message,
             ..
-        } => Fault::Unauthorized { registry, message },
+        } => Fault::Unauthorized {
+            registry,
+            message: envelope_message(&message),
+            asked_as: None,
+        },
         E::ServerError {
             code: 429, message, ..
         } => Fault::TooManyRequests { registry, message },
@@ -165,9 +256,11 @@ pub(super) fn fault(error: OciDistributionError, registry: &str, what: &str) -> 
                     | OciErrorCode::BlobUnknown
                     | OciErrorCode::ManifestBlobUnknown,
                 ) => Fault::NotFound { registry, what },
-                Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => {
-                    Fault::Unauthorized { registry, message }
-                }
+                Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => Fault::Unauthorized {
+                    registry,
+                    message,
+                    asked_as: None,
+                },
                 Some(OciErrorCode::Toomanyrequests) => Fault::TooManyRequests { registry, message },
                 _ => Fault::Status {
                     registry,
@@ -237,7 +330,7 @@ fn causes<'a>(
 }
 
 /// The message of a registry's answer in JSON, or the answer.
-pub(super) fn envelope_message(body: &str) -> String {
+pub(in crate::image) fn envelope_message(body: &str) -> String {
     let message = serde_json::from_str::<serde_json::Value>(body)
         .ok()
         .and_then(|json| Some(json.pointer("/errors/0/message")?.as_str()?.to_owned()));

@@ -17,7 +17,10 @@ fn layers(names: &[&str]) -> Vec<Vec<u8>> {
 fn load(store: &Store, sample: &Sample, tags: &[&str]) -> Vec<Loaded> {
     let archive = sample.docker_archive(tags);
     store
-        .load(LoadSource::Reader(&mut archive.as_slice()))
+        .load(
+            LoadSource::Reader(&mut archive.as_slice()),
+            &Default::default(),
+        )
         .expect("it loads")
 }
 
@@ -323,7 +326,9 @@ fn a_full_disk_is_named_and_nothing_is_left() {
         let sample = Sample::new(&[Tar::default().file("big", &noise).end()], gzip);
         let path = folder.path().join("archive.tar");
         fs::replace(&path, 0o600, &sample.docker_archive(&["big"])).expect("a file");
-        let error = store.load(LoadSource::Path(&path)).expect_err("no space");
+        let error = store
+            .load(LoadSource::Path(&path), &Default::default())
+            .expect_err("no space");
         assert_eq!(error.class(), crate::image::Class::NoSpace, "{error:?}");
         assert!(
             error.to_string().starts_with("no space left for images in"),

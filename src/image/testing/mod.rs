@@ -1,5 +1,6 @@
 //! What tests of images share: archives with anything in them, folders that go away, trees as text.
 
+pub(super) mod proxy;
 pub(super) mod registry;
 
 use std::io::Write as _;

@@ -26,6 +26,8 @@ pub(in super::super) enum Act {
     Garble,
     /// Says less than it has.
     Shorten(usize),
+    /// Sends the client to another server, with the same path.
+    Redirect(SocketAddr),
 }
 
 /// Who is let in.
@@ -34,9 +36,14 @@ pub(in super::super) enum Access {
     Anybody,
     /// `user` with `secret`.
     Basic,
-    /// The same, by a token from its own token server.
+    /// The same, by a token from its own token server; or the identity token `long-lived`.
     Bearer,
+    /// As with `Bearer`, but a token is good for six requests.
+    ShortTokens,
 }
+
+/// For how many requests a short token is good.
+const SHORT: usize = 6;
 
 /// A registry that runs until the process ends.
 pub(in super::super) struct Registry {
@@ -51,6 +58,10 @@ struct State {
     /// Part of a path, how often, what.
     acts: Mutex<Vec<(String, usize, Act)>>,
     log: Mutex<Vec<String>>,
+    /// What proved who asks, per request.
+    authorizations: Mutex<Vec<String>>,
+    /// How many tokens were given, and how often the last one was used.
+    tokens: Mutex<(usize, usize)>,
 }
 
 impl Registry {
@@ -63,7 +74,7 @@ impl Registry {
     }
 
     /// With the certificate of `testdata/image`.
-    pub(in super::super) fn with_tls() -> Self {
+    pub(in super::super) fn with_tls(access: Access) -> Self {
         let file = |name: &str| format!("{}/testdata/image/{name}", env!("CARGO_MANIFEST_DIR"));
         let certificate = CertificateDer::from_pem_file(file("server.pem")).expect("a certificate");
         let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
@@ -74,7 +85,7 @@ impl Registry {
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)
             .expect("a usable key");
-        Self::run(Access::Anybody, true, Some(Arc::new(config)))
+        Self::run(access, true, Some(Arc::new(config)))
     }
 
     fn run(access: Access, ranges: bool, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
@@ -87,6 +98,8 @@ impl Registry {
             content,
             acts,
             log,
+            authorizations: Mutex::default(),
+            tokens: Mutex::default(),
         });
         let served = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -141,6 +154,11 @@ impl Registry {
         self.state.log.lock().expect("a lock").clone()
     }
 
+    /// What was shown with the requests; an empty text with those that had nothing.
+    pub(in super::super) fn authorizations(&self) -> Vec<String> {
+        self.state.authorizations.lock().expect("a lock").clone()
+    }
+
     fn put(&self, path: String, media_type: &str, bytes: &[u8]) {
         let mut content = self.state.content.lock().expect("a lock");
         content.insert(path, (media_type.to_owned(), bytes.to_vec()));
@@ -179,9 +197,15 @@ impl State {
         let first = String::from_utf8_lossy(&first).into_owned();
         let Some(path) = first
             .strip_prefix("GET ")
+            .or_else(|| first.strip_prefix("POST "))
             .and_then(|rest| rest.split(' ').next())
         else {
             return Ok(());
+        };
+        // As proxies are asked.
+        let path = match path.strip_prefix("http://") {
+            Some(rest) => &rest[rest.find('/').unwrap_or(rest.len())..],
+            None => path,
         };
         let mut headers = HashMap::new();
         loop {
@@ -192,6 +216,11 @@ impl State {
             };
             headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
+        let length = headers.get("content-length").map(String::as_str);
+        let length = length.unwrap_or("0").parse().unwrap_or(0);
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body)?;
+        let body = String::from_utf8_lossy(&body).into_owned();
         let range = headers
             .get("range")
             .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
@@ -204,15 +233,19 @@ impl State {
             .get("authorization")
             .map(String::as_str)
             .unwrap_or_default();
+        let mut shown = self.authorizations.lock().expect("a lock");
+        shown.push(authorization.to_owned());
+        drop(shown);
         let (stream, scheme) = (stream.get_mut(), "http");
-        if let Some(answer) = self.refuse(path, authorization, &format!("{scheme}://{address}")) {
+        let own = format!("{scheme}://{address}");
+        if let Some(answer) = self.refuse(path, authorization, &body, &own) {
             return stream.write_all(answer.as_bytes());
         }
         self.answer(stream, path, from, range.is_some())
     }
 
     /// The answer to who may not have more than that.
-    fn refuse(&self, path: &str, authorization: &str, own: &str) -> Option<String> {
+    fn refuse(&self, path: &str, authorization: &str, body: &str, own: &str) -> Option<String> {
         let basic = format!(
             "Basic {}",
             base64::engine::general_purpose::STANDARD.encode("user:secret")
@@ -226,20 +259,48 @@ impl State {
             Access::Anybody => None,
             Access::Basic if authorization == basic => None,
             Access::Basic => Some(refusal("Basic realm=\"test\"")),
-            Access::Bearer if path.starts_with("/token") => Some(if authorization == basic {
-                answer(200, "", r#"{"token":"sesame"}"#)
-            } else {
-                answer(
-                    401,
-                    "",
-                    r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#,
-                )
-            }),
+            Access::Bearer | Access::ShortTokens if path.starts_with("/token") => {
+                let is_known = authorization == basic
+                    || (body.contains("grant_type=refresh_token")
+                        && body.contains("refresh_token=long-lived"));
+                Some(if is_known {
+                    let token = self.new_token();
+                    answer(
+                        200,
+                        "",
+                        &format!(r#"{{"access_token":"{token}","expires_in":1}}"#),
+                    )
+                } else {
+                    answer(
+                        401,
+                        "",
+                        r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#,
+                    )
+                })
+            }
             Access::Bearer if authorization == "Bearer sesame" => None,
-            Access::Bearer => Some(refusal(&format!(
+            Access::ShortTokens if self.use_token(authorization) => None,
+            Access::Bearer | Access::ShortTokens => Some(refusal(&format!(
                 "Bearer realm=\"{own}/token\",service=\"test\""
             ))),
         }
+    }
+
+    fn new_token(&self) -> String {
+        if self.access != Access::ShortTokens {
+            return "sesame".to_owned();
+        }
+        let mut tokens = self.tokens.lock().expect("a lock");
+        *tokens = (tokens.0 + 1, 0);
+        format!("short-{}", tokens.0)
+    }
+
+    fn use_token(&self, authorization: &str) -> bool {
+        let mut tokens = self.tokens.lock().expect("a lock");
+        let is_last = authorization == format!("Bearer short-{}", tokens.0);
+        let is_good = is_last && tokens.1 < SHORT;
+        tokens.1 += usize::from(is_good);
+        is_good
     }
 
     fn answer(
@@ -252,6 +313,10 @@ impl State {
         let act = self.next_act(path);
         if let Some(Act::Status(status, body)) = act {
             return stream.write_all(answer(status, "", body).as_bytes());
+        }
+        if let Some(Act::Redirect(address)) = act {
+            let location = format!("Location: http://{address}{path}\r\n");
+            return stream.write_all(answer(307, &location, "").as_bytes());
         }
         if path == "/v2/" {
             return stream.write_all(answer(200, "", "{}").as_bytes());
@@ -274,7 +339,7 @@ impl State {
                 send = bytes.len();
             }
             Some(Act::Cut(length)) => send = length.min(bytes.len()),
-            Some(Act::Status(..)) | None => {}
+            Some(Act::Status(..) | Act::Redirect(_)) | None => {}
         }
         let head = format!(
             "HTTP/1.1 {status} X\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",

@@ -13,6 +13,7 @@ mod pod_resources;
 mod ports;
 mod probe;
 mod profiles;
+mod pull_secrets;
 mod resources;
 mod restarts;
 mod security;
@@ -28,6 +29,7 @@ use serde::de::DeserializeOwned;
 
 pub(super) use self::claim::{Made, ephemeral, made, recorded_claim, recorded_volume};
 pub(super) use self::pod::{Scope, plan, write_ports};
+pub(super) use self::pull_secrets::pull_secrets;
 pub use self::resources::Capacity;
 pub use self::sysctl::AllowedSysctls;
 pub(super) use self::workload::Workload;

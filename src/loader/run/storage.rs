@@ -130,6 +130,7 @@ fn add<'a>(
         key,
         json,
         plan: None,
+        pull_secrets: Vec::new(),
         played: true,
         origin: made.origin,
     }

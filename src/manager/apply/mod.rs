@@ -27,6 +27,7 @@ use super::undo::Undo;
 use super::wait::{self, Condition};
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::plan::PodPlan;
+use crate::model::pull_secret::PullSecret;
 use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
 use crate::state::object;
@@ -40,6 +41,8 @@ use crate::sys::capability::{self, Set};
 pub struct ApplyInput {
     /// Each with a key of its own.
     pub plans: Vec<PodPlan>,
+    /// What pods have to show to registries. It is recorded nowhere but in the Secrets themselves.
+    pub pull_secrets: BTreeMap<PodKey, Vec<PullSecret>>,
     /// All objects of the files but the pods, in the order in which they are told.
     pub objects: Vec<AppliedObject>,
     /// Where they come from.
@@ -156,14 +159,7 @@ pub fn apply(
     }
     let images = match options.mode {
         Mode::DryRun => images::present(&input.plans, source),
-        Mode::Real => images::resolve(
-            &input.plans,
-            source,
-            options.pull,
-            options.registries,
-            &manager.interrupt,
-            report,
-        )?,
+        Mode::Real => images::resolve(input, source, &manager.interrupt, report)?,
     };
     for error in sweep::sweep(&manager.layout, report)? {
         // Not this command's pods, or they fail below.

@@ -6,6 +6,7 @@ use crate::manager::delete::{Target, delete};
 use crate::manager::testing::{Machine, delete_options, eventually, image, input, object, plan};
 use crate::model::names::ContainerName;
 use crate::model::plan::PullPolicy;
+use crate::model::pull_secret::{PullSecret, SecretForm};
 use crate::model::reference::Reference;
 use crate::protocol::{Exec, LaunchFailure};
 use crate::state::testing::{key, object_key};
@@ -530,4 +531,31 @@ fn a_failure_shows_again_what_had_ended() {
         ("pod/job-0", Change::Unchanged),
     ];
     check(&mut machine, &job, &expected);
+}
+
+#[test]
+fn a_pull_has_the_secrets_of_all_pods_that_want_the_image() {
+    let mut machine = Machine::new();
+    let secret = |name: &str| PullSecret {
+        name: name.into(),
+        form: SecretForm::DockerCfg,
+        content: Vec::new(),
+    };
+    let mut input = input(&[("a-0", "run"), ("b-0", "run"), ("c-0", "run")]);
+    for plan in &mut input.plans {
+        plan.containers[0].image = "there:1".into();
+        plan.containers[0].reference = Reference::parse("there:1").unwrap();
+    }
+    machine
+        .images
+        .there
+        .insert(Reference::parse("there:1").unwrap());
+    input.pull_secrets = [
+        (key("a-0"), vec![secret("x"), secret("y")]),
+        (key("c-0"), vec![secret("y"), secret("z")]),
+        (key("d-0"), vec![secret("another pod's")]),
+    ]
+    .into();
+    machine.apply(&input).unwrap();
+    assert_eq!(*machine.images.shown.borrow(), ["x", "y", "z"]);
 }

@@ -19,7 +19,7 @@ fn a_private_authority_is_trusted_through_the_environment() {
             .expect("pulled");
         return;
     }
-    let (registry, sample) = (Registry::with_tls(), sample());
+    let (registry, sample) = (Registry::with_tls(Access::Anybody), sample());
     registry.add("app", "1", &sample);
     for (runs, host) in ["127.0.0.1", "localhost"].into_iter().enumerate() {
         let name =
@@ -58,7 +58,7 @@ fn two_processes_share_the_work() {
         let store = Store::open(store.as_ref()).expect("a store");
         let reference = Reference::parse(&reference).expect("a reference");
         runtime()
-            .block_on(pull(&store, &reference, &options(), &|_| ()))
+            .block_on(pull(&store, &reference.into(), &options(), &|_| ()))
             .expect("pulled");
         return;
     }

@@ -1,0 +1,103 @@
+//! How registries are asked: the flags that commands share, and what the environment says.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::image::auth::Places;
+use crate::image::registries::{self, RegistriesConf};
+use crate::image::{Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, TlsVerify};
+use crate::sys::identity;
+
+/// Whether registries have to prove who they are.
+#[derive(Debug, Args)]
+pub(crate) struct TlsArgs {
+    /// Let registries prove who they are, whatever registries.conf says; `false` also takes http
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    tls_verify: Option<bool>,
+    /// Trust the certificates in this folder, instead of those in certs.d
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    pub(crate) fn verify(&self) -> TlsVerify {
+        match self.tls_verify {
+            None => TlsVerify::Configured,
+            Some(true) => TlsVerify::On,
+            Some(false) => TlsVerify::Off,
+        }
+    }
+
+    /// What the machine says about registries.
+    pub(crate) fn registries(&self) -> RegistriesConf {
+        RegistriesConf::new(registries::Places {
+            cert_dir: self.cert_dir.clone(),
+            ..registry_places()
+        })
+    }
+}
+
+/// Where credentials are.
+#[derive(Debug, Args)]
+pub(crate) struct AuthfileArgs {
+    /// Look for credentials in this file only (also REGISTRY_AUTH_FILE)
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl AuthfileArgs {
+    pub(crate) fn places(&self) -> Places {
+        let variable = |name: &str| std::env::var_os(name);
+        Places::new(self.authfile.as_deref(), identity::uid(), variable)
+    }
+
+    /// How to pull with the credentials that are there, or with others that were given.
+    pub(crate) fn pull_options(
+        &self,
+        given: Option<Credentials>,
+        tls_verify: TlsVerify,
+        registries: Arc<RegistriesConf>,
+        platform: Option<Platform>,
+    ) -> PullOptions {
+        PullOptions {
+            platform: platform.unwrap_or_else(Platform::host),
+            tls_verify,
+            registries,
+            keychain: Keychain {
+                given,
+                secrets: Vec::new(),
+                places: self.places(),
+            },
+            proxies: proxies(),
+            waits: RETRY_WAITS,
+        }
+    }
+}
+
+/// What is not shown when arguments are.
+#[derive(Clone)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl From<String> for Hidden {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Where the machine's configuration of registries is.
+pub(crate) fn registry_places() -> registries::Places {
+    registries::Places::of_process(identity::is_root())
+}
+
+/// The proxies of the environment.
+pub(crate) fn proxies() -> Proxies {
+    Proxies::new(|name| std::env::var(name).ok())
+}
