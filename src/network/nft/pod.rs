@@ -96,7 +96,8 @@ impl PodTable {
     /// Makes the table say this, in one step. Does nothing if it says so already.
     ///
     /// # Errors
-    /// The kernel has no nftables, or no NAT, or refuses. The table is as it was.
+    /// The kernel has no nftables, or no NAT, or refuses; then the table is as it was. Or what clients of UDP had before
+    /// cannot be forgotten.
     pub fn set(&mut self, netns: &NetNs, addresses: Vec<VirtualAddress>) -> io::Result<()> {
         if addresses == self.addresses {
             return Ok(());
