@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::bridge::Bridge;
-use super::lease::{self, Lease, Record};
+use super::lease::{self, Lease, Record, Standing};
 use crate::sys::fs::{self, Lock, LockMode};
 use crate::sys::netns::NetNs;
 
@@ -107,13 +107,19 @@ fn lock(folder: &Path) -> Result<Lock, Error> {
 fn current(folder: &Path) -> Result<Record, Error> {
     let before = Record::read(folder)?;
     if let Some(record) = &before
+        && record.standing == Standing::Made
         && record.bridge.exists()?
     {
         return Ok(record.clone());
     }
     let _others = namespace_lock()?;
-    let bridge = Bridge::make(before.as_ref().map(|record| &record.bridge))?;
-    let record = Record::new(bridge, before.as_ref());
+    if let Some(record) = &before {
+        record.bridge.remove()?;
+    }
+    let chosen = Bridge::choose(before.as_ref().map(|record| &record.bridge))?;
+    // Said before it is made: whoever is killed meanwhile leaves nothing that nobody knows of.
+    Record::new(chosen.clone(), Standing::Chosen, before.as_ref()).write(folder)?;
+    let record = Record::new(chosen.make()?, Standing::Made, before.as_ref());
     if let Err(error) = record.write(folder) {
         if let Err(error) = record.bridge.remove() {
             tracing::error!(%error, "cannot remove a bridge that was made in vain");

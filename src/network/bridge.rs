@@ -44,9 +44,9 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Makes a bridge with a name and subnets that nobody has, those of `before` if they are still free. To be called
-    /// with the lock of the network namespace, so that two do not choose the same.
-    pub(super) fn make(before: Option<&Self>) -> Result<Self, Error> {
+    /// Chooses a name and subnets that nobody has, those of `before` if they are still free. To be called with the lock
+    /// of the network namespace, so that two do not choose the same, which is held until the bridge is made.
+    pub(super) fn choose(before: Option<&Self>) -> Result<Self, Error> {
         let mut route = Route::open().map_err(Refused::at("open a netlink socket"))?;
         let links = links(&mut route)?;
         let routes = Routes::read(&mut route)?;
@@ -72,23 +72,28 @@ impl Bridge {
             .uplink
             .and_then(|index| links.iter().find(|link| link.index == index))
             .map_or(USUAL_MTU, |link| link.mtu);
-        let mut bridge = Self {
+        Ok(Self {
             name,
             hardware_address: vec![0x0a, 0x58, h, i, j, k],
-            subnets: vec![ipv4],
+            subnets: vec![ipv4, ipv6],
             mtu,
             limits: Vec::new(),
-        };
-        if let Err(error) = bridge.set_up(&mut route, ipv6) {
-            if let Err(error) = bridge.remove() {
+        })
+    }
+
+    /// Makes what was chosen; without IPv6 where the machine has none. On an error, nothing is left.
+    pub(super) fn make(mut self) -> Result<Self, Error> {
+        if let Err(error) = self.set_up() {
+            if let Err(error) = self.remove() {
                 tracing::error!(%error, "cannot remove a bridge that was made in vain");
             }
             return Err(error.into());
         }
-        Ok(bridge)
+        Ok(self)
     }
 
-    fn set_up(&mut self, route: &mut Route, ipv6: Subnet) -> Result<(), Refused> {
+    fn set_up(&mut self) -> Result<(), Refused> {
+        let mut route = Route::open().map_err(Refused::at("open a netlink socket"))?;
         let mut link = up(named(&self.name));
         link.attributes.extend([
             LinkAttribute::Address(self.hardware_address.clone()),
@@ -98,15 +103,18 @@ impl Bridge {
             "make the bridge",
             RouteNetlinkMessage::NewLink(link),
         )])?;
-        let index = find(route, &self.name)?.map_or(0, |link| link.index);
+        let index = find(&mut route, &self.name)?.map_or(0, |link| link.index);
         let gateway = |subnet: Subnet| {
             let message = address(index, subnet.at(GATEWAY), subnet.prefix);
             make("give the bridge its address", message)
         };
-        route.request(self.subnets.iter().copied().map(gateway).collect())?;
-        match route.request(vec![gateway(ipv6)]) {
-            Ok(()) => self.subnets.push(ipv6),
-            Err(error) => tracing::debug!(error = %error.source, "no IPv6"),
+        let [ipv4, ipv6] = self.subnets[..] else {
+            return Ok(());
+        };
+        route.request(vec![gateway(ipv4)])?;
+        if let Err(error) = route.request(vec![gateway(ipv6)]) {
+            tracing::debug!(error = %error.source, "no IPv6");
+            self.subnets.truncate(1);
         }
         self.open_way_out();
         Ok(())
@@ -134,6 +142,16 @@ impl Bridge {
                 self.name
             ));
         }
+    }
+
+    /// Its hardware address, in the usual notation.
+    #[cfg(test)]
+    pub(super) fn hardware_address(&self) -> String {
+        let bytes = self.hardware_address.iter();
+        bytes
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .join(":")
     }
 
     /// Whether it is still there.

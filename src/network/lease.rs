@@ -16,18 +16,28 @@ const FIRST: u16 = 2;
 pub(super) struct Record {
     version: u32,
     pub(super) bridge: Bridge,
+    pub(super) standing: Standing,
     /// The offset that was given out last: the ones after it come first, so that an address rests before it is another
     /// pod's.
     last: u16,
 }
 
-const VERSION: u32 = 1;
+/// What has become of a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    /// Somebody is about to make it, or was killed meanwhile: parts of it may be there.
+    Chosen,
+    Made,
+}
+
+const VERSION: u32 = 2;
 
 impl Record {
-    pub(super) fn new(bridge: Bridge, before: Option<&Self>) -> Self {
+    pub(super) fn new(bridge: Bridge, standing: Standing, before: Option<&Self>) -> Self {
         Self {
             version: VERSION,
             bridge,
+            standing,
             last: before.map_or(FIRST - 1, |before| before.last),
         }
     }
@@ -38,9 +48,15 @@ impl Record {
         let Some(bytes) = fs::read_if_there(&path)? else {
             return Ok(None);
         };
-        let record = serde_json::from_slice(&bytes);
-        let record: Self = record.map_err(|source| Error::Record { path, source })?;
-        Ok(Some(record).filter(|record| record.version == VERSION))
+        let invalid = |source| Error::Record {
+            path: path.clone(),
+            source,
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(invalid)?;
+        if value.get("version") != Some(&VERSION.into()) {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_value(value).map_err(invalid)?))
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<(), Error> {

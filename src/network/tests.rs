@@ -435,3 +435,34 @@ fn a_network_whose_folder_was_removed_goes_with_its_last_pod() {
         new.attachment.release().unwrap();
     });
 }
+
+#[test]
+fn a_bridge_that_is_half_made_is_swept_or_made_anew() {
+    use super::bridge::Bridge;
+    use super::lease::{self, Record, Standing};
+    on_a_machine(|machine| {
+        // As somebody leaves it who is killed after the link was made.
+        let half = || {
+            let leases = lease::folder(&machine.folder);
+            crate::sys::fs::create_dir_all(&leases, 0o700).unwrap();
+            let chosen = Bridge::choose(None).unwrap();
+            ip(&format!("link add {} type bridge", chosen.name));
+            ip(&format!(
+                "link set {} address {}",
+                chosen.name,
+                chosen.hardware_address()
+            ));
+            let record = Record::new(chosen, Standing::Chosen, None);
+            record.write(&machine.folder).unwrap();
+            assert_eq!(bridges(), ["kplay0"]);
+        };
+        half();
+        sweep(&machine.folder).unwrap();
+        assert_eq!(bridges(), [""; 0]);
+        half();
+        let pod = machine.pod("pod");
+        assert_eq!(bridges(), ["kplay0"]);
+        assert!(ip("-o address show kplay0").contains("10.244.0.1/22"));
+        pod.attachment.release().unwrap();
+    });
+}
