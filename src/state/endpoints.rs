@@ -51,12 +51,20 @@ pub fn write(folder: &Path, peer: &Peer) -> Result<(), Error> {
     record::write(&path(folder, &peer.key()), peer)
 }
 
-/// Removes what is written of a pod; fine if there is nothing.
+/// Removes what is written of a pod, and what its executor was about to write when it was killed; fine if there is
+/// nothing.
 ///
 /// # Errors
 /// It cannot be removed.
 pub fn remove(folder: &Path, key: &PodKey) -> Result<(), Error> {
-    Ok(fs::remove_file(&path(folder, key))?)
+    fs::remove_file(&path(folder, key))?;
+    let unfinished = format!(".{}.", file_name(key).to_string_lossy());
+    for name in fs::list(folder)? {
+        if name.to_string_lossy().starts_with(&unfinished) {
+            fs::remove_file(&folder.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// All that is written, by key. A file that cannot be read hides no other.
@@ -135,8 +143,10 @@ mod tests {
         write(&folder, &changed).unwrap();
         fs::replace(&path(&folder, &key("c")), 0o600, b"{").unwrap();
         assert_eq!(list(&folder).unwrap(), [changed, peer("b")]);
+        fs::replace(&folder.join(".default_a.json.1.2"), 0o600, b"{").unwrap();
         remove(&folder, &key("a")).unwrap();
         assert_eq!(list(&folder).unwrap(), [peer("b")]);
+        assert!(!folder.join(".default_a.json.1.2").exists());
         let text = fs::read(&path(&folder, &key("b"))).unwrap();
         assert!(text.starts_with(b"{\"version\":1,"));
     }

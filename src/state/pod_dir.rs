@@ -2,6 +2,7 @@
 //! what its executor may.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -277,10 +278,14 @@ impl<'a> LockedPodDir<'a> {
     /// # Errors
     /// A mount cannot be undone, or something cannot be removed.
     pub fn remove_content(&self) -> Result<(), Error> {
+        self.remove_but(&[self.paths.record()])
+    }
+
+    fn remove_but(&self, kept: &[PathBuf]) -> Result<(), Error> {
         self.unmount()?;
         for name in fs::list(self.paths.data())? {
             let path = self.paths.data().join(name);
-            if path == self.paths.record() {
+            if kept.contains(&path) {
                 continue;
             }
             if path
@@ -300,7 +305,8 @@ impl<'a> LockedPodDir<'a> {
     /// # Errors
     /// Something cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
-        self.remove_content()?;
+        // Whoever looks meanwhile sees how it ended, not a pod that has not begun.
+        self.remove_but(&[self.paths.record(), self.paths.final_status()])?;
         Ok(fs::remove_dir_all(self.paths.data())?)
     }
 }
