@@ -307,6 +307,7 @@ impl<'a> LockedPodDir<'a> {
     pub fn remove(&self) -> Result<(), Error> {
         // Whoever looks meanwhile sees how it ended, not a pod that has not begun.
         self.remove_but(&[self.paths.record(), self.paths.final_status()])?;
+        fs::remove_file(&self.paths.record())?;
         Ok(fs::remove_dir_all(self.paths.data())?)
     }
 }

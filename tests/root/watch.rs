@@ -82,11 +82,7 @@ fn rows_of_pods_that_change_come_and_go() {
     kplay.apply(&pod("third")).succeeds();
     let rows = watching.until("third 1/1 Running 0");
     let ends = rows.iter().filter(|row| row.starts_with("second "));
-    // While its folders are removed, it has no status for a moment.
-    let is_end = |row: &&String| {
-        let mut words = ["Terminating", "Completed", "Pending"].iter();
-        words.any(|word| row.contains(word))
-    };
+    let is_end = |row: &&String| row.contains("Terminating") || row.contains("Completed");
     assert!(ends.clone().all(|row| is_end(&row)), "{rows:?}");
     watching.interrupt();
 }
