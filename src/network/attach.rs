@@ -4,16 +4,18 @@
 //! FOLDER/lock            flock: somebody changes what is below
 //! FOLDER/network.json    the bridge, its subnets, and the address that was given out last
 //! FOLDER/leases/OFFSET   flock: a pod has this address; the folder `leases` is there as long as the bridge may be
+//! FOLDER/leases/process-PID  flock: a command is about to start pods
 //! ```
 //!
 //! The link itself belongs to the pod's network namespace and ends with it.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use super::Error;
 use super::bridge::Bridge;
-use super::lease::{self, Lease, Record, Standing};
+use super::lease::{self, Lease, Record, Standing, Stay};
 use crate::sys::fs::{self, Lock, LockMode};
 use crate::sys::netns::NetNs;
 
@@ -84,6 +86,50 @@ impl Attachment {
         // Somebody has removed the folder, and another network may be in its place: only the pods know of this one.
         let _others = namespace_lock()?;
         Ok(self.bridge.leave(self.lease.offset)?)
+    }
+}
+
+/// The network of pods that are about to start: made beside whatever else is to be done before, and not removed meanwhile
+/// when they replace the last pods that were in it.
+#[derive(Debug)]
+pub struct Expected {
+    folder: PathBuf,
+    making: JoinHandle<Result<Option<Stay>, Error>>,
+}
+
+/// Makes the network in a thread of its own. What goes wrong is told when the pods come.
+///
+/// # Errors
+/// There can be no thread.
+pub fn expect(folder: PathBuf) -> std::io::Result<Expected> {
+    let place = folder.clone();
+    let make = move || {
+        fs::create_dir_all(&place, 0o700)?;
+        let _lock = lock(&place)?;
+        fs::create_dir_all(&lease::folder(&place), 0o700)?;
+        let stay = Stay::begin(&place)?;
+        current(&place)?;
+        Ok(stay)
+    };
+    let making = std::thread::Builder::new().spawn(make)?;
+    Ok(Expected { folder, making })
+}
+
+impl Expected {
+    /// The pods are there; without any, the network goes.
+    ///
+    /// # Errors
+    /// It cannot be made, or not be removed.
+    ///
+    /// # Panics
+    /// Making it did.
+    pub fn end(self) -> Result<(), Error> {
+        let stay = self.making.join().expect("it does not panic");
+        let _lock = lock(&self.folder)?;
+        if let Some(stay) = stay? {
+            stay.end()?;
+        }
+        remove_unused(&self.folder)
     }
 }
 

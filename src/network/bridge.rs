@@ -165,16 +165,25 @@ impl Bridge {
     /// the lock of the network namespace, so that the name does not become another one's meanwhile.
     pub(super) fn remove(&self) -> Result<(), Refused> {
         let mut route = Route::open().map_err(Refused::at("open a netlink socket"))?;
-        match find(&mut route, &self.name)? {
-            Some(link) if link.hardware_address != self.hardware_address => return Ok(()),
-            Some(_) => remove_link(&mut route, &self.name)?,
-            None => {}
+        let found = find(&mut route, &self.name)?;
+        if found.is_some_and(|link| link.hardware_address != self.hardware_address) {
+            return Ok(());
         }
-        // A kernel without nftables has no rules either.
-        if let Err(error) = nft::remove_table(&self.name) {
-            tracing::debug!(%error, "no table to remove");
-        }
-        Ok(())
+        let remove_table = || {
+            // A kernel without nftables has no rules either.
+            if let Err(error) = nft::remove_table(&self.name) {
+                tracing::debug!(%error, "no table to remove");
+            }
+        };
+        // The kernel waits for grace periods in both, of which each may take tens of milliseconds.
+        std::thread::scope(|scope| {
+            let removal = std::thread::Builder::new().spawn_scoped(scope, remove_table);
+            let result = remove_link(&mut route, &self.name);
+            if removal.is_err() {
+                remove_table();
+            }
+            result
+        })
     }
 
     /// Removes the link of the pod at this offset, and the bridge if no other pod is linked to it. With the lock of the

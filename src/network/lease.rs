@@ -98,6 +98,27 @@ pub(super) struct Lease {
     _lock: Lock,
 }
 
+/// What keeps a network although no pod may be in it, as long as this lives. No two of one process have the same name.
+#[derive(Debug)]
+pub(super) struct Stay {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Stay {
+    /// With the network's lock.
+    pub(super) fn begin(folder: &Path) -> Result<Option<Self>, Error> {
+        let path = self::folder(folder).join(format!("process-{}", std::process::id()));
+        let lock = fs::try_lock(&path, LockMode::Exclusive)?;
+        Ok(lock.map(|lock| Self { path, _lock: lock }))
+    }
+
+    /// With the network's lock.
+    pub(super) fn end(self) -> Result<(), Error> {
+        Ok(fs::remove_file(&self.path)?)
+    }
+}
+
 impl Lease {
     /// Gives it back. With the network's lock.
     pub(super) fn release(self) -> Result<(), Error> {
@@ -105,7 +126,7 @@ impl Lease {
     }
 }
 
-/// Whether somebody has an address. Removes what the dead have left. With the network's lock.
+/// Whether somebody has an address or stays. Removes what the dead have left. With the network's lock.
 pub(super) fn any_held(folder: &Path) -> Result<bool, Error> {
     let folder = self::folder(folder);
     for name in fs::list(&folder)? {

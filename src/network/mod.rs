@@ -16,7 +16,7 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 
-pub use self::attach::{Attachment, attach, sweep};
+pub use self::attach::{Attachment, Expected, attach, expect, sweep};
 pub use self::bridge::add_loopback_address;
 pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
 

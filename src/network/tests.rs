@@ -168,6 +168,35 @@ fn what_the_killed_leave_is_swept() {
 }
 
 #[test]
+fn what_is_expected_stays_until_it_has_come_or_not() {
+    on_a_machine(|machine| {
+        let replaced = machine.pod("replaced");
+        let before = ip("-o link show kplay0");
+        let expected = expect(machine.folder.clone()).unwrap();
+        // Made beside this thread.
+        while !machine.folder.join("leases").join(process()).exists() {
+            std::thread::yield_now();
+        }
+        replaced.attachment.release().unwrap();
+        let number = |link: &str| link.split(':').next().map(str::to_owned);
+        assert_eq!(number(&before), number(&ip("-o link show kplay0")));
+        let new = machine.pod("new");
+        expected.end().unwrap();
+        assert_eq!(bridges(), ["kplay0"]);
+        new.attachment.release().unwrap();
+        assert_eq!(bridges(), [""; 0]);
+        let in_vain = expect(machine.folder.clone()).unwrap();
+        in_vain.end().unwrap();
+        assert_eq!(bridges(), [""; 0]);
+    });
+}
+
+/// The lease of a command that expects pods.
+fn process() -> String {
+    format!("process-{}", std::process::id())
+}
+
+#[test]
 fn a_bridge_that_was_taken_away_is_made_again() {
     on_a_machine(|machine| {
         let lost = machine.pod("lost");

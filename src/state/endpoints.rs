@@ -48,7 +48,7 @@ pub fn read(path: &Path) -> Option<Peer> {
 /// It cannot be written.
 pub fn write(folder: &Path, peer: &Peer) -> Result<(), Error> {
     fs::create_dir_all(folder, 0o700)?;
-    record::write(&path(folder, &peer.key()), peer)
+    record::write_in_memory(&path(folder, &peer.key()), peer)
 }
 
 /// Removes what is written of a pod, and what its executor was about to write when it was killed; fine if there is

@@ -136,6 +136,19 @@ pub(super) fn read<T: DeserializeOwned>(
 
 /// Writes a record, unless a newer kplay wrote the one that is there. A corrupt one is replaced.
 pub(super) fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> {
+    write_with(path, record, fs::replace)
+}
+
+/// As [`write`], of what nobody needs after a restart of the machine.
+pub(super) fn write_in_memory<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> {
+    write_with(path, record, fs::replace_in_memory)
+}
+
+fn write_with<T: Serialize>(
+    path: &Path,
+    record: &T,
+    replace: fn(&Path, u32, &[u8]) -> fs::Result<()>,
+) -> Result<(), Error> {
     if let Some(bytes) = fs::read_if_there(path)?
         && let Ok(Version { version }) = serde_json::from_slice(&bytes)
         && version > VERSION
@@ -149,7 +162,7 @@ pub(super) fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), Error> 
         version: VERSION,
         record,
     };
-    fs::replace(path, 0o600, &json(&stored))?;
+    replace(path, 0o600, &json(&stored))?;
     Ok(())
 }
 
