@@ -432,14 +432,14 @@ impl OldPod {
         } else if dir.has_executor()? {
             // Under the lock, so what has no executor has nobody.
             match dir.status()? {
-                Some(status) => match Life::without_executor(Some(status.phase)) {
+                Some(status) => match Life::without_executor(Some(&status)) {
                     Life::Ended(ending) => Life::Ended(ending),
                     Life::Abandoned | Life::Runs | Life::Deleting => Life::Runs,
                 },
                 None => Life::Runs,
             }
         } else {
-            Life::without_executor(dir.status()?.map(|status| status.phase))
+            Life::without_executor(dir.status()?.as_ref())
         };
         Ok(Some(Self {
             launch: launch::read_launch(dir)?,
