@@ -321,9 +321,12 @@ impl<'a> Work<'a> {
         Error::all(stopped.into_iter().filter_map(Result::err).collect())?;
         for work in replaced.into_iter().filter(|work| work.dir.exists()) {
             let dir = &work.dir;
-            // Its logs stay until the new pod has started.
+            // Its logs stay until the new pod has started, if it comes back otherwise.
             stop::clean_up(&manager.layout, dir)?;
             if let Some(old) = &work.old {
+                if old.worth_restoring().is_none() {
+                    stop::remove_logs(&manager.layout, dir.key(), &old.record.uid)?;
+                }
                 for claim in ephemeral::claims(&old.record) {
                     let record = object::read(locks.layout(), &claim)?;
                     undo.object(claim, record);
