@@ -95,6 +95,8 @@ pub(super) enum StartFailure {
     OutOfMemory { limit: u64 },
     #[error("Cannot enforce AppArmor: AppArmor is not enabled on the host")]
     NoAppArmor,
+    #[error("apparmor profile not found {0}")]
+    NoAppArmorProfile(String),
     #[error("cannot load seccomp profile {place:?}")]
     SeccompProfile {
         place: PathBuf,
@@ -152,6 +154,7 @@ impl StartFailure {
             | Self::File(_)
             | Self::SeccompProfile { .. }
             | Self::NoSeccompProfile { .. }
+            | Self::NoAppArmorProfile(_)
             | Self::System(_) => ("CreateContainerError", FailureClass::Machine),
         };
         Fault::Create {

@@ -13,11 +13,17 @@ use crate::sys::{fs, identity};
 /// Larger than any profile, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
-/// Refuses an AppArmor profile where the kernel would not enforce it, in the kubelet's words.
+/// Refuses an AppArmor profile that the kernel would not enforce or does not have, in the kubelet's words and those of its
+/// runtime.
 pub(super) fn check_app_armor(plan: &ContainerPlan) -> Result<(), StartFailure> {
     match &plan.security.app_armor {
         AppArmorProfile::Localhost(_) if !identity::has_app_armor() => {
             Err(StartFailure::NoAppArmor)
+        }
+        AppArmorProfile::Localhost(profile)
+            if identity::has_app_armor_profile(profile) == Some(false) =>
+        {
+            Err(StartFailure::NoAppArmorProfile(profile.clone()))
         }
         AppArmorProfile::Localhost(_)
         | AppArmorProfile::RuntimeDefault

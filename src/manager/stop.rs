@@ -13,6 +13,7 @@ use crate::state::endpoints;
 use crate::state::layout::Layout;
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
+use crate::state::view;
 use crate::sys::cgroup::Hierarchies;
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
@@ -287,6 +288,10 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
         return Err(Error::Undead {
             pod: dir.key().clone(),
         });
+    }
+    if let Err(error) = view::note_end(dir) {
+        // On a full disk, or of a corrupt pod, removing is the remedy.
+        tracing::warn!(pod = %dir.key(), %error, "cannot note the end of a pod whose executor died");
     }
     endpoints::remove(&layout.endpoints(), dir.key())?;
     Ok(dir.unmount()?)

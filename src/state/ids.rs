@@ -2,15 +2,26 @@
 //! again when that folder is gone, whoever removed it and why, and at the latest when the machine starts anew. A pod that
 //! has ended gives them back before.
 //!
-//! Ids are taken under one lock for all pods: two pods never get the same.
+//! Two pods never get the same, wherever their state is: one file for the whole machine names the run folders of all
+//! pods that were given ids, and is read and written under one lock. What it says counts as long as the pod's own file
+//! says so, too; in the state of somebody else, whose dead executors this one does not clean up after, also as long as
+//! somebody takes care of the pod.
+//!
+//! ```text
+//! FIRST RUN-FOLDER \0 FIRST RUN-FOLDER \0 …
+//! ```
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::layout::{Layout, PodPaths};
+use super::layout::{self, Layout, PodPaths};
 use super::pod_dir::LockedPodDir;
 use crate::sys::fs::{self, LockMode};
 use crate::sys::ids::IdRange;
+use crate::sys::lockfile;
 
 /// Takes the first of these ranges that no pod has, for a pod whose run folder is there. Those that it has already stay
 /// its own. Nothing if all are taken.
@@ -20,22 +31,26 @@ use crate::sys::ids::IdRange;
 pub fn take(
     layout: &Layout,
     dir: &LockedPodDir<'_>,
-    ranges: impl Iterator<Item = IdRange>,
+    mut ranges: impl Iterator<Item = IdRange>,
 ) -> Result<Option<IdRange>, Error> {
+    fs::create_dir_all(layout.machine(), 0o700)?;
     let _lock = fs::lock(&layout.ids_lock(), LockMode::Exclusive)?;
-    if let Some(own) = read(dir.paths())? {
-        return Ok(Some(own));
+    let mut taken = taken(layout)?;
+    let mine = |(first, run): (&u32, &PathBuf)| (run == dir.paths().run()).then_some(*first);
+    if let Some(own) = taken.iter().find_map(mine) {
+        return Ok(IdRange::starting_at(own));
     }
-    let taken = taken(layout)?;
     let overlaps = |range: &IdRange| {
         let first = range.first();
         let near = first.saturating_sub(IdRange::LENGTH - 1)..=first + (IdRange::LENGTH - 1);
         taken.range(near).next().is_some()
     };
-    let mut ranges = ranges;
     let Some(free) = ranges.find(|range| !overlaps(range)) else {
         return Ok(None);
     };
+    taken.insert(free.first(), dir.paths().run().to_owned());
+    // The pod's own file is the last: until then nothing is taken.
+    fs::replace_in_memory(&layout.ids(), 0o600, &written(&taken))?;
     fs::replace_in_memory(
         &dir.paths().ids(),
         0o600,
@@ -61,15 +76,54 @@ pub fn give_back(paths: &PodPaths) -> Result<(), Error> {
     Ok(fs::remove_file(&paths.ids())?)
 }
 
-/// The first ids of all ranges that pods have.
-fn taken(layout: &Layout) -> Result<BTreeSet<u32>, Error> {
-    let mut taken = BTreeSet::new();
-    let pods = layout.pods_run();
-    for name in fs::list(&pods)? {
-        let paths = PodPaths::at(layout.pods_data().join(&name), pods.join(&name));
-        taken.extend(read(&paths)?.map(IdRange::first));
+/// The first ids of all ranges that pods have, and the pods' run folders.
+fn taken(layout: &Layout) -> Result<BTreeMap<u32, PathBuf>, Error> {
+    let content = fs::read_if_there(&layout.ids())?.unwrap_or_default();
+    let mut taken = BTreeMap::new();
+    for entry in content.split(|byte| *byte == 0) {
+        let Some(space) = entry.iter().position(|byte| *byte == b' ') else {
+            continue;
+        };
+        let (first, run) = entry.split_at(space);
+        let run = PathBuf::from(OsStr::from_bytes(&run[1..]));
+        if let Some(range) = parse(first)
+            && is_taken(layout, range, &run)?
+        {
+            taken.insert(range.first(), run);
+        }
     }
     Ok(taken)
+}
+
+/// Whether the pod with this run folder still has this range.
+fn is_taken(layout: &Layout, range: IdRange, run: &Path) -> Result<bool, Error> {
+    let paths = PodPaths::at(PathBuf::new(), run.to_owned());
+    if run.parent() == Some(&layout.pods_run()) {
+        return Ok(read(&paths)? == Some(range));
+    }
+    let has = || -> Result<bool, Error> {
+        let is_alive = lockfile::is_held(&paths.executor_lock())?
+            || match layout::lock_of_run(run) {
+                Some(lock) => lockfile::is_held(&lock)?,
+                None => false,
+            };
+        Ok(is_alive && read(&paths)? == Some(range))
+    };
+    Ok(has().unwrap_or_else(|error| {
+        // Nobody can say, so nobody else gets it; what is wrong there is not this pod's business.
+        tracing::warn!(?run, %error, "cannot see whether a pod has ids");
+        true
+    }))
+}
+
+fn written(taken: &BTreeMap<u32, PathBuf>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (first, run) in taken {
+        bytes.extend_from_slice(format!("{first} ").as_bytes());
+        bytes.extend_from_slice(run.as_os_str().as_bytes());
+        bytes.push(0);
+    }
+    bytes
 }
 
 /// What is written is whole or not there; anything else was not written by kplay.
@@ -79,6 +133,8 @@ fn parse(content: &[u8]) -> Option<IdRange> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::state::lock::Locks;
     use crate::state::testing::{Scratch, key, record};
@@ -126,25 +182,54 @@ mod tests {
         let layout = scratch.layout();
         assert_eq!(take_for(&layout, "a", 2), Some(0));
         // A pod without a record: whoever made it died right then.
-        let orphan = layout.pod(&key("b"));
-        fs::create_dir_all(orphan.run(), 0o700).unwrap();
-        fs::replace_in_memory(&orphan.ids(), 0o600, b"1000000").unwrap();
-        remove(&layout, "a");
-        assert_eq!(take_for(&layout, "c", 2), Some(1));
-        fs::replace_in_memory(&orphan.ids(), 0o600, b"").unwrap();
-        assert_eq!(take_for(&layout, "d", 2), Some(0));
+        fs::remove_file(&layout.pod(&key("a")).record()).unwrap();
+        assert_eq!(take_for(&layout, "b", 2), Some(1));
+        // Whoever took it died before it was the pod's.
+        fs::replace_in_memory(&layout.pod(&key("a")).ids(), 0o600, b"").unwrap();
+        assert_eq!(take_for(&layout, "c", 2), Some(0));
+        // Nor does what nobody has written stand in the way.
+        fs::replace_in_memory(&layout.ids(), 0o600, b"x\0\0 \x001000000\01000000 /no\0").unwrap();
+        assert_eq!(take_for(&layout, "d", 1), Some(0));
+    }
+
+    #[test]
+    fn states_on_one_machine_share_its_ids() {
+        let scratch = Scratch::new();
+        let (one, other) = (scratch.layout(), scratch.other_layout());
+        let locks = Locks::try_pod(&one, &key("a")).unwrap().unwrap();
+        let dir = locks.pod(&key("a")).unwrap();
+        dir.create(&record("a")).unwrap();
+        take(&one, &dir, ranges(1)).unwrap().unwrap();
+        // While a command is at work on the pod, and then while its executor lives.
+        assert_eq!(take_for(&other, "a", 2), Some(1));
+        remove(&other, "a");
+        let executor = dir.lock_for_executor().unwrap();
+        drop(locks);
+        assert_eq!(take_for(&other, "b", 2), Some(1));
+        remove(&other, "b");
+        // A dead one's are cleaned up after by the next command of its own state, or have been given to another by then.
+        drop(executor);
+        assert_eq!(take_for(&one, "c", 1), None);
+        assert_eq!(take_for(&other, "d", 1), Some(0));
     }
 
     #[test]
     fn a_range_that_overlaps_is_taken_too() {
         let scratch = Scratch::new();
         let layout = scratch.layout();
-        assert_eq!(take_for(&layout, "a", 1), Some(0));
-        let a = layout.pod(&key("a"));
+        let near = |name: &str, first: u32| {
+            let locks = Locks::try_pod(&layout, &key(name)).unwrap().unwrap();
+            let dir = locks.pod(&key(name)).unwrap();
+            dir.create(&record(name)).unwrap();
+            let range = IdRange::starting_at(first);
+            take(&layout, &dir, range.into_iter()).unwrap().unwrap();
+        };
         // As after a change of the machine's ranges.
-        fs::replace_in_memory(&a.ids(), 0o600, b"999999").unwrap();
+        near("a", FIRST - 1);
         assert_eq!(take_for(&layout, "b", 2), Some(1));
-        fs::replace_in_memory(&a.ids(), 0o600, b"1065535").unwrap();
+        remove(&layout, "a");
+        remove(&layout, "b");
+        near("a", FIRST + IdRange::LENGTH - 1);
         assert_eq!(take_for(&layout, "c", 3), Some(2));
     }
 

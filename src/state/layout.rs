@@ -17,7 +17,6 @@
 //!   locks/services                   held while addresses and node ports of Services are chosen and written
 //!   endpoints/KEY.json               what a pod's executor tells the others of the pod
 //!   endpoints/services               another content whenever Services have changed
-//!   locks/ids                        held while a command takes ids for a pod
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   network/                         the bridge and the addresses that pods have
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
@@ -29,6 +28,9 @@
 //!   pods/KEY/control.sock
 //!   pods/KEY/mnt/                    mount points, seen only in the executor's mount namespace
 //!   pods/KEY/oci/                    libcontainer's state and bundles
+//! /run/kplay, whatever RUNROOT is    what there is once on a machine
+//!   ids                              who has which of the machine's ids
+//!   ids.lock                         held while a command takes ids for a pod
 //! ```
 //!
 //! KEY is `NAMESPACE_NAME`; neither has a `_`. Where that would be too long for a file name, its end is a digest.
@@ -43,13 +45,29 @@ use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
 pub struct Layout {
     root: PathBuf,
     runroot: PathBuf,
+    /// What all RUNROOTs share.
+    machine: PathBuf,
 }
+
+const MACHINE: &str = "/run/kplay";
+const LOCKS: &str = "locks";
 
 impl Layout {
     /// A layout in these two folders, both absolute.
     #[must_use]
     pub fn new(root: PathBuf, runroot: PathBuf) -> Self {
-        Self { root, runroot }
+        Self {
+            root,
+            runroot,
+            machine: MACHINE.into(),
+        }
+    }
+
+    /// A layout on a machine of its own.
+    #[cfg(test)]
+    #[must_use]
+    pub(super) fn on_machine(self, machine: PathBuf) -> Self {
+        Self { machine, ..self }
     }
 
     /// The folder that survives a reboot.
@@ -134,7 +152,7 @@ impl Layout {
     /// The folder of all locks.
     #[must_use]
     pub fn locks(&self) -> PathBuf {
-        self.runroot.join("locks")
+        self.runroot.join(LOCKS)
     }
 
     /// The lock of whoever chooses addresses and node ports of Services.
@@ -156,11 +174,22 @@ impl Layout {
         self.locks().join(file_name(key))
     }
 
+    /// The folder of what all states on the machine share.
+    #[must_use]
+    pub(super) fn machine(&self) -> &Path {
+        &self.machine
+    }
+
+    /// Which pods of the machine have ids ([`super::ids`]).
+    #[must_use]
+    pub(super) fn ids(&self) -> PathBuf {
+        self.machine.join("ids")
+    }
+
     /// The lock of whoever takes ids for a pod.
     #[must_use]
-    pub fn ids_lock(&self) -> PathBuf {
-        // The names of others have a `_`.
-        self.locks().join("ids")
+    pub(super) fn ids_lock(&self) -> PathBuf {
+        self.machine.join("ids.lock")
     }
 
     /// The lock of whoever changes an object's record.
@@ -191,6 +220,12 @@ impl Layout {
     pub fn objects(&self) -> [PathBuf; 2] {
         [self.root.join("objects"), self.runroot.join("objects")]
     }
+}
+
+/// The lock of whoever changes the pod with this run folder, in whatever RUNROOT that is.
+pub(super) fn lock_of_run(run: &Path) -> Option<PathBuf> {
+    let runroot = run.parent()?.parent()?;
+    Some(runroot.join(LOCKS).join(run.file_name()?))
 }
 
 /// A pod's two folders.
@@ -408,6 +443,14 @@ mod tests {
         assert!(name.len() <= LONGEST, "{name}");
         assert_eq!(key_of(&name), None);
         assert_ne!(name, file_name(&key(&label, &format!("{long}.x"))));
+    }
+
+    #[test]
+    fn a_pods_lock_is_found_from_its_run_folder() {
+        let layout = Layout::new("/r".into(), "/s".into());
+        let key = key("default", "web-0");
+        let lock = lock_of_run(layout.pod(&key).run());
+        assert_eq!(lock, Some(layout.pod_lock(&key)));
     }
 
     #[test]

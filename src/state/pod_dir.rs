@@ -240,6 +240,15 @@ impl<'a> LockedPodDir<'a> {
         )?)
     }
 
+    /// As [`LockedPodDir::write_end`], instead of what the executor wrote before it died.
+    pub(super) fn replace_status(&self, status: &PodStatus) -> Result<(), Error> {
+        self.write_end(status)?;
+        if self.paths.run().exists() {
+            fs::replace_in_memory(&self.paths.status(), 0o600, &json(status))?;
+        }
+        Ok(())
+    }
+
     /// Notes that the pod is being deleted, so that the next command goes on if this one dies. The first note stays.
     ///
     /// # Errors

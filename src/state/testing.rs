@@ -30,7 +30,12 @@ impl Scratch {
     }
 
     pub(crate) fn layout(&self) -> Layout {
-        Layout::new(self.0.join("root"), self.0.join("run"))
+        Layout::new(self.0.join("root"), self.0.join("run")).on_machine(self.0.join("machine"))
+    }
+
+    /// Another state on the same machine.
+    pub(super) fn other_layout(&self) -> Layout {
+        Layout::new(self.0.join("root-2"), self.0.join("run-2")).on_machine(self.0.join("machine"))
     }
 }
 

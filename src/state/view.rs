@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::layout::Layout;
-use super::pod_dir::{self, Deleting, Found, Liveness, PodDir};
+use super::pod_dir::{self, Deleting, Found, Liveness, LockedPodDir, PodDir};
 use super::record::PodRecord;
 use crate::model::status::{
     ConditionStatus, ContainerState, ContainerStatus, Phase, PodStatus, Waiting,
@@ -57,13 +57,31 @@ pub fn list(layout: &Layout) -> Result<(Vec<PodView>, Vec<Error>), Error> {
     Ok((views, errors))
 }
 
+/// Writes how a pod has ended whose executor is dead and has not: whoever looks while a command is at work on it sees
+/// that, not a pod that runs, or that has yet to begin.
+///
+/// # Errors
+/// Its files cannot be read, or the status cannot be written.
+pub fn note_end(dir: &LockedPodDir<'_>) -> Result<(), Error> {
+    let Some(record) = dir.record()? else {
+        return Ok(());
+    };
+    match dir.status()? {
+        Some(status) if ended(&status) => Ok(()),
+        status => dir.replace_status(&effective(status, &record, Liveness::Dead)),
+    }
+}
+
+fn ended(status: &PodStatus) -> bool {
+    match status.phase {
+        Phase::Succeeded | Phase::Failed => true,
+        Phase::Pending | Phase::Running => false,
+    }
+}
+
 /// What a pod's status is, given what was written last.
 #[must_use]
 pub fn effective(written: Option<PodStatus>, record: &PodRecord, liveness: Liveness) -> PodStatus {
-    let ended = |status: &PodStatus| match status.phase {
-        Phase::Succeeded | Phase::Failed => true,
-        Phase::Pending | Phase::Running => false,
-    };
     match (liveness, written) {
         (_, Some(status)) if ended(&status) => status,
         (Liveness::Alive | Liveness::Changing, status) => status.unwrap_or_default(),
@@ -149,7 +167,10 @@ mod tests {
 
     use super::*;
     use crate::model::status::{PodCondition, Running};
-    use crate::state::testing::record;
+    use crate::state::lock::Locks;
+    use crate::state::pod_dir::ExecutorDir;
+    use crate::state::testing::{Scratch, key, record};
+    use crate::sys::fs;
 
     fn running() -> PodStatus {
         let second = Timestamp::from_second(5).unwrap();
@@ -203,5 +224,44 @@ mod tests {
                     if end.exit_code == 137 && end.reason == "ContainerStatusUnknown"
             ));
         }
+    }
+
+    #[test]
+    fn a_pod_whose_executor_died_has_ended_for_whoever_looks_while_it_is_removed() {
+        let check = |written: Option<PodStatus>, expected: Phase| {
+            let scratch = Scratch::new();
+            let layout = scratch.layout();
+            let locks = Locks::try_pod(&layout, &key("web-0")).unwrap().unwrap();
+            let dir = locks.pod(&key("web-0")).unwrap();
+            // One that is not there has no end.
+            note_end(&dir).unwrap();
+            assert!(!dir.exists());
+            dir.create(&record("web-0")).unwrap();
+            let executor = ExecutorDir::take(dir.paths().clone()).unwrap();
+            if let Some(status) = written {
+                executor.write_status(&status).unwrap();
+            }
+            drop(executor);
+            note_end(&dir).unwrap();
+            let seen = || {
+                let view = view(&dir).unwrap().unwrap();
+                assert_eq!(view.liveness, Liveness::Changing);
+                view.status
+            };
+            let before = seen();
+            assert_eq!(before.phase, expected);
+            // What a removal takes away first, and a restart of the machine.
+            fs::remove_dir_all(dir.paths().run()).unwrap();
+            assert_eq!(seen(), before);
+            note_end(&dir).unwrap();
+            assert_eq!(seen(), before);
+        };
+        check(None, Phase::Failed);
+        check(Some(running()), Phase::Failed);
+        let succeeded = PodStatus {
+            phase: Phase::Succeeded,
+            ..running()
+        };
+        check(Some(succeeded), Phase::Succeeded);
     }
 }

@@ -48,6 +48,24 @@ pub fn has_app_armor() -> bool {
         .is_ok_and(|text| text.starts_with(b"Y"))
 }
 
+/// Whether the kernel has loaded this AppArmor profile; nothing if it cannot be asked, since the file system with the
+/// list is not mounted everywhere.
+#[must_use]
+pub fn has_app_armor_profile(name: &str) -> Option<bool> {
+    // The list does not tell of other policy namespaces (`:NAMESPACE:NAME`).
+    if name.starts_with(':') {
+        return None;
+    }
+    let list = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").ok()?;
+    Some(lists_profile(&list, name))
+}
+
+/// The lines are `NAME (MODE)`; a name may have blanks.
+fn lists_profile(list: &str, name: &str) -> bool {
+    let mut names = list.lines().filter_map(|line| line.rsplit_once(" ("));
+    names.any(|(loaded, _)| loaded == name)
+}
+
 /// The kernel's release: `6.1.0-18-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {
@@ -109,6 +127,20 @@ pub fn random_bytes() -> io::Result<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn app_armor_profiles_are_listed() {
+        let list = "one (enforce)\na name (x) (complain)\n";
+        for (name, expected) in [
+            ("one", true),
+            ("a name (x)", true),
+            ("one (enforce)", false),
+            ("a name", false),
+            ("", false),
+        ] {
+            assert_eq!(lists_profile(list, name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn a_uuid_has_its_version_and_variant() {

@@ -1,4 +1,5 @@
-//! A gRPC server that answers `grpc.health.v1.Health/Check`, and nothing else, over plain text.
+//! A gRPC server that answers `grpc.health.v1.Health/Check`, in plain text or over TLS, and `GET /healthz` for who asks by
+//! HTTP/2 alone.
 //!
 //! The service `""` and those named by `--service` are known. They are SERVING while there is no `--file`, or while
 //! that file is there, so that whoever may run commands in the container can change what it answers.
@@ -6,24 +7,28 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::arguments::Arguments;
-use super::{Error, out, signals};
+use super::{Error, http, out, signals};
 
-pub(super) const USAGE: &str = "[--port P] [--service NAME] [--file PATH]";
+pub(super) const USAGE: &str = "[--port P] [--tls] [--service NAME] [--file PATH]";
 
 /// What a server knows.
-#[derive(Debug)]
 struct Server {
     services: Vec<String>,
     file: Option<PathBuf>,
+    /// Whether TLS is spoken.
+    tls: Option<TlsAcceptor>,
 }
 
 pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
@@ -31,10 +36,15 @@ pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
     let mut server = Server {
         services: vec![String::new()],
         file: None,
+        tls: None,
     };
     while let Some(option) = arguments.option() {
         match &*option {
             "--port" => port = arguments.value("--port")?,
+            "--tls" => {
+                let tls = acceptor().map_err(|e| Error::System("speak TLS", e))?;
+                server.tls = Some(tls);
+            }
             "--service" => server.services.push(arguments.value("--service")?),
             "--file" => server.file = Some(arguments.value::<PathBuf>("--file")?),
             other => return Err(arguments.unknown(other)),
@@ -51,6 +61,13 @@ pub(super) fn run(mut arguments: Arguments) -> Result<u8, Error> {
         out(|out| writeln!(out, "grpc-health on port {port}"))?;
         serve(listener, Rc::new(server)).await
     })
+}
+
+/// Nothing but HTTP/2 is spoken within.
+fn acceptor() -> io::Result<TlsAcceptor> {
+    let mut config = rustls::ServerConfig::clone(&*http::tls()?);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config).into())
 }
 
 async fn listen(port: u16) -> io::Result<TcpListener> {
@@ -70,12 +87,21 @@ async fn serve(listener: TcpListener, server: Rc<Server>) -> Result<u8, Error> {
         let server = Rc::clone(&server);
         tokio::task::spawn_local(async move {
             // The client may go, or speak something else.
-            converse(stream, &server).await.ok();
+            match &server.tls {
+                None => converse(stream, &server).await.ok(),
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => converse(stream, &server).await.ok(),
+                    Err(_) => None,
+                },
+            };
         });
     }
 }
 
-async fn converse(stream: TcpStream, server: &Rc<Server>) -> Result<(), h2::Error> {
+async fn converse<S>(stream: S, server: &Rc<Server>) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut connection = h2::server::handshake(stream).await?;
     // Asking for the next request is what moves the bytes of the others.
     while let Some(request) = connection.accept().await {
@@ -91,9 +117,15 @@ async fn converse(stream: TcpStream, server: &Rc<Server>) -> Result<(), h2::Erro
 
 async fn answer(
     request: Request<RecvStream>,
-    response: SendResponse<Bytes>,
+    mut response: SendResponse<Bytes>,
     server: &Server,
 ) -> Result<(), h2::Error> {
+    if request.method() == Method::GET {
+        let mut head = Response::new(());
+        *head.status_mut() = server.status(request.uri().path());
+        response.send_response(head, true)?;
+        return Ok(());
+    }
     let reply = if request.uri().path() != "/grpc.health.v1.Health/Check" {
         Reply::Status(12, "unknown service or method")
     } else {
@@ -147,11 +179,23 @@ enum Reply {
 }
 
 impl Server {
+    fn serves(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| file.exists())
+    }
+
+    /// The answer to a GET.
+    fn status(&self, path: &str) -> StatusCode {
+        match path {
+            "/healthz" if self.serves() => StatusCode::OK,
+            "/healthz" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::NOT_FOUND,
+        }
+    }
+
     fn check(&self, service: &str) -> Reply {
-        let serves = self.file.as_ref().is_none_or(|file| file.exists());
         if !self.services.iter().any(|known| known == service) {
             Reply::Status(5, "unknown service")
-        } else if serves {
+        } else if self.serves() {
             Reply::Serving
         } else {
             Reply::NotServing
@@ -206,9 +250,14 @@ mod tests {
         let server = |file: Option<PathBuf>| Server {
             services: vec![String::new(), "live".into()],
             file,
+            tls: None,
         };
         assert_eq!(server(None).check("live"), Reply::Serving);
         assert_eq!(server(Some(here.clone())).check(""), Reply::Serving);
+        assert_eq!(server(None).status("/healthz"), 200);
+        assert_eq!(server(Some(here.join("no"))).status("/healthz"), 503);
+        assert_eq!(server(None).status("/"), 404);
+        acceptor().expect("a certificate");
         assert_eq!(server(Some(here.join("no"))).check(""), Reply::NotServing);
         assert_eq!(server(None).check("x"), Reply::Status(5, "unknown service"));
     }

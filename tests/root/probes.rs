@@ -479,6 +479,12 @@ spec:
     image: kplay.local/toolbox
     args: [http, --tls, --port, '8443']
     readinessProbe: {httpGet: {scheme: HTTPS, port: 8443, path: /redirect/healthz}, periodSeconds: 1}
+  - name: http2
+    image: kplay.local/toolbox
+    args: [grpc-health, --tls, --port, '9443']
+    startupProbe: {grpc: {mode: TLS, port: 9443}, periodSeconds: 1, failureThreshold: 30}
+    readinessProbe: {httpGet: {scheme: HTTPS, port: 9443, path: /healthz}, periodSeconds: 1}
+    livenessProbe: {httpGet: {scheme: HTTPS, port: 9443}, periodSeconds: 600}
   - name: plain
     image: kplay.local/toolbox
     args: [http]
@@ -494,12 +500,13 @@ spec:
         &kplay,
         "secure",
         &[
+            "Liveness probe failed: HTTP probe failed with statuscode: 404",
             "Readiness probe failed: Get \"https://POD_IP:8080/healthz\": http: server gave HTTP response to HTTPS client",
             "Readiness probe failed: Get \"http://POD_IP:8443/\": net/http: HTTP/1.x transport connection broken: malformed HTTP response",
         ],
     );
-    let pod = kplay.until("secure", "its first container is ready", |status| {
-        container(status, "tls")["ready"] == true
+    let pod = kplay.until("secure", "two containers are ready", |status| {
+        ["tls", "http2"].map(|name| container(status, name)["ready"] == true) == [true; 2]
     });
     assert_eq!(
         condition(&pod["status"], "Ready")["message"],

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::Kplay;
-use crate::harness::{free_port, script_pod};
+use crate::harness::{Run, free_port, script_pod};
 use crate::wait;
 
 const OWN_USERS: &str = "hostUsers: false, terminationGracePeriodSeconds: 0,";
@@ -97,21 +97,49 @@ fn a_pods_users_are_not_the_machines() {
     assert_eq!(kplay.shell("mighty", "head -c 2 /dev/zero | wc -c"), "2\n");
 }
 
+/// Applies pods of this name and script on a machine that gives these subordinate ids.
+fn apply_with_ids(kplay: &Kplay, given: &str) -> Option<impl Fn(&str, &str) -> Run> {
+    if !["/etc/subuid", "/etc/subgid"]
+        .map(Path::new)
+        .iter()
+        .all(|file| file.exists())
+    {
+        eprintln!("skipped: no files of subordinate ids to mount over");
+        return None;
+    }
+    let given = kplay.file("subid", given);
+    let mount = format!(
+        "for f in subuid subgid; do mount --bind {} /etc/$f || exit; done; exec \"$@\"",
+        given.display()
+    );
+    Some(move |name: &str, script: &str| {
+        let manifest = script_pod(name, OWN_USERS, "", script);
+        let file = kplay.file(&format!("{name}.yaml"), manifest);
+        let run = kplay
+            .command(["apply".into(), file.into_os_string()])
+            .through(["unshare", "--mount", "sh", "-c", &mount, "sh"])
+            .run();
+        kplay.note_pods();
+        run
+    })
+}
+
 #[test]
 fn ids_come_back_with_the_end_of_a_pod() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
     };
-    kplay
-        .apply(&script_pod("first", OWN_USERS, "", KEEP))
-        .succeeds();
+    // Nobody else on the machine takes these.
+    let Some(apply) = apply_with_ids(&kplay, "root:700000:131072\n") else {
+        return;
+    };
+    apply("first", KEEP).succeeds();
     let first = first_id(&kplay, "first");
+    assert_eq!(first, 700_000);
     kplay.run(["delete", "pod", "first"]).succeeds();
+    apply("ends", "cat /proc/self/uid_map").succeeds();
     kplay
-        .apply_with(
-            &script_pod("ends", OWN_USERS, "", "cat /proc/self/uid_map"),
-            ["--wait=complete"],
-        )
+        .run(["wait", "ends", "--for=condition=Complete"])
         .succeeds();
     let log = kplay.run(["logs", "ends"]).succeeds();
     assert_eq!(
@@ -119,9 +147,7 @@ fn ids_come_back_with_the_end_of_a_pod() {
         Some(first.to_string().as_str())
     );
     // It is there still, but nobody runs in it.
-    kplay
-        .apply(&script_pod("second", OWN_USERS, "", KEEP))
-        .succeeds();
+    apply("second", KEEP).succeeds();
     assert_eq!(first_id(&kplay, "second"), first);
     // The executor is killed: what it has not given back is free when the next command has cleaned up.
     let pid = kplay.pids("second", "main")[0];
@@ -129,10 +155,32 @@ fn ids_come_back_with_the_end_of_a_pod() {
     wait::until("the container dies with its executor", || {
         !Path::new(&format!("/proc/{pid}")).exists()
     });
-    kplay
-        .apply(&script_pod("third", OWN_USERS, "", KEEP))
-        .succeeds();
+    apply("third", KEEP).succeeds();
     assert_eq!(first_id(&kplay, "third"), first);
+}
+
+#[test]
+fn two_states_on_a_machine_do_not_share_ids() {
+    let (Some(one), Some(other)) = (Kplay::with_busybox(), Kplay::with_busybox()) else {
+        return;
+    };
+    let given = "root:900000:65536\n";
+    let (Some(in_one), Some(in_other)) =
+        (apply_with_ids(&one, given), apply_with_ids(&other, given))
+    else {
+        return;
+    };
+    in_one("here", KEEP).succeeds();
+    in_other("there", KEEP).fails(4, &["no ids are left"]);
+    // As soon as nobody runs with them, whether or not anybody has cleaned up.
+    let pid = one.pids("here", "main")[0];
+    kill(one.executor("here"));
+    wait::until("the container dies with its executor", || {
+        !Path::new(&format!("/proc/{pid}")).exists()
+    });
+    in_other("there", KEEP).succeeds();
+    assert_eq!(first_id(&other, "there"), 900_000);
+    in_one("here", KEEP).fails(4, &["no ids are left"]);
 }
 
 #[test]
@@ -166,31 +214,10 @@ fn ids_are_those_that_the_machine_gives_to_pods() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
     };
-    if !["/etc/subuid", "/etc/subgid"]
-        .map(Path::new)
-        .iter()
-        .all(|file| file.exists())
-    {
-        eprintln!("skipped: no files of subordinate ids to mount over");
+    let Some(apply) = apply_with_ids(&kplay, "somebody:100000:65536\nroot:300000:65536\n") else {
         return;
-    }
-    let given = kplay.file("subid", "somebody:100000:65536\nroot:300000:65536\n");
-    let mount = format!(
-        "for f in subuid subgid; do mount --bind {} /etc/$f || exit; done; exec \"$@\"",
-        given.display()
-    );
-    let apply = |name: &str| {
-        let file = kplay.file(
-            &format!("{name}.yaml"),
-            script_pod(name, OWN_USERS, "", KEEP),
-        );
-        let run = kplay
-            .command(["apply".into(), file.into_os_string()])
-            .through(["unshare", "--mount", "sh", "-c", &mount, "sh"])
-            .run();
-        kplay.note_pods();
-        run
     };
+    let apply = |name: &str| apply(name, KEEP);
     apply("has").succeeds();
     assert_eq!(first_id(&kplay, "has"), 300_000);
     let said = apply("has-not").fails(

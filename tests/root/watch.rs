@@ -88,6 +88,35 @@ fn rows_of_pods_that_change_come_and_go() {
 }
 
 #[test]
+fn a_pod_that_is_killed_with_its_executor_never_looks_new() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("stuck")).succeeds();
+    let mut watching = Watching::new(&kplay, "get pods -w --no-headers");
+    watching.until("stuck 1/1 Running");
+    let executor = i32::try_from(kplay.executor("stuck")).ok();
+    let executor = executor.and_then(rustix::process::Pid::from_raw);
+    let executor = executor.expect("it runs");
+    rustix::process::kill_process(executor, rustix::process::Signal::STOP).expect("our own pod");
+    kplay.run(["delete", "pod", "stuck", "--force"]).succeeds();
+    kplay.apply(&pod("next")).succeeds();
+    let rows = watching.until("next 1/1 Running");
+    let stuck: Vec<&String> = rows
+        .iter()
+        .filter(|row| row.starts_with("stuck "))
+        .collect();
+    assert!(!stuck.is_empty(), "{rows:?}");
+    for row in stuck {
+        assert!(
+            !row.contains("Pending") && !row.contains("Creating"),
+            "{rows:?}"
+        );
+    }
+    watching.interrupt();
+}
+
+#[test]
 fn objects_are_printed_whole_as_they_change() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

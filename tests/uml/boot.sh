@@ -3,8 +3,8 @@
 #
 #   tests/uml/boot.sh [--timeout SECONDS] [--systemd] COMMAND [ARGUMENT...]
 #
-# Machines like CI's have cgroup v1; users have v2. The kernel is Debian's, unpacked (not installed) into the cache
-# folder, target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of the machine and
+# Machines like CI's have cgroup v1 and no AppArmor; users have v2, and many have AppArmor. The kernel is Debian's,
+# unpacked (not installed) into the cache folder, target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of the machine and
 # the build are there, and nothing that is written stays. It has one processor, no network beyond loopback, and is 15 to
 # 35 times slower at fork and execve than the machine.
 #
@@ -30,15 +30,17 @@ unavailable() {
     exit 77
 }
 
-# Prints the folder with the unpacked package.
-kernel() {
-    local found=$cache/user-mode-linux
+# Prints the folder with a package that is unpacked.
+package() {
+    local name=$1 found=$cache/$1
     if [ ! -d "$found" ]; then
         local work
         work=$(mktemp -d "$cache/download.XXXXXX")
-        (cd "$work" && download >&2) || { rm -rf "$work"; return 1; }
-        dpkg-deb -x "$work"/user-mode-linux_*.deb "$work/unpacked"
-        cc -O2 -shared -fPIC -o "$work/unpacked/xstate.so" "$here/xstate.c"
+        (cd "$work" && download "$name" >&2) || { rm -rf "$work"; return 1; }
+        dpkg-deb -x "$work/$name"_*.deb "$work/unpacked"
+        if [ "$name" = user-mode-linux ]; then
+            cc -O2 -shared -fPIC -o "$work/unpacked/xstate.so" "$here/xstate.c"
+        fi
         # Renamed, so that it is there complete or not at all; somebody else's is as good.
         mv -T "$work/unpacked" "$found" 2>/dev/null || [ -d "$found" ]
         rm -rf "$work"
@@ -46,13 +48,13 @@ kernel() {
     printf '%s\n' "$found"
 }
 
-# Fetches the package into the working directory. The machine's package lists may be missing or old: then with new ones,
+# Fetches a package into the working directory. The machine's package lists may be missing or old: then with new ones,
 # which are kept apart from the machine's.
 download() {
-    apt-get -qq download user-mode-linux 2>/dev/null && return
+    apt-get -qq download "$1" 2>/dev/null && return
     mkdir -p lists/partial
     apt-get -qq -o Dir::State::Lists="$PWD/lists" update &&
-        apt-get -qq -o Dir::State::Lists="$PWD/lists" download user-mode-linux
+        apt-get -qq -o Dir::State::Lists="$PWD/lists" download "$1"
 }
 
 # Where the kernel keeps its memory, in a file: in memory, if so much of it is there.
@@ -81,8 +83,10 @@ main() {
     [ "$init_system" = none ] || [ -x /lib/systemd/systemd ] || unavailable 'needs systemd'
     mkdir -p "$cache"
     cache=$(cd "$cache" && pwd)
-    local unpacked
-    unpacked=$(kernel) || unavailable 'cannot get the package user-mode-linux from the archive'
+    local unpacked tools
+    unpacked=$(package user-mode-linux) || unavailable 'cannot get the package user-mode-linux from the archive'
+    # What loads AppArmor's profiles.
+    tools=$(package apparmor) || unavailable 'cannot get the package apparmor from the archive'
 
     local job
     job=$(mktemp -d "$cache/job.XXXXXX")
@@ -90,13 +94,13 @@ main() {
     trap "rm -rf '$job'" EXIT
     { printf 'cd %q\n' "$PWD"; printf 'exec'; printf ' %q' "$@"; printf '\n'; } >"$job/command"
 
-    # The kernel passes `job` and `modules` on to its init as environment. Descriptor 1 is the command's terminal, and
+    # The kernel passes `job`, `modules` and `tools` on to its init as environment. Descriptor 1 is the command's terminal, and
     # the kernel's own goes to a file.
     local kernel=(
         "$unpacked/usr/bin/linux.uml" "mem=$memory" "uml_dir=$job/" quiet
         root=/dev/root rootfstype=hostfs rootflags=/ ro "init=$here/init.sh"
-        cgroup_no_v1=all con=null con0=null,fd:2 con1=null,fd:1 console=tty0
-        "init_system=$init_system" "job=$job" "modules=$(echo "$unpacked"/usr/lib/uml/modules/*/kernel)"
+        cgroup_no_v1=all lsm=apparmor con=null con0=null,fd:2 con1=null,fd:1 console=tty0
+        "init_system=$init_system" "job=$job" "tools=$tools/sbin" "modules=$(echo "$unpacked"/usr/lib/uml/modules/*/kernel)"
     )
     TMPDIR=$(memory_folder "$job") LD_PRELOAD=$unpacked/xstate.so \
         timeout --kill-after=5 "$timeout" "${kernel[@]}" </dev/null 2>"$job/kernel.log" &

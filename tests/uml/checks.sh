@@ -188,6 +188,28 @@ users() {
     umount "$root"
 }
 
+# A profile of the machine's, which forbids one file; one that is not there; and containers without.
+app_armor() {
+    printf '%s\n' 'profile kplay-uml flags=(attach_disconnected) {' 'file,' 'capability,' 'network,' 'mount,' \
+        'signal,' 'ptrace,' 'unix,' 'deny /space/secret rw,' '}' >/run/kplay-uml.profile
+    # shellcheck disable=SC2154 # The kernel hands it down.
+    said 'load a profile' "$tools/apparmor_parser" --add --skip-cache --quiet --config-file /dev/null \
+        /run/kplay-uml.profile
+    said 'app armor' "$kplay" apply -q "$repository/testdata/uml/apparmor.yaml"
+    local container
+    for container in confined beside privileged open default; do
+        said "profile of $container" "$kplay" exec armored -c "$container" -- /toolbox cat /proc/1/attr/current
+        said "profile of what runs in $container" "$kplay" exec armored -c "$container" -- /toolbox cat /proc/self/attr/current
+    done
+    said 'confined: a file' "$kplay" exec armored -c confined -- /toolbox write /space/file text
+    said 'confined: a forbidden file' "$kplay" exec armored -c confined -- /toolbox write /space/secret text
+    said 'open: a forbidden file' "$kplay" exec armored -c open -- /toolbox write /space/secret text
+    fact 'a profile that is not there' "$(sed 's/kplay-uml/kplay-none/; s/name: armored/name: unarmed/' \
+        "$repository/testdata/uml/apparmor.yaml" | "$kplay" apply -q - 2>&1 | grep -o 'CreateContainerError.*')"
+    "$kplay" delete pod armored >/dev/null
+    left 'app armor'
+}
+
 # As within a container: its root cgroup has processes, and so it hands no controllers down.
 without_controllers() {
     umount "$cgroups"
@@ -226,5 +248,6 @@ killed_executors
 resize
 network
 users
+app_armor
 readme
 unshare --mount --cgroup "$0" "$@" without_controllers

@@ -29,6 +29,7 @@ mount_all() {
     mount -t proc -o nosuid,nodev,noexec proc /proc
     umount -l /mnt
     mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+    mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
     mount -t devtmpfs -o nosuid,mode=755 devtmpfs /dev
     mkdir -p /dev/pts /dev/shm
     mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts

@@ -1,4 +1,4 @@
-//! cgroup v2, on whatever machine: the built binary under user-mode Linux.
+//! cgroup v2 and AppArmor, on whatever machine: the built binary under user-mode Linux.
 //!
 //! `boot.sh` boots it, `checks.sh` plays pods in it and prints what it finds, and [`FACTS`] is what it should find. One
 //! boot serves all that can be checked in it: that, and every process in it, is slow. Without root, or where the kernel's package is not to be had,
@@ -151,6 +151,31 @@ const FACTS: &[(&str, &str)] = &[
     ("on disk", "0"),
     ("cgroups left after users", "0"),
     ("processes left after users", "none"),
+    // Whoever comes into a container later is confined as it is; kplay has no profile of its own for the others.
+    ("load a profile", ""),
+    ("app armor", "pod/armored created"),
+    ("profile of confined", "kplay-uml (enforce)"),
+    ("profile of what runs in confined", "kplay-uml (enforce)"),
+    ("profile of beside", "kplay-uml (enforce)"),
+    ("profile of what runs in beside", "kplay-uml (enforce)"),
+    ("profile of privileged", "kplay-uml (enforce)"),
+    ("profile of what runs in privileged", "kplay-uml (enforce)"),
+    ("profile of open", "unconfined"),
+    ("profile of what runs in open", "unconfined"),
+    ("profile of default", "unconfined"),
+    ("profile of what runs in default", "unconfined"),
+    ("confined: a file", ""),
+    (
+        "confined: a forbidden file",
+        "toolbox: cannot open \"/space/secret\": Permission denied (os error 13) (1)",
+    ),
+    ("open: a forbidden file", ""),
+    (
+        "a profile that is not there",
+        "CreateContainerError: apparmor profile not found kplay-none",
+    ),
+    ("cgroups left after app armor", "0"),
+    ("processes left after app armor", "none"),
     ("hello", "configmap/hello created pod/hello created"),
     ("page", "hello from hello"),
     ("log", "tick 1"),

@@ -76,6 +76,32 @@ impl Cause {
         }
     }
 
+    /// Of an exchange over HTTP/2, in the words of Go's `http2`.
+    pub(super) fn of_h2(error: &h2::Error) -> Self {
+        if let Some(io) = error.get_io() {
+            return match io.raw_os_error() {
+                Some(code) => Self::Io(io::Error::from_raw_os_error(code)),
+                None => Self::Other("unexpected EOF".into()),
+            };
+        }
+        let by = if error.is_remote() {
+            "; received from peer"
+        } else {
+            ""
+        };
+        match error.reason() {
+            Some(reason) if error.is_reset() => {
+                // Each connection has one stream, the first.
+                Self::Other(format!("stream error: stream ID 1; {reason:?}{by}"))
+            }
+            Some(reason) if error.is_go_away() && error.is_remote() => Self::Other(format!(
+                "http2: server sent GOAWAY and closed the connection; ErrCode={reason:?}"
+            )),
+            Some(reason) => Self::Other(format!("connection error: {reason:?}")),
+            None => Self::Other(format!("http2: {error}")),
+        }
+    }
+
     /// Of a body that ended early.
     pub(super) fn of_body(error: hyper::Error) -> Self {
         io_error(&error).map_or(Self::Closed, Self::Io)

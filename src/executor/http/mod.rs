@@ -1,8 +1,8 @@
 //! GET requests as the kubelet makes them, for probes and lifecycle hooks.
 //!
-//! HTTP/1.1 over one connection each, no proxy, no compression; certificates are not verified. Redirects are followed
-//! within the host. HTTP/2 is not offered over TLS, as a kubelet's probes do (`SetTransportDefaults`) and its hooks do
-//! not, so a server that speaks nothing else is not reached. Nothing is kept between requests: an idle executor pays
+//! One connection each, no proxy, no compression; certificates are not verified. Redirects are followed within the host.
+//! It is HTTP/1.1, or HTTP/2 where a server over TLS chooses it; only probes offer that (`SetTransportDefaults`), hooks
+//! do not (a transport with a TLS configuration of its own). Nothing is kept between requests: an idle executor pays
 //! nothing for them.
 
 use std::borrow::Cow;
@@ -22,6 +22,7 @@ use super::dial::{self, Network};
 use crate::model::plan::{HttpGet, Transport};
 
 mod error;
+mod http2;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,13 @@ impl Agent {
         match self {
             Self::Probe => "kube-probe/1.37",
             Self::Lifecycle => "kube-lifecycle/1.37",
+        }
+    }
+
+    fn offer(self) -> tls::Offer {
+        match self {
+            Self::Probe => tls::Offer::Http2OrHttp1,
+            Self::Lifecycle => tls::Offer::Nothing,
         }
     }
 }
@@ -127,8 +135,12 @@ async fn follow(
             Transport::Plain => exchange.run(stream).await?,
             Transport::Tls => {
                 let name = network.name(request.host.as_deref());
-                let stream = tls::connect(&name, stream, tls::Protocol::Http1).await?;
-                exchange.run(stream).await?
+                let stream = tls::connect(&name, stream, agent.offer()).await?;
+                if tls::chose_http2(&stream) {
+                    exchange.run_http2(stream).await?
+                } else {
+                    exchange.run(stream).await?
+                }
             }
         };
         let next = match next {
@@ -226,9 +238,17 @@ impl Exchange<'_> {
                 .send_request(self.request()?)
                 .await
                 .map_err(Cause::of_hyper)?;
-            self.next(response).await
+            self.next(response, read).await
         };
         dial::drive(connection, exchange).await
+    }
+
+    async fn run_http2<S>(self, stream: S) -> Result<Next, Cause>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let take = async |response| self.next(response, http2::read).await;
+        http2::exchange(stream, self.place, self.headers, take).await
     }
 
     fn request(&self) -> Result<hyper::Request<Empty<Bytes>>, Cause> {
@@ -240,7 +260,11 @@ impl Exchange<'_> {
         Ok(request)
     }
 
-    async fn next(&self, response: Response<Incoming>) -> Result<Next, Cause> {
+    async fn next<B>(
+        &self,
+        response: Response<B>,
+        read: impl AsyncFnOnce(B) -> Result<Vec<u8>, Cause>,
+    ) -> Result<Next, Cause> {
         if let Some(location) = location(&response) {
             let next = self.place.join(&location)?;
             if next.host == self.place.host {
@@ -255,7 +279,7 @@ impl Exchange<'_> {
 }
 
 /// Where a response sends its client, if it does.
-fn location(response: &Response<Incoming>) -> Option<String> {
+fn location<B>(response: &Response<B>) -> Option<String> {
     let is_redirect = matches!(
         response.status(),
         StatusCode::MOVED_PERMANENTLY

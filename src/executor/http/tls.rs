@@ -14,35 +14,46 @@ use tokio_rustls::client::TlsStream;
 
 use super::Cause;
 
-/// What is spoken within.
+/// The protocols that a server may choose from (ALPN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::executor) enum Protocol {
-    Http1,
+pub(in crate::executor) enum Offer {
+    /// The server is not asked, and speaks HTTP/1.1.
+    Nothing,
+    Http2OrHttp1,
     Http2,
 }
 
-impl Protocol {
-    fn name(self) -> &'static [u8] {
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+impl Offer {
+    fn names(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Http1 => b"http/1.1",
-            Self::Http2 => b"h2",
+            Self::Nothing => &[],
+            Self::Http2OrHttp1 => &[HTTP2, HTTP1],
+            Self::Http2 => &[HTTP2],
         }
     }
+}
+
+/// Whether the server has chosen HTTP/2.
+pub(super) fn chose_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
 }
 
 /// Shakes hands with whoever is there.
 pub(in crate::executor) async fn connect(
     host: &str,
     stream: TcpStream,
-    protocol: Protocol,
+    offer: Offer,
 ) -> Result<TlsStream<TcpStream>, Cause> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Cause::Other(format!("invalid host {host:?}")))?;
-    let connector = TlsConnector::from(Arc::new(configuration(protocol)?));
+    let connector = TlsConnector::from(Arc::new(configuration(offer)?));
     connector.connect(name, stream).await.map_err(cause)
 }
 
-fn configuration(protocol: Protocol) -> Result<ClientConfig, Cause> {
+fn configuration(offer: Offer) -> Result<ClientConfig, Cause> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut configuration = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -51,7 +62,7 @@ fn configuration(protocol: Protocol) -> Result<ClientConfig, Cause> {
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
     configuration.resumption = Resumption::disabled();
-    configuration.alpn_protocols = vec![protocol.name().to_vec()];
+    configuration.alpn_protocols = offer.names().iter().map(|name| name.to_vec()).collect();
     Ok(configuration)
 }
 

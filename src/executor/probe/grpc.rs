@@ -114,7 +114,7 @@ async fn attempt(
     match server.transport {
         Transport::Plain => converse(stream, request, service, is_connected).await,
         Transport::Tls => {
-            match tls::connect(&network.name(None), stream, tls::Protocol::Http2).await {
+            match tls::connect(&network.name(None), stream, tls::Offer::Http2).await {
                 Ok(stream) => converse(stream, request, service, is_connected).await,
                 Err(_) => Ending::NotConnected,
             }

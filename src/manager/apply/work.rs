@@ -346,9 +346,12 @@ impl<'a> Work<'a> {
         Error::all(stopped.into_iter().filter_map(Result::err).collect())?;
         for work in replaced.into_iter().filter(|work| work.dir.exists()) {
             let dir = &work.dir;
-            // Its logs stay until the new pod has started.
+            // Its logs stay until the new pod has started, if it comes back otherwise.
             stop::clean_up(&manager.layout, dir)?;
             if let Some(old) = &work.old {
+                if old.worth_restoring().is_none() {
+                    stop::remove_logs(&manager.layout, dir.key(), &old.record.uid)?;
+                }
                 for claim in ephemeral::claims(&old.record) {
                     let record = object::read(locks.layout(), &claim)?;
                     undo.object(claim, record);
@@ -457,14 +460,14 @@ impl OldPod {
         } else if dir.has_executor()? {
             // Under the lock, so what has no executor has nobody.
             match dir.status()? {
-                Some(status) => match Life::without_executor(Some(status.phase)) {
+                Some(status) => match Life::without_executor(Some(&status)) {
                     Life::Ended(ending) => Life::Ended(ending),
                     Life::Abandoned | Life::Runs | Life::Deleting => Life::Runs,
                 },
                 None => Life::Runs,
             }
         } else {
-            Life::without_executor(dir.status()?.map(|status| status.phase))
+            Life::without_executor(dir.status()?.as_ref())
         };
         Ok(Some(Self {
             launch: launch::read_launch(dir)?,

@@ -20,9 +20,10 @@ use super::report::Change;
 use crate::model::image::{Image, ImageUser};
 use crate::model::names::ObjectKey;
 use crate::model::plan::PodPlan;
-use crate::model::status::Phase;
+use crate::model::status::{Phase, PodStatus};
 use crate::protocol::Launch;
 use crate::state::record::SourceSet;
+use crate::state::view::EXECUTOR_DIED;
 
 /// Whether pods that are as they should be are restarted too (`--replace`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,11 +64,15 @@ pub enum Ending {
 impl Life {
     /// What a status says of a pod that nobody takes care of.
     #[must_use]
-    pub fn without_executor(phase: Option<Phase>) -> Self {
-        match phase {
-            Some(Phase::Succeeded) => Self::Ended(Ending::Succeeded),
-            Some(Phase::Failed) => Self::Ended(Ending::Failed),
-            Some(Phase::Pending | Phase::Running) | None => Self::Abandoned,
+    pub fn without_executor(status: Option<&PodStatus>) -> Self {
+        let Some(status) = status else {
+            return Self::Abandoned;
+        };
+        match status.phase {
+            Phase::Succeeded => Self::Ended(Ending::Succeeded),
+            Phase::Failed if status.reason.as_deref() == Some(EXECUTOR_DIED) => Self::Abandoned,
+            Phase::Failed => Self::Ended(Ending::Failed),
+            Phase::Pending | Phase::Running => Self::Abandoned,
         }
     }
 }

@@ -196,3 +196,20 @@ fn what_is_immutable_stays() {
     );
     check(json!({"data": {"a": "1"}}), old, &[]);
 }
+
+#[test]
+fn a_status_without_an_executor_says_how_the_pod_lives() {
+    let check = |phase: Phase, reason: Option<&str>, expected: Life| {
+        let status = PodStatus {
+            phase,
+            reason: reason.map(Into::into),
+            ..PodStatus::default()
+        };
+        assert_eq!(Life::without_executor(Some(&status)), expected);
+    };
+    assert_eq!(Life::without_executor(None), Life::Abandoned);
+    check(Phase::Running, None, Life::Abandoned);
+    check(Phase::Succeeded, None, Life::Ended(Ending::Succeeded));
+    check(Phase::Failed, Some("Evicted"), Life::Ended(Ending::Failed));
+    check(Phase::Failed, Some(EXECUTOR_DIED), Life::Abandoned);
+}

@@ -30,6 +30,7 @@ use response::Response;
 use root::Root;
 use routes::Answer;
 use wire::Wire;
+pub(super) use wire::tls;
 
 pub(super) const USAGE: &str =
     "[--port P] [--bind IP] [--tls] [--root DIR] [--upstream URL]… [--unready] [--ignore-term]";

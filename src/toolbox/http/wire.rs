@@ -14,7 +14,7 @@ use rustls::{ServerConfig, ServerConnection};
 const IDENTITY: &[u8] = include_bytes!("../../../testdata/toolbox/tls.pem");
 
 /// How the server proves who it is.
-pub(super) fn tls() -> io::Result<Arc<ServerConfig>> {
+pub(in crate::toolbox) fn tls() -> io::Result<Arc<ServerConfig>> {
     let chain = CertificateDer::from_pem_slice(IDENTITY).map_err(io::Error::other)?;
     let key = PrivateKeyDer::from_pem_slice(IDENTITY).map_err(io::Error::other)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
