@@ -219,6 +219,7 @@ impl Job {
                     .iter()
                     .filter_map(|o| Some((o.plan.as_ref()?.key(), o.pull_secrets.clone())))
                     .collect(),
+                ways: how.files.ways(),
                 sources,
                 options: how.options(mode, wait, session),
             },

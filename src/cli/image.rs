@@ -344,10 +344,15 @@ fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error
     let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for view in &views {
         let record = &view.record;
+        // A container that started again may have got another one.
+        let status = &view.status;
+        let containers = status.init_container_statuses.iter();
+        let containers = containers.chain(&status.container_statuses);
         let ids: BTreeSet<&String> = record
             .images
             .values()
             .chain(&record.volume_images)
+            .chain(containers.map(|container| &container.image_id))
             .collect();
         for id in ids {
             let pods = used.entry(id.clone()).or_default();

@@ -27,6 +27,7 @@ mod logs;
 mod man;
 mod manifests;
 mod port_forward;
+mod pull;
 mod registry;
 mod resource;
 mod session;
