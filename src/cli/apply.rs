@@ -394,6 +394,9 @@ impl<'a> Teller<'a> {
             }
             // kplay's own images come from nowhere.
             Event::ImagePulled(image, _) if image.registry == "kplay.local" => {}
+            Event::HealthcheckIgnored(image) => ui.detail(&format!(
+                "the HEALTHCHECK of the image {image} is not run, as by Kubernetes: probes are in manifests"
+            )),
             Event::ImagePulled(image, _) => self.progress.finish(&image.to_string()),
             Event::Object(key, change) => {
                 self.changes.push((key, change));

@@ -31,6 +31,7 @@ mod pull;
 mod registry;
 mod resource;
 mod session;
+mod short_name;
 mod target;
 mod up;
 mod values;

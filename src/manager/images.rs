@@ -209,6 +209,11 @@ pub(super) fn resolve(
     if !missing.is_empty() {
         return Err(Error::Images(missing));
     }
+    for (name, image) in &images {
+        if image.config.healthcheck {
+            report(Event::HealthcheckIgnored(source.resolved(name)));
+        }
+    }
     Ok(by_pod(&wanted, &images))
 }
 

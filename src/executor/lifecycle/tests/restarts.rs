@@ -163,9 +163,7 @@ fn an_image_is_pulled_again_after_longer_and_longer_waits() {
     assert_eq!(said("Failed: Error: ImagePullBackOff"), 6);
     // What was had is not held against the next time.
     play.up("a").exit("a", 1);
-    let before = play.log.len();
     play.until(play.now + 700);
-    assert!(play.log.len() > before);
     fail(&mut play);
     let failed = play.now;
     play.until(failed + 10);
