@@ -219,6 +219,7 @@ impl Job {
                     .iter()
                     .filter_map(|o| Some((o.plan.as_ref()?.key(), o.pull_secrets.clone())))
                     .collect(),
+                ways: how.files.ways(),
                 sources,
                 options: how.options(mode, wait, session),
             },
@@ -393,6 +394,9 @@ impl<'a> Teller<'a> {
             }
             // kplay's own images come from nowhere.
             Event::ImagePulled(image, _) if image.registry == "kplay.local" => {}
+            Event::HealthcheckIgnored(image) => ui.detail(&format!(
+                "the HEALTHCHECK of the image {image} is not run, as by Kubernetes: probes are in manifests"
+            )),
             Event::ImagePulled(image, _) => self.progress.finish(&image.to_string()),
             Event::Object(key, change) => {
                 self.changes.push((key, change));

@@ -68,6 +68,10 @@ fn line(event: &Event, now: Timestamp) -> Option<String> {
             set("imageID", json!(id));
             "ImagePulled"
         }
+        Event::HealthcheckIgnored(image) => {
+            set("image", json!(image.to_string()));
+            "HealthcheckIgnored"
+        }
         Event::ImageFailed {
             image,
             reason,

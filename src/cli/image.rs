@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::error::{Done, Error};
 use super::registry::{AuthfileArgs, Hidden, TlsArgs, registry_places};
 use super::session::{Network, Session};
+use super::short_name::{self, Chosen};
 use crate::image::registries::RegistriesConf;
 use crate::image::{self, Credentials, LoadSource, Platform, PullProgress, Store};
 use crate::model::cause::chain;
@@ -46,6 +47,8 @@ Files:
   ~/.config/containers/registries.conf, /etc/containers/registries.conf, /usr/share/containers/registries.conf
       The first that is there: what short names mean, mirrors, other locations, insecure and blocked registries;
       see containers-registries.conf(5)
+  /var/cache/containers/short-name-aliases.conf, ~/.cache/containers/short-name-aliases.conf
+      What short names were said to mean: at a terminal, one that several registries may have is asked about
   /etc/containers/registries.conf.d/*.conf, ~/.config/containers/registries.conf.d/*.conf
       What is set there counts more
   ~/.config/containers/certs.d/HOST, /etc/containers/certs.d/HOST, /etc/docker/certs.d/HOST
@@ -175,6 +178,8 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
         })?;
     let progress = RefCell::new(Progress::new(&session.ui));
     for image in &arguments.images {
+        let chosen = short_name::choose(image, &registries, &store, session)?;
+        let image = &chosen.as_ref().map_or_else(|| image.clone(), Chosen::name);
         let names = registries.names(image).map_err(image::Error::from)?;
         let name = names.first().unwrap_or(image.reference()).to_string();
         let counter = ByteCounter::default();
@@ -184,6 +189,9 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             }
         }))?;
         progress.borrow_mut().finish(&name);
+        if let Some(chosen) = chosen {
+            chosen.record(&registries)?;
+        }
         session.ui.line(&image.id)?;
     }
     Ok(Done::Well)
@@ -344,10 +352,15 @@ fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error
     let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for view in &views {
         let record = &view.record;
+        // A container that started again may have got another one.
+        let status = &view.status;
+        let containers = status.init_container_statuses.iter();
+        let containers = containers.chain(&status.container_statuses);
         let ids: BTreeSet<&String> = record
             .images
             .values()
             .chain(&record.volume_images)
+            .chain(containers.map(|container| &container.image_id))
             .collect();
         for id in ids {
             let pods = used.entry(id.clone()).or_default();

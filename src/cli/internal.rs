@@ -1,7 +1,10 @@
 //! Hidden entry points, for kplay's own processes: `kplay internal create` is the helper that creates one container.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
+
+use super::pull;
 
 /// Runs an entry point if the arguments name one. Looked at before anything else is set up: a helper is started for
 /// every container and every probe, and libcontainer needs a process with one thread.
@@ -14,6 +17,10 @@ pub(super) fn run() -> Option<ExitCode> {
     match args.next().as_deref().and_then(OsStr::to_str) {
         Some("create") => Some(crate::runtime::create::main()),
         Some("execute") => Some(execute(args.next().as_deref())),
+        Some("pull") => Some(match (args.next(), args.next()) {
+            (Some(dir), Some(container)) => pull::main(Path::new(&dir), &container),
+            _ => ExitCode::FAILURE,
+        }),
         _ => None,
     }
 }
@@ -29,7 +36,7 @@ fn execute(dir: Option<&OsStr>) -> ExitCode {
         .with_ansi(false)
         .with_max_level(tracing::Level::INFO)
         .init();
-    match crate::executor::run(std::path::Path::new(dir)) {
+    match crate::executor::run(Path::new(dir)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::image::auth::Places;
 use crate::image::registries::{self, RegistriesConf};
 use crate::image::{Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, TlsVerify};
+use crate::manager::apply::PullWays;
 use crate::sys::identity;
 
 /// Whether registries have to prove who they are.
@@ -47,7 +48,48 @@ pub(crate) struct AuthfileArgs {
     authfile: Option<PathBuf>,
 }
 
+/// What says where configuration, credentials, helpers, authorities and proxies are.
+const VARIABLES: &[&str] = &[
+    "PATH",
+    "HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "CONTAINERS_REGISTRIES_CONF",
+    "REGISTRIES_CONFIG_PATH",
+    "REGISTRY_AUTH_FILE",
+    "DOCKER_CONFIG",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+];
+
 impl AuthfileArgs {
+    /// As `--authfile` says.
+    pub(crate) fn at(authfile: Option<PathBuf>) -> Self {
+        Self { authfile }
+    }
+
+    /// For pulls that a pod wants later, when this command and its environment are gone.
+    pub(crate) fn ways(&self) -> PullWays {
+        let authfile = self.authfile.as_deref();
+        let pair = |name: &&str| Some(format!("{name}={}", std::env::var(name).ok()?));
+        PullWays {
+            // What is no absolute path then either is looked for from here.
+            authfile: authfile
+                .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into())),
+            environment: VARIABLES.iter().filter_map(pair).collect(),
+        }
+    }
+
     pub(crate) fn places(&self) -> Places {
         let variable = |name: &str| std::env::var_os(name);
         Places::new(self.authfile.as_deref(), identity::uid(), variable)

@@ -18,7 +18,7 @@ use super::lifecycle::{Event, Exit, Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
 use super::users::{self, Joined, Users};
-use super::{describe, output, probe, process, profiles, termination};
+use super::{describe, image, output, probe, process, profiles, termination};
 use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::image::Pull;
@@ -251,12 +251,11 @@ impl<R: Runtime + 'static> Run<R> {
 
     async fn start(&self) -> Result<(), StartFailure> {
         let (context, plan) = (&self.context, self.plan());
-        let image = context.image(plan);
-        let image = image.ok_or_else(|| StartFailure::Config("the image is missing".into()))?;
-        self.report_image(image.pull.as_ref().filter(|_| self.attempt == 0));
+        let image = image::of_start(context, self.index, self.attempt).await?;
+        self.report_image(image.pull.as_ref());
         self.mount(&image.layers)?;
         let Description { spec, late_mounts } =
-            describe::container(context, plan, image, &self.places())?;
+            describe::container(context, plan, &image, &self.places())?;
         profiles::check_app_armor(plan)?;
         let seccomp = profiles::seccomp(context, plan)?;
         let Place { cgroup, prepared } = self.place()?;

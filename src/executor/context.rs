@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::clock;
 use super::container::{Live, Place};
@@ -19,7 +20,7 @@ use crate::model::cause::chain;
 use crate::model::cluster::Cluster;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::image::Image;
-use crate::model::names::VolumeName;
+use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::ContainerPlan;
 use crate::model::status::QosClass;
 use crate::protocol::Launch;
@@ -38,6 +39,8 @@ pub(super) enum Message {
     Refreshed,
     /// Something to tell that changes no state.
     Event(PodEvent),
+    /// A container has another image. What is passed is closed once the status says so.
+    OtherImage(OwnedFd),
     /// Something was done that takes memory: a command ran.
     Busy,
 }
@@ -71,6 +74,10 @@ pub(super) struct Context<R> {
     pub(super) events: RefCell<EventLog>,
     /// What the containers turned out to be.
     pub(super) observed: RefCell<Observed>,
+    /// The images that containers got when they started again, if they are others than those of the launch.
+    pub(super) pulled: RefCell<BTreeMap<ContainerName, Image>>,
+    /// Whether the pod is being ended: then nothing is worth a long wait.
+    pub(super) ending: watch::Sender<bool>,
     /// What is bound into containers, by volume.
     pub(super) volumes: RefCell<BTreeMap<VolumeName, PathBuf>>,
     /// Shared by everything that reads from containers.
@@ -123,9 +130,11 @@ impl<R> Context<R> {
         plan.expect("an index of the state machine, which was made from this plan")
     }
 
-    /// The image of a container.
-    pub(super) fn image(&self, container: &ContainerPlan) -> Option<&Image> {
-        self.launch.images.get(&container.name)
+    /// The image that a container had last, or was launched with.
+    pub(super) fn image(&self, container: &ContainerPlan) -> Option<Image> {
+        let pulled = self.pulled.borrow();
+        let image = pulled.get(&container.name);
+        image.or(self.launch.images.get(&container.name)).cloned()
     }
 
     /// An event of this moment.

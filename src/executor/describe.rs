@@ -74,7 +74,7 @@ pub(super) fn container<R>(
             "no command specified: neither the image nor the manifest names one".into(),
         ));
     }
-    let mounts = mounts::all(context, plan, places, &declared)?;
+    let mounts = mounts::all(context, plan, &image.config, places, &declared)?;
     let late_mounts = mounts::late(context, &mounts);
     let mounts = users::make_ready(context, &places.run, mounts)?;
     if let Some(users) = &context.users {

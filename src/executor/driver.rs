@@ -83,6 +83,10 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
                         continue;
                     }
                     Some(Message::Refreshed) => self.refreshed(),
+                    Some(Message::OtherImage(recorded)) => {
+                        self.refreshed();
+                        drop(recorded);
+                    }
                     Some(Message::Busy) => {}
                     // The context holds a sender.
                     None => break,
@@ -119,6 +123,10 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
                 self.act(action).await;
             }
         }
+        let ending = self.machine.stage != Stage::Active;
+        self.context
+            .ending
+            .send_if_modified(|now| std::mem::replace(now, ending) != ending);
         if !matches!(self.machine.stage, Stage::Over(_)) {
             self.publish();
         }
@@ -270,9 +278,11 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
 }
 
 fn status_facts<R>(context: &Context<R>, launch: &Launch) -> status::Facts {
+    let mut images = launch.images.clone();
+    images.extend(context.pulled.borrow().clone());
     status::Facts::new(
         &launch.plan,
-        &launch.images,
+        &images,
         context.facts.host_ip.map(|ip| ip.to_string()),
         context.pod_ips().iter().map(ToString::to_string).collect(),
         context.facts.qos_class,

@@ -82,6 +82,11 @@ pub(super) enum StartFailure {
     /// The kubelet's words (`security_context_others.go`, `kuberuntime_container.go`).
     #[error("{0}")]
     Config(String),
+    #[error("{message}")]
+    Pull { image: String, message: String },
+    /// The kubelet's words (`image_manager.go`).
+    #[error("Container image \"{image}\" is not present with pull policy of Never")]
+    NeverPulled { image: String },
     #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\"")]
     SubPath {
         volume: String,
@@ -125,6 +130,8 @@ impl StartFailure {
     pub(super) fn into_fault(self, id: String) -> Fault {
         let message = chain(&self);
         let (reason, class) = match self {
+            Self::Pull { image, .. } => return Fault::Pull { image, message },
+            Self::NeverPulled { .. } => ("ErrImageNeverPull", FailureClass::Machine),
             // containerd reports what fails between creation and execution as the end of the container.
             Self::Runtime(
                 runtime::Error::CommandNotFound { .. }

@@ -118,6 +118,8 @@ pub(super) enum Fault {
         message: String,
         class: FailureClass,
     },
+    /// It got no image. Tried again after longer and longer waits.
+    Pull { image: String, message: String },
     /// It was created and could not execute its command: counts as an exit with code 128, as in containerd.
     Start { id: String, message: String },
 }
@@ -238,6 +240,7 @@ impl Pod {
                     has_run: false,
                     has_started: false,
                     back_off: BackOff::default(),
+                    failed_pulls: 0,
                     hooks: container.hooks.clone(),
                     own: container.restarts.clone(),
                     probes: container.probes.clone(),
@@ -340,7 +343,7 @@ impl Pod {
                 self.evicted = Some(message);
                 self.terminate(Cause::Evicted, EVICTION_GRACE, now);
             }
-            Event::Tick => {}
+            Event::Tick => self.say_more(now, &mut actions),
         }
         self.settle(now, &mut actions);
         actions
@@ -351,6 +354,7 @@ impl Pod {
         match self.stage {
             Stage::Active => {
                 let starts = self.next_starts().map(|(_, due)| due);
+                let starts = starts.chain(self.members.iter().filter_map(Member::says_more));
                 let deadline = self.deadline.map(|deadline| self.begun + deadline);
                 starts.chain(deadline).chain(self.next_halts()).min()
             }

@@ -14,7 +14,8 @@
 //! Beside that loop, `neighbours` watches what the executors of other pods say of theirs: `pod_network` keeps Services'
 //! addresses and `dns` their names up to date inside the pod, `service_ports` those ports on the machine.
 //!
-//! It has one thread: it forks, and the price of an idle pod is this process. It pulls no images and reads no manifests.
+//! It has one thread: it forks, and the price of an idle pod is this process. It reads no manifests, and asks no
+//! registry: a container that starts again and wants its image pulled gets it from `kplay internal pull` ([`image`]).
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -34,6 +35,7 @@ mod eviction;
 pub mod forward;
 mod hook;
 mod http;
+mod image;
 mod lifecycle;
 pub mod log;
 mod machine;
@@ -152,6 +154,8 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         live: RefCell::default(),
         events: RefCell::new(events),
         observed: RefCell::default(),
+        pulled: RefCell::default(),
+        ending: tokio::sync::watch::Sender::new(false),
         volumes: RefCell::default(),
         buffer: RefCell::new(vec![0; BUFFER]),
         messages: sender,

@@ -8,12 +8,14 @@ use super::container::termination_log;
 use super::context::Context;
 use super::describe::Places;
 use super::error::StartFailure;
+use super::users::Users;
 use super::{etc, volumes};
+use crate::model::image::ImageConfig;
 use crate::model::plan::{
     ContainerPlan, MountAccess, Propagation, SubPath, VolumeMount, VolumeSource,
 };
-use crate::runtime::LateMount;
 use crate::runtime::late::{self, Origin};
+use crate::runtime::{LateMount, rootfs};
 use crate::spec::{self, BindMount, Owners, Programs, environment};
 use crate::sys::fs;
 use crate::volume::{self, Missing};
@@ -25,6 +27,7 @@ use crate::volume::{self, Missing};
 pub(super) fn all<R>(
     context: &Context<R>,
     plan: &ContainerPlan,
+    image: &ImageConfig,
     places: &Places,
     variables: &[(String, String)],
 ) -> Result<Vec<BindMount>, StartFailure> {
@@ -33,6 +36,8 @@ pub(super) fn all<R>(
         let own_place = places.sub_paths.join(number.to_string());
         mounts.push(volume_mount(context, plan, mount, own_place, variables)?);
     }
+    let own = image_volumes(context, image, places, &mounts)?;
+    mounts.extend(own);
     let log = termination_log(&places.dir);
     fs::replace_in_memory(&log, 0o666, b"")?;
     fs::set_mode(&log, 0o666)?;
@@ -46,6 +51,31 @@ pub(super) fn all<R>(
     }
     mounts.extend(etc::mounts(context, plan)?);
     Ok(mounts)
+}
+
+/// What the image calls volumes, where the manifest mounts nothing itself: the run's own, with what the image has there,
+/// and to be written to even if the root file system is not (containerd's `container_create.go:volumeMounts`). There it
+/// is a copy; here it is the same folder of the same overlay, which goes with the run as well.
+fn image_volumes<R>(
+    context: &Context<R>,
+    image: &ImageConfig,
+    places: &Places,
+    mounts: &[BindMount],
+) -> Result<Vec<BindMount>, StartFailure> {
+    let wanted = image.volumes.iter().enumerate().filter(|(_, path)| {
+        let mut taken = mounts.iter().map(|mount| &mount.destination);
+        !taken.any(|destination| destination == *path)
+    });
+    let ids = context.users.as_ref().map(Users::ids);
+    let mount = |(number, path): (usize, &PathBuf)| {
+        let place = places.sub_paths.join(format!("image-{number}"));
+        rootfs::mount_own(&places.rootfs, path, &place, ids)?;
+        Ok(BindMount {
+            owners: Owners::Settled,
+            ..BindMount::plain(place, path.clone())
+        })
+    };
+    wanted.map(mount).collect()
 }
 
 /// Those that take part in mount propagation, and what is mounted below them.

@@ -175,7 +175,7 @@ impl Error {
 pub(super) fn manifest_class(error: &manifest::Error) -> Class {
     use manifest::Error as E;
     match error {
-        E::Schema1 | E::MediaType(_) => Class::Unsupported,
+        E::Schema1 | E::MediaType(_) | E::Encrypted => Class::Unsupported,
         E::OtherPlatform { .. } | E::NoPlatform { .. } => Class::Platform,
         E::TooBig { .. } | E::TooManyLayers(_) | E::Nested => Class::Hostile,
         E::Json { .. } | E::Digest { .. } | E::LayerCount { .. } => Class::Corrupt,

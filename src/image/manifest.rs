@@ -2,6 +2,7 @@
 //! themselves are kept verbatim by the store.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -23,6 +24,9 @@ const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
+/// What tells an entry of an index from the same image with slower layers.
+const ZSTD: &str = "io.github.containers.compression.zstd";
+
 /// Why a manifest, index or configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,6 +47,8 @@ pub enum Error {
     Schema1,
     #[error("it is of the type `{0}`, which is not a container image")]
     MediaType(String),
+    #[error("its layers are encrypted, and kplay has no keys")]
+    Encrypted,
     #[error("it has {0} layers; the most is {MOST_LAYERS}")]
     TooManyLayers(usize),
     #[error("the manifest has {layers} layers, but the configuration has {diff_ids}")]
@@ -117,6 +123,7 @@ pub(super) struct Configuration {
 struct RawDocument {
     schema_version: Option<u32>,
     media_type: Option<String>,
+    artifact_type: Option<String>,
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
@@ -162,6 +169,23 @@ struct RawConfig {
     working_dir: Option<String>,
     stop_signal: Option<String>,
     labels: Option<BTreeMap<String, String>>,
+    /// In the words of Go: a set.
+    volumes: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    healthcheck: Option<RawHealthcheck>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawHealthcheck {
+    test: Option<Vec<String>>,
+}
+
+impl RawHealthcheck {
+    /// `NONE` takes back what an image below says.
+    fn is_there(&self) -> bool {
+        let kind = self.test.as_deref().unwrap_or_default().first();
+        kind.is_some_and(|kind| kind != "NONE")
+    }
 }
 
 #[derive(Deserialize)]
@@ -198,6 +222,8 @@ impl Document {
                 config: Some(config),
                 layers,
                 manifests: None,
+                artifact_type,
+                media_type,
                 ..
             } => {
                 let layers = layers.unwrap_or_default();
@@ -205,7 +231,7 @@ impl Document {
                     return Err(Error::TooManyLayers(layers.len()));
                 }
                 let config = descriptor(config, "configuration")?;
-                check_config_type(&config.media_type)?;
+                check_config_type(&config.media_type, media_type.as_deref(), artifact_type)?;
                 let layers = layers.into_iter().map(layer).collect::<Result<_, _>>()?;
                 Ok(Self::Image(Manifest { config, layers }))
             }
@@ -249,6 +275,8 @@ impl Configuration {
                 working_dir: config.working_dir.unwrap_or_default(),
                 stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
                 labels: config.labels.unwrap_or_default(),
+                volumes: volumes(config.volumes.unwrap_or_default().into_keys()),
+                healthcheck: config.healthcheck.is_some_and(|check| check.is_there()),
             },
         })
     }
@@ -263,10 +291,12 @@ impl Configuration {
         }
     }
 
-    /// Checks that the image runs on `wanted`. An image that does not say what it is for is taken.
+    /// Checks that the image is for the processor of `wanted`. An image that does not say what it is for is taken; what
+    /// it says of a variant is often wrong, and the index that names it knows better.
     pub(super) fn check_platform(&self, wanted: &Platform) -> Result<(), Error> {
-        let unsaid = self.platform.os.is_empty() || self.platform.architecture.is_empty();
-        if unsaid || wanted.rank(&self.platform).is_some() {
+        let own = &self.platform;
+        let unsaid = own.os.is_empty() || own.architecture.is_empty();
+        if unsaid || (own.os == wanted.os && own.architecture == wanted.architecture) {
             return Ok(());
         }
         Err(Error::OtherPlatform {
@@ -276,7 +306,8 @@ impl Configuration {
     }
 }
 
-/// The entry that fits best; the first of those that fit as well. An only entry without a platform fits.
+/// The entry that fits best, as containers/image chooses it; of those that fit as well the first that zstd made, or else
+/// the first. An only entry without a platform fits.
 pub(super) fn choose<'a>(entries: &'a [Entry], wanted: &Platform) -> Result<&'a Entry, Error> {
     if let [only] = entries
         && only.platform.is_none()
@@ -285,7 +316,11 @@ pub(super) fn choose<'a>(entries: &'a [Entry], wanted: &Platform) -> Result<&'a 
     }
     let ranked = entries.iter().filter_map(|entry| {
         let rank = wanted.rank(entry.platform.as_ref()?)?;
-        Some((rank, entry))
+        let zstd = entry
+            .annotations
+            .get(ZSTD)
+            .is_some_and(|zstd| zstd == "true");
+        Some(((rank, !zstd), entry))
     });
     let best = ranked.min_by_key(|(rank, _)| *rank);
     best.map(|(_, entry)| entry).ok_or_else(|| {
@@ -337,6 +372,10 @@ fn entry(raw: RawDescriptor) -> Result<Entry, Error> {
 
 fn layer(raw: RawDescriptor) -> Result<Descriptor, Error> {
     let layer = descriptor(raw, "layer")?;
+    // Only who has a key can read it, and the bytes would look broken.
+    if layer.media_type.ends_with("+encrypted") {
+        return Err(Error::Encrypted);
+    }
     // The compression is told by the bytes; the type only tells a file system layer from something else.
     let known = [
         "application/vnd.oci.image.layer.",
@@ -353,12 +392,47 @@ fn layer(raw: RawDescriptor) -> Result<Descriptor, Error> {
 }
 
 /// Refuses what is stored in registries and is no image: charts, signatures, WebAssembly.
-fn check_config_type(media_type: &str) -> Result<(), Error> {
-    match media_type {
-        "application/vnd.oci.image.config.v1+json"
-        | "application/vnd.docker.container.image.v1+json" => Ok(()),
-        other => Err(Error::MediaType(other.to_owned())),
+fn check_config_type(
+    media_type: &str,
+    of_manifest: Option<&str>,
+    artifact_type: Option<String>,
+) -> Result<(), Error> {
+    match (media_type, of_manifest) {
+        (
+            "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json",
+            _,
+        )
+        // What some registries once stored; Docker takes it too.
+        | ("" | "application/octet-stream", Some(DOCKER_MANIFEST)) => Ok(()),
+        (other, _) => {
+            let own = artifact_type.filter(|own| !own.is_empty());
+            Err(Error::MediaType(own.unwrap_or_else(|| other.to_owned())))
+        }
     }
+}
+
+/// The paths as they are in a container, without what is none of its own.
+fn volumes(paths: impl Iterator<Item = String>) -> Vec<PathBuf> {
+    let clean = |path: String| {
+        let mut clean = PathBuf::from("/");
+        for part in Path::new(&path).components() {
+            match part {
+                Component::Normal(part) => clean.push(part),
+                Component::ParentDir => drop(clean.pop()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        clean
+    };
+    let mut paths: Vec<PathBuf> = paths
+        .filter(|path| !path.contains('\0'))
+        .map(clean)
+        .filter(|path| path != Path::new("/"))
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
 }
 
 #[cfg(test)]
@@ -404,6 +478,31 @@ mod tests {
             &manifest(CONFIG, LAYER).replace(HEX, "../../etc"),
             "the manifest names the digest",
         );
+        check(
+            &manifest(CONFIG, &format!("{LAYER}+encrypted")),
+            "its layers are encrypted",
+        );
+        let empty = manifest("application/vnd.oci.empty.v1+json", "text/plain");
+        check(&empty, "it is of the type `application/vnd.oci.empty");
+        let of_type = empty.replacen('{', r#"{"artifactType":"application/vnd.example+sbom","#, 1);
+        check(&of_type, "it is of the type `application/vnd.example+sbom`");
+        // An image may say what it is beside.
+        let image = manifest(CONFIG, LAYER);
+        check(
+            &image.replacen('{', r#"{"artifactType":"x/y","#, 1),
+            "1 layers",
+        );
+        let old = manifest("application/octet-stream", LAYER);
+        check(&old, "it is of the type `application/octet-stream`");
+        let of_docker = format!(r#"{{"mediaType":"{DOCKER_MANIFEST}","#);
+        check(&old.replacen('{', &of_docker, 1), "1 layers");
+        for kind in [
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        ] {
+            check(&manifest(CONFIG, kind), "1 layers");
+        }
         check(r#"{"schemaVersion":2}"#, "it is of the type `neither");
         check(
             &manifest(CONFIG, LAYER).replace("\"layers\"", "\"manifests\":[],\"layers\""),
@@ -417,7 +516,8 @@ mod tests {
     fn a_configuration_may_have_null_for_nothing() {
         let text = format!(
             r#"{{"created":"2024-01-01T00:00:00Z","os":"linux","architecture":"arm64","variant":"v8",
-            "config":{{"Env":null,"Entrypoint":["/a"],"Cmd":null,"User":"1:2","WorkingDir":"/w","Labels":null,"StopSignal":""}},
+            "config":{{"Env":null,"Entrypoint":["/a"],"Cmd":null,"User":"1:2","WorkingDir":"/w","Labels":null,"StopSignal":"",
+            "Volumes":{{"/b/":{{}},"a/../c":{{}},"/../..":{{}},"/b":{{}}}},"Healthcheck":{{"Test":["NONE"]}}}},
             "rootfs":{{"type":"layers","diff_ids":["sha256:{HEX}"]}}}}"#
         );
         let read = Configuration::parse(text.as_bytes()).expect("a configuration");
@@ -427,12 +527,37 @@ mod tests {
             ("1:2", "/w")
         );
         assert_eq!(read.config.stop_signal, None);
+        assert_eq!(read.config.volumes, [Path::new("/b"), Path::new("/c")]);
+        assert!(!read.config.healthcheck);
+        let text = r#"{"config":{"Volumes":null,"Healthcheck":{"Test":["CMD-SHELL","true"]}}}"#;
+        let other = Configuration::parse(text.as_bytes()).expect("a configuration");
+        assert!(other.config.healthcheck && other.config.volumes.is_empty());
         assert_eq!(read.platform.to_string(), "linux/arm64/v8");
         assert!(read.check_layers(1).is_ok() && read.check_layers(2).is_err());
         let wanted = |text| Platform::parse(text).expect("a platform");
         assert!(read.check_platform(&wanted("arm64")).is_ok());
         assert!(read.check_platform(&wanted("amd64")).is_err());
         assert!(Configuration::parse(b"{}").is_ok_and(|c| c.diff_ids.is_empty()));
+    }
+
+    #[test]
+    fn of_the_same_image_the_faster_is_chosen() {
+        let entry = |zstd: &str| {
+            let annotations = format!(r#"{{"{ZSTD}":"{zstd}"}}"#);
+            format!(
+                r#"{{"mediaType":"{OCI_MANIFEST}","digest":"sha256:{HEX}","size":{},"annotations":{annotations},
+                "platform":{{"os":"linux","architecture":"amd64"}}}}"#,
+                zstd.len()
+            )
+        };
+        let all = [entry("no"), entry("true"), entry("other")].join(",");
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{all}]}}"#);
+        let Ok(Document::Index(entries)) = Document::parse(index.as_bytes()) else {
+            panic!("{index}");
+        };
+        let wanted = Platform::parse("amd64").expect("a platform");
+        let chosen = choose(&entries, &wanted).expect("one of them");
+        assert_eq!(chosen.descriptor.size, 4);
     }
 
     #[test]
@@ -464,6 +589,15 @@ mod tests {
             Ok(1),
         );
         check(&["linux/arm/v5", "linux/arm/v6"], "linux/arm/v7", Ok(1));
+        check(&["linux/arm", "linux/arm/v7"], "linux/arm/v7", Ok(1));
+        check(&["linux/arm/v5", "linux/arm"], "linux/arm", Ok(1));
+        check(&["linux/arm/v5", "linux/arm/v8"], "linux/arm", Ok(1));
+        check(&["linux/amd64/v3", "linux/amd64"], "amd64", Ok(1));
+        check(
+            &["linux/amd64", "linux/amd64/v2", "linux/amd64/v4"],
+            "linux/amd64/v3",
+            Ok(1),
+        );
         check(&["linux/amd64", "linux/amd64"], "amd64", Ok(0));
         check(&[""], "amd64", Ok(0));
         check(

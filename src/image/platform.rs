@@ -70,32 +70,47 @@ impl Platform {
         })
     }
 
-    /// How well `offered` runs here: 0 is best, `None` is not at all. An arm processor runs older variants too.
+    /// How well `offered` runs here: 0 is best, `None` is not at all.
     #[must_use]
-    pub fn rank(&self, offered: &Self) -> Option<u32> {
+    pub fn rank(&self, offered: &Self) -> Option<usize> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
         }
-        match (self.level(), offered.level()) {
-            (Some(wanted), Some(offered)) => wanted.checked_sub(offered),
-            // A variant that is no number fits only itself.
-            _ => (self.variant == offered.variant).then_some(0),
-        }
+        self.variants()
+            .iter()
+            .position(|variant| *variant == offered.variant)
     }
 
-    /// The variant as a number; `None` if it is none. Empty is what the architecture's name stands for.
-    fn level(&self) -> Option<u32> {
-        let usual = match self.architecture.as_str() {
-            "arm" => "v7",
-            "arm64" => "v8",
-            _ => "v1",
+    /// The variants that run here, the best first, as containers/image has them (`platform_matcher.go`): a processor runs
+    /// older ones too, and what names none is taken after all others; without a variant, it comes first.
+    fn variants(&self) -> Vec<String> {
+        let below =
+            |newest: u32, oldest: u32| (oldest..=newest).rev().map(|level| format!("v{level}"));
+        let (newest, oldest) = match self.architecture.as_str() {
+            "arm" => (8, 5),
+            "arm64" => (8, 8),
+            // What names none is the first.
+            "amd64" => (1, 1),
+            _ => (0, 1),
         };
-        let variant = if self.variant.is_empty() {
-            usual
-        } else {
-            &self.variant
+        if self.variant.is_empty() {
+            return std::iter::once(String::new())
+                .chain(below(newest, oldest))
+                .collect();
+        }
+        let level = self
+            .variant
+            .strip_prefix('v')
+            .and_then(|level| level.parse().ok());
+        let mut variants: Vec<String> = match level {
+            Some(level) if (oldest..=99).contains(&level) && newest > 0 => {
+                below(level, oldest).collect()
+            }
+            // Nobody knows what else it runs.
+            _ => vec![self.variant.clone()],
         };
-        variant.strip_prefix('v')?.parse().ok()
+        variants.push(String::new());
+        variants
     }
 }
 
@@ -131,7 +146,7 @@ mod tests {
 
     #[test]
     fn an_older_variant_fits_and_a_newer_does_not() {
-        let check = |host: &str, offered: &str, expected: Option<u32>| {
+        let check = |host: &str, offered: &str, expected: Option<usize>| {
             let platform = |text| Platform::parse(text).expect("a platform");
             assert_eq!(
                 platform(host).rank(&platform(offered)),
@@ -140,14 +155,25 @@ mod tests {
             );
         };
         check("linux/amd64", "linux/amd64", Some(0));
-        check("linux/amd64", "linux/amd64/v1", Some(0));
+        check("linux/amd64", "linux/amd64/v1", Some(1));
         check("linux/amd64", "linux/amd64/v2", None);
+        check("linux/amd64/v3", "linux/amd64/v3", Some(0));
         check("linux/amd64/v3", "linux/amd64/v2", Some(1));
+        check("linux/amd64/v3", "linux/amd64", Some(3));
+        check("linux/amd64/v3", "linux/amd64/v4", None);
         check("linux/arm/v7", "linux/arm/v7", Some(0));
-        check("linux/arm/v7", "linux/arm", Some(0));
         check("linux/arm/v7", "linux/arm/v6", Some(1));
+        check("linux/arm/v7", "linux/arm", Some(3));
         check("linux/arm/v6", "linux/arm/v7", None);
-        check("linux/arm64", "linux/arm64/v8", Some(0));
+        check("linux/arm", "linux/arm", Some(0));
+        check("linux/arm", "linux/arm/v8", Some(1));
+        check("linux/arm64", "linux/arm64/v8", Some(1));
+        check("linux/arm64/v8", "linux/arm64", Some(1));
+        check("linux/arm64/v9", "linux/arm64/v8", Some(1));
+        check("linux/riscv64", "linux/riscv64", Some(0));
+        check("linux/riscv64", "linux/riscv64/x", None);
+        check("linux/riscv64/x", "linux/riscv64/x", Some(0));
+        check("linux/riscv64/x", "linux/riscv64", Some(1));
         check("linux/amd64", "windows/amd64", None);
         check("linux/amd64", "linux/arm64", None);
     }

@@ -19,6 +19,8 @@ use crate::model::pull_secret::PullSecret;
 use crate::model::reference::{ImageName, Reference};
 use crate::sys::poll::Interrupt;
 
+pub use crate::protocol::Registries;
+
 /// An error of the image store or of a registry; the command line knows its type.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -115,12 +117,16 @@ pub enum PullOverride {
     Never,
 }
 
-/// Whether registries may be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Registries {
-    Allowed,
-    /// `--offline`: what is there has to do.
-    Forbidden,
+impl PullOverride {
+    /// The policy that it stands for.
+    #[must_use]
+    pub fn policy(self) -> PullPolicy {
+        match self {
+            Self::Always => PullPolicy::Always,
+            Self::Missing => PullPolicy::IfNotPresent,
+            Self::Never => PullPolicy::Never,
+        }
+    }
 }
 
 /// The images of each pod's containers and volumes.
@@ -203,6 +209,11 @@ pub(super) fn resolve(
     if !missing.is_empty() {
         return Err(Error::Images(missing));
     }
+    for (name, image) in &images {
+        if image.config.healthcheck {
+            report(Event::HealthcheckIgnored(source.resolved(name)));
+        }
+    }
     Ok(by_pod(&wanted, &images))
 }
 
@@ -220,12 +231,7 @@ fn wanted(plans: &[PodPlan], pull: Option<PullOverride>) -> BTreeMap<ImageName, 
     let mut all: BTreeMap<ImageName, Wanted<'_>> = BTreeMap::new();
     for plan in plans {
         for (user, image, reference, policy) in users(plan) {
-            let policy = match pull {
-                None => policy,
-                Some(PullOverride::Always) => PullPolicy::Always,
-                Some(PullOverride::Missing) => PullPolicy::IfNotPresent,
-                Some(PullOverride::Never) => PullPolicy::Never,
-            };
+            let policy = pull.map_or(policy, PullOverride::policy);
             let name = ImageName::parse(image).unwrap_or_else(|_| reference.clone().into());
             let wanted = all.entry(name).or_insert(Wanted {
                 policy,

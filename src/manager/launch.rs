@@ -113,6 +113,7 @@ pub(super) fn new_pod(
         objects: layout.root().join("objects"),
         network: layout.network(),
         endpoints: layout.endpoints(),
+        pulling: None,
         uid,
     };
     Ok((record, launch))

@@ -25,6 +25,8 @@ pub enum Event {
     ImageProgress(Reference, PullProgress),
     /// The image's ID.
     ImagePulled(Reference, String),
+    /// It has a command for its health, which is not run.
+    HealthcheckIgnored(Reference),
     /// It is not to be had.
     ImageFailed {
         image: Reference,

@@ -273,6 +273,7 @@ pub(super) fn input(pods: &[(&str, &str)]) -> ApplyInput {
         objects: objects.collect(),
         plans,
         pull_secrets: std::collections::BTreeMap::new(),
+        ways: super::apply::PullWays::default(),
         sources: SourceSet::new(["/test.yaml".to_owned()]),
         options: ApplyOptions {
             mode: Mode::Real,

@@ -42,6 +42,12 @@ pub struct ImageConfig {
     pub working_dir: String,
     pub stop_signal: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// Absolute paths, each of which gets a place of its own that can be written to.
+    #[serde(default)]
+    pub volumes: Vec<PathBuf>,
+    /// Whether it has a command for its health, which nobody runs: Kubernetes has probes.
+    #[serde(default)]
+    pub healthcheck: bool,
 }
 
 /// Who needs an image.

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// Read by the loader, used by the pull, recorded by nobody.
-#[derive(Clone, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// Read by the loader, used by the pull, and by those that a running pod may want later: its launch file has them, as it
+/// has the Secrets that its containers get.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullSecret {
     /// The Secret's name.
     pub name: String,
@@ -13,7 +16,7 @@ pub struct PullSecret {
 }
 
 /// What a Secret's `type` says of its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SecretForm {
     /// `kubernetes.io/dockerconfigjson`.
     DockerConfigJson,

@@ -5,6 +5,10 @@
 //! descriptor 4. The executor writes [`Progress`] lines (JSON, one per line) into the pipe and closes it after `Started`
 //! or `Failed`; an end of file before either means that it died. The manager may wait for more in `status.json`.
 //!
+//! **Pull.** A container that starts again may want another image: the executor runs `kplay internal pull RUN_DIR
+//! CONTAINER`, which writes one [`PullAnswer`] into descriptor 3, and holds on to the image until descriptor 4 says that
+//! it is recorded, by its end.
+//!
 //! **Control.** `control.sock` in the same folder is a `SOCK_SEQPACKET` socket: one packet is one JSON message.
 //! A client sends one [`Request`]; the executor answers with [`Reply`] packets and closes.
 //!
@@ -26,7 +30,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::event::PodEvent;
 use crate::model::image::Image;
 use crate::model::names::{ContainerName, VolumeName};
-use crate::model::plan::PodPlan;
+use crate::model::plan::{PodPlan, PullPolicy};
+use crate::model::pull_secret::PullSecret;
 
 /// The version of everything here; both ends are the same binary unless kplay was upgraded under a running pod.
 pub const VERSION: u32 = 2;
@@ -60,6 +65,40 @@ pub struct Launch {
     pub network: PathBuf,
     /// The folder in which pods tell each other where they are.
     pub endpoints: PathBuf,
+    /// How images are had when containers start again; without it, those of the launch have to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulling: Option<Pulling>,
+}
+
+/// How a running pod's images are pulled: as by the command that started it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulling {
+    /// Instead of what the manifest says of each container.
+    pub policy: Option<PullPolicy>,
+    pub registries: Registries,
+    /// The folder of the images.
+    pub store: PathBuf,
+    /// `--authfile`.
+    pub authfile: Option<PathBuf>,
+    /// `NAME=value`: what says where configuration, credentials and proxies are.
+    pub environment: Vec<String>,
+    /// What the pod shows to registries.
+    pub secrets: Vec<PullSecret>,
+}
+
+/// Whether registries may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Registries {
+    Allowed,
+    /// `--offline`: what is there has to do.
+    Forbidden,
+}
+
+/// What became of a pull.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullAnswer {
+    Pulled(Image),
+    Failed { message: String },
 }
 
 /// Executor → manager, during launch.

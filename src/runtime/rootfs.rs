@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::sys::beneath::Root;
 use crate::sys::cgroup::{self, Hierarchies};
 use crate::sys::ids::IdRange;
 use crate::sys::mount::{self, Overlay};
@@ -85,6 +86,35 @@ pub fn mount(
         },
         target,
     )?;
+    Ok(())
+}
+
+/// Mounts a folder of a container's root file system on `place`, which is made. The folder is made too if it is not there;
+/// links on the way to it lead where they would in the container, which must not run yet.
+///
+/// # Errors
+/// There is something else, or it cannot be mounted.
+pub fn mount_own(
+    rootfs: &Path,
+    folder: &Path,
+    place: &Path,
+    ids: Option<IdRange>,
+) -> Result<(), Error> {
+    let path = folder.strip_prefix("/").unwrap_or(folder);
+    let make = || sys::fs::create_dir_in_root(rootfs, path, 0o755);
+    let made = match ids {
+        None => make(),
+        Some(ids) => sys::ids::as_root_of(ids, make),
+    };
+    let failed = || Error::system("make a volume of the image");
+    made.map_err(failed())?;
+    let root = Root::open(rootfs).map_err(failed())?;
+    let held = root.folder(path.as_os_str().as_encoded_bytes());
+    let held = held.and_then(|folder| folder.reopen()).map_err(failed())?;
+    if let Some(parent) = place.parent() {
+        sys::fs::create_dir_all(parent, 0o700)?;
+    }
+    mount::bind_held(&held, place)?;
     Ok(())
 }
 

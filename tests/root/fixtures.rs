@@ -424,6 +424,51 @@ impl Registry {
         fs::read_to_string(link).expect("the tag is there")
     }
 
+    /// Gives the image of one tag another tag, which may have been another's.
+    pub(crate) fn tag(&self, from: &str, to: &str) {
+        self.link(&format!("_manifests/tags/{to}/current"), &self.digest(from));
+    }
+
+    /// Gives a tag an image that differs from another tag's by a label.
+    pub(crate) fn tag_with_label(&self, from: &str, to: &str, label: &str) {
+        let mut manifest = self.manifest(from);
+        let config = manifest["config"]["digest"].as_str().expect("a digest");
+        let config = fs::read(self.blob(config)).expect("the configuration is there");
+        let mut config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+        config["config"]["Labels"]["label"] = label.into();
+        let config = config.to_string();
+        let digest = self.put(&config);
+        self.link(&format!("_layers/sha256/{}", &digest[7..]), &digest);
+        manifest["config"]["digest"] = digest.into();
+        manifest["config"]["size"] = config.len().into();
+        let digest = self.put(&manifest.to_string());
+        self.link(
+            &format!("_manifests/revisions/sha256/{}", &digest[7..]),
+            &digest,
+        );
+        self.link(&format!("_manifests/tags/{to}/current"), &digest);
+    }
+
+    fn link(&self, place: &str, digest: &str) {
+        let repository = self
+            .storage
+            .join("docker/registry/v2/repositories/test/busybox");
+        let place = repository.join(place);
+        fs::create_dir_all(&place).expect("a folder");
+        fs::write(place.join("link"), digest).expect("a file");
+    }
+
+    fn put(&self, content: &str) -> String {
+        use sha2::Digest as _;
+        let hash = sha2::Sha256::digest(content);
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = format!("sha256:{hex}");
+        let place = self.blob(&digest);
+        fs::create_dir_all(place.parent().expect("a folder")).expect("a folder");
+        fs::write(place, content).expect("a file");
+        digest
+    }
+
     /// A tag's manifest.
     pub(crate) fn manifest(&self, tag: &str) -> serde_json::Value {
         let bytes = fs::read(self.blob(&self.digest(tag))).expect("the manifest is there");

@@ -41,6 +41,7 @@ mod port_forward;
 mod ports;
 mod probes;
 mod profiles;
+mod pulls;
 mod refresh;
 mod registries;
 mod resources;

@@ -227,3 +227,38 @@ fn login_asks_for_what_it_does_not_show() {
     assert!(!terminal.seen.contains("secre"), "{}", terminal.seen);
     assert_eq!(terminal.exit_code(), Some(0));
 }
+
+#[test]
+fn a_short_name_that_several_registries_may_have_is_asked_about() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::start();
+    let host = format!("127.0.0.1:{}", registry.port);
+    let conf = kplay.file(
+        "registries.conf",
+        format!("unqualified-search-registries = ['127.0.0.1:1', '{host}']\nshort-name-mode = 'enforcing'\n"),
+    );
+    let pull = || {
+        let call = kplay.command(["pull", "test/busybox:gzip"]);
+        call.env("CONTAINERS_REGISTRIES_CONF", &conf)
+    };
+    let both = [
+        "127.0.0.1:1/test/busybox:gzip",
+        &format!("{host}/test/busybox:gzip"),
+    ];
+    // Nobody is there to answer.
+    pull().run().fails(4, &both);
+    // What was answered is kept where podman keeps it: for this test in memory.
+    let script = "mount -t tmpfs none /var/cache && \"$@\" && cat /var/cache/containers/short-name-aliases.conf";
+    let command = pull().through(["unshare", "--mount", "sh", "-c", script, "sh"]);
+    let mut terminal = Terminal::run(&command.std(), 24, 80);
+    terminal.expect(&format!("   2  {}", both[1]));
+    terminal.expect("Number (1): ");
+    terminal.write("3\n");
+    terminal.expect("Number (1): ");
+    terminal.write("2\n");
+    terminal.expect("sha256:");
+    terminal.expect(&format!("\"test/busybox\" = \"{host}/test/busybox\""));
+    assert_eq!(terminal.exit_code(), Some(0));
+    let listed = kplay.run(["images"]).succeeds();
+    assert!(listed.contains(&format!("{host}/test/busybox")), "{listed}");
+}

@@ -35,6 +35,8 @@ pub(in crate::executor) enum State {
         retry: Duration,
         reason: &'static str,
         message: String,
+        /// When it is called a back-off, and in which words, if the wait is that long.
+        then: Option<(Duration, String)>,
     },
     Ended(Ended),
 }
@@ -75,6 +77,8 @@ pub(in crate::executor) struct Member {
     /// Whether a run of it got past its startup probe as well.
     pub(super) has_started: bool,
     pub(super) back_off: BackOff,
+    /// Since its image was there last.
+    pub(super) failed_pulls: u32,
     pub(super) hooks: Hooks,
     pub(super) own: Restarts,
     pub(super) probes: Probes,
@@ -129,6 +133,14 @@ impl Member {
             ContainerRole::Init => matches!(&self.state, State::Ended(ended) if ended.code == 0),
             ContainerRole::Sidecar => self.has_started,
             ContainerRole::Main => true,
+        }
+    }
+
+    /// When its long wait is called what it is.
+    pub(super) fn says_more(&self) -> Option<Duration> {
+        match &self.state {
+            State::Faulty { then, .. } => then.as_ref().map(|(at, _)| *at),
+            _ => None,
         }
     }
 

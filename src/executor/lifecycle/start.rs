@@ -13,6 +13,10 @@ use crate::protocol::FailureClass;
 
 /// How soon a container that could not be created is tried again (the kubelet's sync period).
 const FAULT_RETRY: Duration = Duration::from_secs(10);
+/// The waits after pulls that failed, each twice the one before it (`imageBackOffPeriod`, `MaxImageBackOff`).
+const PULL_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// What such a wait is called.
+const IMAGE_BACK_OFF: &str = "ImagePullBackOff";
 
 impl Pod {
     /// Starts one container, if one is due and no other is being started.
@@ -80,6 +84,7 @@ impl Pod {
         } else {
             PostStart::Done
         };
+        member.failed_pulls = 0;
         member.state = State::Running {
             id,
             started: now.wall,
@@ -166,6 +171,41 @@ impl Pod {
         }
     }
 
+    /// Calls long waits for images what they are.
+    pub(super) fn say_more(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let due = self.members.iter_mut().enumerate();
+        for (container, member) in due {
+            let State::Faulty {
+                reason,
+                message,
+                then,
+                ..
+            } = &mut member.state
+            else {
+                continue;
+            };
+            let Some((_, later)) = then.take_if(|(at, _)| *at <= now.monotonic) else {
+                continue;
+            };
+            let short = later.split(": ").next().unwrap_or_default().to_owned();
+            (*reason, *message) = (IMAGE_BACK_OFF, later);
+            let mut report = |r#type, reason, message| {
+                actions.push(Action::Report {
+                    r#type,
+                    reason,
+                    message,
+                    container: Some(container),
+                });
+            };
+            report(EventType::Normal, "BackOff", short);
+            report(
+                EventType::Warning,
+                "Failed",
+                format!("Error: {IMAGE_BACK_OFF}"),
+            );
+        }
+    }
+
     pub(super) fn not_started(
         &mut self,
         container: Index,
@@ -177,6 +217,28 @@ impl Pod {
             return;
         };
         let (class, reason, message) = match fault {
+            Fault::Pull { image, message } => {
+                let (first, longest) = PULL_RETRY;
+                let factor = 1 << member.failed_pulls.min(5);
+                let wait = (first * factor).min(longest);
+                member.failed_pulls += 1;
+                let reason = "ErrImagePull";
+                let later = format!("Back-off pulling image \"{image}\": {reason}: {message}");
+                member.state = State::Faulty {
+                    retry: now.monotonic + wait,
+                    reason,
+                    message: message.clone(),
+                    // A kubelet looks at the pod again after its period, and finds that it has to wait.
+                    then: (wait > FAULT_RETRY).then(|| (now.monotonic + FAULT_RETRY, later)),
+                };
+                actions.push(Action::Report {
+                    r#type: EventType::Warning,
+                    reason: "Failed",
+                    message: format!("Failed to pull image \"{image}\": {message}"),
+                    container: Some(container),
+                });
+                (FailureClass::Machine, reason, reason.to_owned())
+            }
             Fault::Create {
                 reason,
                 message,
@@ -186,6 +248,7 @@ impl Pod {
                     retry: now.monotonic + FAULT_RETRY,
                     reason,
                     message: message.clone(),
+                    then: None,
                 };
                 (class, reason, message)
             }

@@ -1,10 +1,13 @@
 //! Which files count, and what they say together.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::parse::{self, Kind};
 use super::{Error, Registries};
 use crate::sys::fs;
+
+type Aliases = BTreeMap<String, Option<String>>;
 
 /// Where configuration is looked for. Without any place, there is none.
 #[derive(Clone, Debug, Default)]
@@ -99,16 +102,35 @@ pub(super) fn read(places: &Places) -> Result<Registries, Error> {
             }
         }
     }
-    if let Some(path) = &places.aliases
-        && let Some(bytes) = fs::read_if_there(path)?
-    {
-        let aliases = parsed(path, bytes, Kind::DropIn)?.aliases;
-        registries.aliases.extend(aliases);
+    if let Some(path) = &places.aliases {
+        registries.aliases.extend(read_aliases(path)?);
     }
     if registries.credential_helpers.is_empty() {
         registries.credential_helpers = vec!["containers-auth.json".to_owned()];
     }
     Ok(registries)
+}
+
+/// The file of aliases that is written by who asked.
+pub(super) fn read_aliases(path: &Path) -> Result<Aliases, Error> {
+    match fs::read_if_there(path)? {
+        Some(bytes) => Ok(parsed(path, bytes, Kind::DropIn)?.aliases),
+        None => Ok(Aliases::new()),
+    }
+}
+
+/// Writes it anew, as podman does: nobody writes it by hand.
+pub(super) fn write_aliases(path: &Path, aliases: &Aliases) -> Result<(), fs::Error> {
+    let mut text = String::from("[aliases]\n");
+    for (name, value) in aliases {
+        // Both are names of images: nothing in them needs an escape.
+        let value = value.as_deref().unwrap_or_default();
+        text.push_str(&format!("  \"{name}\" = \"{value}\"\n"));
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder, 0o700)?;
+    }
+    fs::replace(path, 0o644, text.as_bytes())
 }
 
 fn parsed(path: &Path, bytes: Vec<u8>, kind: Kind) -> Result<parse::Settings, Error> {

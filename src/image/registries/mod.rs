@@ -118,6 +118,32 @@ impl RegistriesConf {
         }
     }
 
+    /// What podman asks whoever sits at a terminal: which of several images a short name means. Nothing if that is clear,
+    /// or not to be asked.
+    ///
+    /// # Errors
+    /// The files cannot be used.
+    pub fn candidates(&self, image: &ImageName) -> Result<Option<Vec<Reference>>, Error> {
+        match image.short() {
+            None => Ok(None),
+            Some(short) => self.registries()?.candidates(image, short),
+        }
+    }
+
+    /// Writes down what a short name means, for podman too. Who has no file for it is asked again.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn record_alias(&self, short: &str, chosen: &Reference) -> Result<(), Error> {
+        let Some(path) = &self.places.aliases else {
+            return Ok(());
+        };
+        let mut aliases = files::read_aliases(path)?;
+        let repository = format!("{}/{}", chosen.registry, chosen.repository);
+        aliases.insert(short.to_owned(), Some(repository));
+        Ok(files::write_aliases(path, &aliases)?)
+    }
+
     /// What an image of this name may be called in the store, the likeliest first.
     ///
     /// # Errors
@@ -237,6 +263,18 @@ impl Registries {
                 candidates: names.iter().map(ToString::to_string).collect(),
             }),
         }
+    }
+
+    fn candidates(&self, image: &ImageName, short: &str) -> Result<Option<Vec<Reference>>, Error> {
+        let asks = match self.mode {
+            ShortNameMode::Enforcing | ShortNameMode::Permissive => true,
+            ShortNameMode::Disabled => false,
+        };
+        if !asks || self.alias(image, short)?.is_some() {
+            return Ok(None);
+        }
+        let names = self.searched(image, short)?;
+        Ok((names.len() > 1).then_some(names))
     }
 
     fn stored_names(&self, image: &ImageName, short: &str) -> Result<Vec<Reference>, Error> {

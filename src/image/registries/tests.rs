@@ -585,3 +585,67 @@ fn a_policy_holds_for_what_is_loaded() {
     check(Transport::OciArchive, None, false);
     check(Transport::OciLayout, Some("good"), false);
 }
+
+#[test]
+fn a_short_name_with_several_registries_is_a_question() {
+    let text = |mode: &str| {
+        format!(
+            "unqualified-search-registries = ['a.test', 'b.test']\n{mode}[aliases]\nknown = 'c.test/known'\n"
+        )
+    };
+    let check = |mode: &str, name: &str, expected: Option<&[&str]>| {
+        let folder = Folder::new();
+        let path = folder.path().join("registries.conf");
+        fs::replace(&path, 0o600, text(mode).as_bytes()).expect("a file");
+        let conf = RegistriesConf::new(Places {
+            registries_conf: Some(path),
+            ..Places::default()
+        });
+        let image = ImageName::parse(name).expect("a name");
+        let found = conf.candidates(&image).expect("readable");
+        let found = found.map(|names| texts(&names));
+        let found: Option<Vec<&str>> = found
+            .as_ref()
+            .map(|names| names.iter().map(String::as_str).collect());
+        assert_eq!(found.as_deref(), expected, "{mode} {name}");
+    };
+    let both = ["a.test/x:1", "b.test/x:1"];
+    check("", "x:1", Some(&both));
+    check("short-name-mode = 'permissive'\n", "x:1", Some(&both));
+    check("short-name-mode = 'enforcing'\n", "x:1", Some(&both));
+    check("short-name-mode = 'disabled'\n", "x:1", None);
+    check("", "known:1", None);
+    check("", "c.test/x:1", None);
+}
+
+#[test]
+fn an_answer_is_written_down() {
+    let folder = Folder::new();
+    let aliases = folder.path().join("cache/short-name-aliases.conf");
+    let conf = || {
+        RegistriesConf::new(Places {
+            aliases: Some(aliases.clone()),
+            ..Places::default()
+        })
+    };
+    let chosen = |text| Reference::parse(text).expect("a reference");
+    conf()
+        .record_alias("box", &chosen("a.test/lib/box:9"))
+        .expect("written");
+    conf()
+        .record_alias("ns/app", &chosen("b.test:5000/ns/app"))
+        .expect("written");
+    conf()
+        .record_alias("box", &chosen("b.test/box"))
+        .expect("written");
+    let name = |text| {
+        conf()
+            .names(&ImageName::parse(text).expect("a name"))
+            .expect("readable")
+    };
+    assert_eq!(name("box:1"), [chosen("b.test/box:1")]);
+    assert_eq!(name("ns/app:2"), [chosen("b.test:5000/ns/app:2")]);
+    let text = fs::read(&aliases).expect("a file");
+    let expected = "[aliases]\n  \"box\" = \"b.test/box\"\n  \"ns/app\" = \"b.test:5000/ns/app\"\n";
+    assert_eq!(String::from_utf8_lossy(&text), expected);
+}

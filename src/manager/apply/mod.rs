@@ -7,6 +7,7 @@
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -28,6 +29,7 @@ use super::wait::{self, Condition};
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::plan::PodPlan;
 use crate::model::pull_secret::PullSecret;
+use crate::protocol::Pulling;
 use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
 use crate::state::object;
@@ -41,13 +43,37 @@ use crate::sys::capability::{self, Set};
 pub struct ApplyInput {
     /// Each with a key of its own.
     pub plans: Vec<PodPlan>,
-    /// What pods have to show to registries. It is recorded nowhere but in the Secrets themselves.
+    /// What pods have to show to registries.
     pub pull_secrets: BTreeMap<PodKey, Vec<PullSecret>>,
+    /// How containers that start again get their images.
+    pub ways: PullWays,
     /// All objects of the files but the pods, in the order in which they are told.
     pub objects: Vec<AppliedObject>,
     /// Where they come from.
     pub sources: Option<SourceSet>,
     pub options: ApplyOptions,
+}
+
+/// Where pulls that are made later look for what they need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullWays {
+    /// `--authfile`.
+    pub authfile: Option<PathBuf>,
+    /// `NAME=value`.
+    pub environment: Vec<String>,
+}
+
+impl ApplyInput {
+    fn pulling(&self, layout: &Layout, pod: &PodKey) -> Pulling {
+        Pulling {
+            policy: self.options.pull.map(PullOverride::policy),
+            registries: self.options.registries,
+            store: layout.images(),
+            authfile: self.ways.authfile.clone(),
+            environment: self.ways.environment.clone(),
+            secrets: self.pull_secrets.get(pod).cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// An object that is recorded.

@@ -108,7 +108,8 @@ impl<'a> Work<'a> {
                     owner: conflict.owner,
                 },
             )?;
-            let (new, launch) = launch::new_pod(&manager.layout, plan, images, sources)?;
+            let (new, mut launch) = launch::new_pod(&manager.layout, plan, images, sources)?;
+            launch.pulling = Some(input.pulling(&manager.layout, dir.key()));
             pods.push(PodWork {
                 dir,
                 step,

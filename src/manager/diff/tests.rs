@@ -10,6 +10,7 @@ use crate::state::testing::object_key;
 fn launch(behaviour: &str, id: &str) -> Launch {
     Launch {
         version: protocol::VERSION,
+        pulling: None,
         uid: "u".into(),
         plan: plan("web-0", behaviour),
         images: images(id),

@@ -121,3 +121,51 @@ fn a_sandbox_that_is_lost_meanwhile_is_made_again() {
     play.exit("b", 137);
     play.check(&["0 start a", "0 start b", "0 kill b", "0 sandbox"]);
 }
+
+#[test]
+fn an_image_is_pulled_again_after_longer_and_longer_waits() {
+    let mut play = Play::new(RestartPolicy::Always, &["a"]);
+    play.up("a").exit("a", 1);
+    let fail = |play: &mut Play| {
+        let message = "no such host".to_owned();
+        let fault = Fault::Pull {
+            image: "x:1".into(),
+            message,
+        };
+        let container = play.index("a");
+        play.event(Event::NotStarted { container, fault });
+    };
+    let waits = |play: &Play| match &play.pod.members[0].state {
+        State::Faulty { reason, .. } => *reason,
+        state => panic!("{state:?}"),
+    };
+    let mut starts = Vec::new();
+    for _ in 0..7 {
+        fail(&mut play);
+        let (failed, before) = (play.now, play.log.len());
+        assert_eq!(waits(&play), "ErrImagePull");
+        while play.log.len() == before {
+            play.until(play.now + 1);
+            if play.log.len() == before && play.now >= failed + 10 {
+                assert_eq!(waits(&play), "ImagePullBackOff");
+            }
+        }
+        starts.push(play.now - failed);
+    }
+    assert_eq!(starts, [10, 20, 40, 80, 160, 300, 300]);
+    let said = |text: &str| play.reports.iter().filter(|report| *report == text).count();
+    assert_eq!(
+        said("Failed: Failed to pull image \"x:1\": no such host"),
+        7
+    );
+    assert_eq!(said("Failed: Error: ErrImagePull"), 7);
+    assert_eq!(said("BackOff: Back-off pulling image \"x:1\""), 6);
+    assert_eq!(said("Failed: Error: ImagePullBackOff"), 6);
+    // What was had is not held against the next time.
+    play.up("a").exit("a", 1);
+    play.until(play.now + 700);
+    fail(&mut play);
+    let failed = play.now;
+    play.until(failed + 10);
+    assert!(matches!(play.pod.members[0].state, State::Starting));
+}
