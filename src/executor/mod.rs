@@ -11,8 +11,9 @@
 //!              └──────────────────────────────┘
 //! ```
 //!
-//! Beside that loop, `neighbours` watches what the executors of other pods say of theirs: `pod_network` keeps Services'
-//! addresses and `dns` their names up to date inside the pod, `service_ports` those ports on the machine.
+//! Beside that loop, `neighbours` watches what the executors of other pods say of theirs: `service_addresses` keeps
+//! Services' addresses and `dns` their names up to date inside the pod (`pod_network`; `machine_network` if it has the
+//! machine's), `service_ports` those ports on the machine.
 //!
 //! It has one thread: it forks, and the price of an idle pod is this process. It pulls no images and reads no manifests.
 #![forbid(unsafe_code)]
@@ -37,6 +38,7 @@ mod http;
 mod lifecycle;
 pub mod log;
 mod machine;
+mod machine_network;
 mod mounts;
 mod neighbours;
 mod output;
@@ -48,6 +50,7 @@ mod profiles;
 mod progress;
 mod refresh;
 mod restart;
+mod service_addresses;
 mod service_ports;
 mod status;
 mod termination;
@@ -148,6 +151,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         users,
         sandbox: RefCell::default(),
         network: RefCell::default(),
+        machine_network: RefCell::default(),
         places: RefCell::default(),
         live: RefCell::default(),
         events: RefCell::new(events),

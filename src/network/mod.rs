@@ -8,17 +8,20 @@ use crate::sys::fs;
 
 mod attach;
 mod bridge;
+mod firewall;
 pub mod files;
 mod lease;
 mod netlink;
 mod nft;
+mod route;
 mod subnet;
 #[cfg(test)]
 mod tests;
 
 pub use self::attach::{Attachment, attach, sweep};
 pub use self::bridge::add_loopback_address;
-pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
+pub use self::route::has_route_to;
+pub use self::nft::{ServiceTable, VirtualAddress, VirtualPort};
 
 /// Where a pod with a network of its own reaches its resolver, at port 53. Link-local: each pod's is its own. The
 /// address of Kubernetes' own resolver of this kind, NodeLocal DNSCache, so that what is written for it fits.
