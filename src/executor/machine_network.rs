@@ -58,9 +58,7 @@ pub(super) fn join<R>(context: &Context<R>) -> Result<MachineNetwork, Error> {
         DnsPolicy::ClusterFirstWithHostNet => {
             serve(context, &mut services).map_err(NoResolver::Refused)
         }
-        DnsPolicy::ClusterFirst | DnsPolicy::Default | DnsPolicy::None => {
-            Err(NoResolver::NotAsked)
-        }
+        DnsPolicy::ClusterFirst | DnsPolicy::Default | DnsPolicy::None => Err(NoResolver::NotAsked),
     };
     let mut network = MachineNetwork {
         services,

@@ -118,13 +118,12 @@ impl ServiceAddresses {
 
 /// Has the resolver, which listens there, be asked at this address.
 pub(super) fn resolver_address(ip: IpAddr, udp: SocketAddr, tcp: SocketAddr) -> VirtualAddress {
-    let ports = [(Protocol::Udp, udp), (Protocol::Tcp, tcp)].map(|(protocol, listening)| {
-        VirtualPort {
+    let ports =
+        [(Protocol::Udp, udp), (Protocol::Tcp, tcp)].map(|(protocol, listening)| VirtualPort {
             protocol,
             port: DOMAIN,
             backends: vec![listening],
-        }
-    });
+        });
     VirtualAddress::new(ip, ports.to_vec())
 }
 

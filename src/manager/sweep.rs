@@ -8,10 +8,10 @@ use super::error::Error;
 use super::report::{Event, Report, pod_object};
 use super::{ephemeral, stop};
 use crate::network;
-use crate::state::{endpoints, ids};
 use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
+use crate::state::{endpoints, ids};
 
 /// Cleans up after all pods whose executor is dead, and after commands that were.
 ///

@@ -8,8 +8,8 @@ use crate::sys::fs;
 
 mod attach;
 mod bridge;
-mod firewall;
 pub mod files;
+mod firewall;
 mod lease;
 mod netlink;
 mod nft;
@@ -20,8 +20,8 @@ mod tests;
 
 pub use self::attach::{Attachment, attach, sweep};
 pub use self::bridge::add_loopback_address;
-pub use self::route::has_route_to;
 pub use self::nft::{ServiceTable, VirtualAddress, VirtualPort};
+pub use self::route::has_route_to;
 
 /// Where a pod with a network of its own reaches its resolver, at port 53. Link-local: each pod's is its own. The
 /// address of Kubernetes' own resolver of this kind, NodeLocal DNSCache, so that what is written for it fits.

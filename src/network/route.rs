@@ -14,7 +14,10 @@ use super::netlink::Route;
 /// The kernel does not say.
 pub fn has_route_to(ip: IpAddr) -> io::Result<bool> {
     let mut message = RouteMessage::default();
-    (message.header.address_family, message.header.destination_prefix_length) = match ip {
+    (
+        message.header.address_family,
+        message.header.destination_prefix_length,
+    ) = match ip {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };

@@ -449,7 +449,9 @@ fn the_machines_programs_reach_services_as_long_as_a_table_is_kept() {
             assert!(nft::remove_table("kplay-services-2").is_err());
             drop(one);
             reaches();
-            other.set(&here, vec![service(address, Protocol::Tcp, &[])]).unwrap();
+            other
+                .set(&here, vec![service(address, Protocol::Tcp, &[])])
+                .unwrap();
             let refused = TcpStream::connect((virtual_ip, 80)).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
             other.set(&here, Vec::new()).unwrap();

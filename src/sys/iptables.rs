@@ -61,7 +61,10 @@ pub fn forward_drops(family: Family) -> io::Result<bool> {
     };
     let names = fs::read_if_there(Path::new(names)).map_err(io::Error::other)?;
     let names = names.unwrap_or_default();
-    if !names.split(|byte| *byte == b'\n').any(|name| name == b"filter") {
+    if !names
+        .split(|byte| *byte == b'\n')
+        .any(|name| name == b"filter")
+    {
         return Ok(false);
     }
     let address_family = match family {
@@ -90,7 +93,10 @@ fn read(socket: &impl std::os::fd::AsFd, family: Family) -> io::Result<bool> {
     if valid_hooks & 1 << FORWARD == 0 {
         return Ok(false);
     }
-    let policy = number(&info, offset_of!(Info, underflow) + FORWARD * size_of::<u32>())?;
+    let policy = number(
+        &info,
+        offset_of!(Info, underflow) + FORWARD * size_of::<u32>(),
+    )?;
     let size = number(&info, offset_of!(Info, size))?;
     let mut entries = vec![0; size_of::<Entries>() + size as usize];
     put(&mut entries, 0, &FILTER);
@@ -126,7 +132,9 @@ fn put(buffer: &mut [u8], at: usize, value: &[u8]) {
 
 fn number(buffer: &[u8], at: usize) -> io::Result<u32> {
     let bytes = buffer.get(at..).and_then(<[u8]>::first_chunk);
-    Ok(u32::from_ne_bytes(*bytes.ok_or(io::ErrorKind::InvalidData)?))
+    Ok(u32::from_ne_bytes(
+        *bytes.ok_or(io::ErrorKind::InvalidData)?,
+    ))
 }
 
 fn get(

@@ -213,7 +213,10 @@ fn a_pod_of_its_own_network_has_the_clusters_resolver() {
         (DnsPolicy::Default, false),
         (DnsPolicy::None, false),
     ] {
-        assert_eq!(misses_cluster_dns(policy, PodNetwork::Machine(None)), expected);
+        assert_eq!(
+            misses_cluster_dns(policy, PodNetwork::Machine(None)),
+            expected
+        );
     }
 }
 

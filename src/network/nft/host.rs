@@ -131,7 +131,11 @@ fn dropping_chain(message: &[u8]) -> Option<String> {
     let hook = attribute(body, 4)?;
     let hooked = number(attribute(hook, 1)?)?;
     let policy = number(attribute(body, 5)?)?;
-    let name = format!("{} {}", text(attribute(body, 1)?), text(attribute(body, 3)?));
+    let name = format!(
+        "{} {}",
+        text(attribute(body, 1)?),
+        text(attribute(body, 3)?)
+    );
     (hooked == FORWARD && policy == DROP).then_some(name)
 }
 

@@ -3,9 +3,10 @@
 //! As kube-proxy does it: a connection to a Service's address is sent to one of its endpoints by the kernel, chosen by
 //! chance when it begins, and what has no endpoint is refused at once. The client's own address stays what it is.
 //!
-//! Refused is not the same for all. A rule that rejects what leaves is for TCP as if nobody listened; a sender of
-//! datagrams would be told that it may not send, which is what programs on a node of a cluster see, but not those in its
-//! pods. So datagrams are led to a port of loopback that nobody can have, and their sender is told that.
+//! Refused is what is led to a port of loopback that nobody can have: the kernel itself answers that nobody listens. A
+//! rule that rejects what leaves would not do. A sender of datagrams would be told that it may not send, which is what
+//! programs on a node of a cluster see, but not those in its pods; connections that are led to loopback by the machine's
+//! routes would wait in vain; and the kernel answers only so many in a second. Such a rule is there for other protocols.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -270,12 +271,14 @@ fn add_translation(batch: &mut Batch, address: &VirtualAddress) {
 
 /// To be called when all translations are there.
 fn add_refusal(batch: &mut Batch, address: &VirtualAddress) {
-    batch.add_rule(NAT, |rule| {
-        rule.address(End::Destination, address.ip, address.prefix);
-        rule.of_protocol(number(Protocol::Udp));
-        let nobody = nobody(address.ip);
-        rule.redirect(nobody.ip(), nobody.port());
-    });
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        batch.add_rule(NAT, |rule| {
+            rule.address(End::Destination, address.ip, address.prefix);
+            rule.of_protocol(number(protocol));
+            let nobody = nobody(address.ip);
+            rule.redirect(nobody.ip(), nobody.port());
+        });
+    }
     // What has been redirected does not come by here with this destination.
     batch.add_rule(FILTER, |rule| {
         rule.address(End::Destination, address.ip, address.prefix);
