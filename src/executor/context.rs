@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::clock;
 use super::container::{Live, Place};
 use super::lifecycle::{self, Index};
+use super::machine_network::MachineNetwork;
 use super::pod_network::PodNetwork;
 use super::status::Observed;
 use super::users::Users;
@@ -63,6 +64,8 @@ pub(super) struct Context<R> {
     pub(super) facts: Facts,
     /// The pod's place in the network, if it has one of its own.
     pub(super) network: RefCell<Option<PodNetwork>>,
+    /// What it has in the machine's network, if that is its own.
+    pub(super) machine_network: RefCell<Option<MachineNetwork>>,
     /// The pods and Services that the pod can talk to.
     pub(super) cluster: Rc<RefCell<Cluster>>,
     /// The pause process's number, while there is one: its namespaces are joined.

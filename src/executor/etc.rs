@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::context::{Context, Message};
 use super::error::Error;
+use super::machine_network::MachineNetwork;
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerPlan, MountAccess};
-use crate::network::files::{self, PodNetwork};
+use crate::network::files::{self, ClusterDns, PodNetwork};
 use crate::spec::BindMount;
 use crate::sys::fs;
 
@@ -17,14 +18,21 @@ pub(super) fn write<R>(context: &Context<R>) -> Result<(), Error> {
     let plan = &context.launch.plan;
     let etc = context.paths().etc();
     fs::create_dir_all(&etc, 0o755)?;
+    let of_machine = context.machine_network.borrow();
+    let cluster_dns = of_machine.as_ref().and_then(MachineNetwork::resolver);
     let network = if plan.host_network {
-        PodNetwork::Machine
+        PodNetwork::Machine(cluster_dns.map(|address| ClusterDns {
+            address,
+            namespace: &plan.namespace,
+        }))
     } else {
         PodNetwork::Own(&plan.namespace)
     };
     if files::misses_cluster_dns(plan.dns.policy, network) {
+        let refusal = of_machine.as_ref().and_then(MachineNetwork::refusal);
+        let why = refusal.map_or_else(String::new, |error| format!(" ({error})"));
         let message = format!(
-            "pod: \"{}_{}({})\". There is no cluster DNS in the machine's network, cannot create Pod using \
+            "pod: \"{}_{}({})\". There is no cluster DNS in the machine's network{why}, cannot create Pod using \
              \"ClusterFirstWithHostNet\" policy. Falling back to \"Default\" policy.",
             plan.name, plan.namespace, context.launch.uid
         );

@@ -11,8 +11,9 @@
 //!              └──────────────────────────────┘
 //! ```
 //!
-//! Beside that loop, `neighbours` watches what the executors of other pods say of theirs: `pod_network` keeps Services'
-//! addresses and `dns` their names up to date inside the pod, `service_ports` those ports on the machine.
+//! Beside that loop, `neighbours` watches what the executors of other pods say of theirs: `service_addresses` keeps
+//! Services' addresses and `dns` their names up to date inside the pod (`pod_network`; `machine_network` if it has the
+//! machine's), `service_ports` those ports on the machine.
 //!
 //! It has one thread: it forks, and the price of an idle pod is this process. It reads no manifests, and asks no
 //! registry: a container that starts again and wants its image pulled gets it from `kplay internal pull` ([`image`]).
@@ -39,6 +40,7 @@ mod image;
 mod lifecycle;
 pub mod log;
 mod machine;
+mod machine_network;
 mod mounts;
 mod neighbours;
 mod output;
@@ -50,6 +52,7 @@ mod profiles;
 mod progress;
 mod refresh;
 mod restart;
+mod service_addresses;
 mod service_ports;
 mod status;
 mod termination;
@@ -150,6 +153,7 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         users,
         sandbox: RefCell::default(),
         network: RefCell::default(),
+        machine_network: RefCell::default(),
         places: RefCell::default(),
         live: RefCell::default(),
         events: RefCell::new(events),

@@ -6,7 +6,8 @@
 //!  this one ────────▶ endpoints/KEY.json ─┘                └─▶ the ports that the machine publishes for Services
 //! ```
 //!
-//! All executors watch one folder and do the same with what they find there; nobody stands between pods.
+//! All executors watch one folder and do the same with what they find there; nobody stands between pods. What one of
+//! them has told and did not live to take back, another one removes ([`next`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,9 +18,13 @@ use std::time::SystemTime;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+mod next;
+
+use self::next::Next;
 use super::context::{Context, Message};
 use super::error::{Error, system};
 use super::lifecycle::Stage;
+use super::machine_network;
 use super::pod_network;
 use super::service_ports::ServicePorts;
 use crate::model::cause::chain;
@@ -36,6 +41,8 @@ pub(super) struct Neighbours {
     changes: Signal,
     _watched: OwnedFd,
     seen: Seen,
+    /// Whose end is waited for.
+    next: Option<Next>,
 }
 
 /// The files of the folder, each with what tells it from the one that was there before.
@@ -52,6 +59,7 @@ impl Neighbours {
             changes,
             _watched: watch::notify_of(folder)?,
             seen: Seen::new(),
+            next: None,
         };
         read_services(context)?;
         neighbours.look(context)?;
@@ -62,10 +70,22 @@ impl Neighbours {
     pub(super) async fn follow<R>(mut self, context: Rc<Context<R>>) {
         let mut ports = ServicePorts::default();
         ports.update(&context);
-        while self.changes.recv().await.is_some() {
+        loop {
+            tokio::select! {
+                changed = self.changes.recv() => if changed.is_none() {
+                    return;
+                },
+                () = next::end_of(self.next.as_ref()) => {
+                    let ended = self.next.take();
+                    self.next = ended.and_then(|ended| next::after_end(&context, ended));
+                    // The rest is seen as a change.
+                    continue;
+                }
+            }
             match self.look(&context) {
                 Ok(()) => {
                     pod_network::update(&context);
+                    machine_network::update(&context);
                     ports.update(&context);
                 }
                 Err(error) => {
@@ -105,6 +125,7 @@ impl Neighbours {
                 .peers
                 .retain(|key, _| files.contains_key(&endpoints::file_name(key)));
         }
+        self.next = next::watch(context, self.next.take());
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::context::Context;
 use super::error::Error;
 use super::forward::{Bound, Forwarder, Publication, Sharing};
+use super::machine_network;
 use super::pod_network::{self, PodNetwork};
 use super::users::Users;
 use super::{container, etc, process, volumes};
@@ -92,7 +93,13 @@ impl PodResources {
             cgroup,
         })?;
         self._kept = Some(context.reaper.keep(sandbox.pid()));
-        if !plan.host_network {
+        if plan.host_network {
+            // It outlives the sandbox, which has no part in it.
+            let mut of_machine = context.machine_network.borrow_mut();
+            if of_machine.is_none() {
+                *of_machine = Some(machine_network::join(context)?);
+            }
+        } else {
             let network = pod_network::join(context, &sandbox)?;
             self.forwarder = Some(ports.serve(network.namespace(), network.ips()));
             *context.network.borrow_mut() = Some(network);
@@ -126,6 +133,7 @@ impl PodResources {
             end(&sandbox).await;
         }
         leave_network(context);
+        context.machine_network.borrow_mut().take();
         self.remove_cgroup();
         if context.users.is_some()
             && let Err(error) = ids::give_back(context.paths())

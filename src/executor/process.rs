@@ -23,6 +23,13 @@ pub(super) async fn wait(process: &PidFd) -> io::Result<Exit> {
     }
 }
 
+/// Waits for the end of a process that need not be a child.
+pub(super) async fn ended(process: &PidFd) -> io::Result<()> {
+    let watched = process.as_fd().try_clone_to_owned()?;
+    let watched = crate::sys::fd::watch(watched, Interest::READABLE)?;
+    watched.readable().await.map(|_| ())
+}
+
 /// Reads `fd` to its end, in pieces of at most the buffer's size, and hands each to `take`.
 ///
 /// The buffer is the caller's and shared by all readers: an idle container costs none.

@@ -29,7 +29,11 @@ impl ServicePorts {
     /// Listens at what is to be listened at now, and no more.
     pub(super) fn update<R>(&mut self, context: &Context<R>) {
         let key = context.launch.plan.key();
-        let wanted = wanted(&context.cluster.borrow(), &key);
+        let mut wanted = wanted(&context.cluster.borrow(), &key);
+        if context.launch.plan.host_network {
+            // There the pod listens itself.
+            wanted.retain(|port| port.host_port != port.container_port);
+        }
         self.open.retain(|port, _| wanted.contains(port));
         self.refused.retain(|port| wanted.contains(port));
         for port in wanted {

@@ -8,12 +8,12 @@ use super::error::Error;
 use super::report::{Event, Report, pod_object};
 use super::{ephemeral, stop};
 use crate::network;
-use crate::state::ids;
 use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
+use crate::state::{endpoints, ids};
 
-/// Cleans up after all pods whose executor is dead.
+/// Cleans up after all pods whose executor is dead, and after commands that were.
 ///
 /// Returns what could not be cleaned up: it stands in nobody's way until its own pod is touched.
 ///
@@ -29,6 +29,12 @@ pub fn sweep(layout: &Layout, report: Report<'_>) -> Result<Vec<Error>, Error> {
         }
     }
     if let Err(error) = network::sweep(&layout.network()) {
+        errors.push(error.into());
+    }
+    // For a command that was killed after it had written them.
+    if layout.endpoints().exists()
+        && let Err(error) = endpoints::tell_services(layout)
+    {
         errors.push(error.into());
     }
     Ok(errors)

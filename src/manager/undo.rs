@@ -159,7 +159,7 @@ impl Undo {
                 errors.push(error.into());
             }
         }
-        if services && let Err(error) = endpoints::touch(&manager.layout.endpoints()) {
+        if services && let Err(error) = endpoints::tell_services(&manager.layout) {
             errors.push(error.into());
         }
         errors

@@ -18,6 +18,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::firewall;
 use super::netlink::{IfThere, Refused, Request, Route};
 use super::nft;
 use super::subnet::{self, Subnet};
@@ -135,13 +136,7 @@ impl Bridge {
                 error.kind()
             ));
         }
-        for chain in nft::forward_policy_drops().unwrap_or_default() {
-            self.limits.push(format!(
-                "a firewall (nftables chain `{chain}`) drops what the machine forwards: if pods cannot reach the world or each \
-                 other, allow it with `iptables -I FORWARD -i {0} -j ACCEPT` and `iptables -I FORWARD -o {0} -j ACCEPT`",
-                self.name
-            ));
-        }
+        self.limits.extend(firewall::limits(&self.name));
     }
 
     /// Its hardware address, in the usual notation.

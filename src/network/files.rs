@@ -79,10 +79,18 @@ pub struct ResolvConf {
 /// Whose network a pod has.
 #[derive(Clone, Copy, Debug)]
 pub enum PodNetwork<'a> {
-    /// The machine's. There is no cluster DNS in it.
-    Machine,
+    /// The machine's, with the cluster DNS of this pod if it has one.
+    Machine(Option<ClusterDns<'a>>),
     /// Its own, in which [`RESOLVER`] knows the cluster's names. With the pod's namespace.
     Own(&'a Namespace),
+}
+
+/// Where a pod in the machine's network asks for the cluster's names.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterDns<'a> {
+    pub address: IpAddr,
+    /// The pod's.
+    pub namespace: &'a Namespace,
 }
 
 /// The content of `/etc/resolv.conf`, from the host's file and the pod's wishes.
@@ -93,16 +101,20 @@ pub enum PodNetwork<'a> {
 #[must_use]
 pub fn resolv_conf(dns: &Dns, network: PodNetwork<'_>, of_host: &str) -> ResolvConf {
     let mut resolver = match (dns.policy, network) {
-        (DnsPolicy::None, PodNetwork::Machine | PodNetwork::Own(_)) => Resolver::default(),
+        (DnsPolicy::None, PodNetwork::Machine(_) | PodNetwork::Own(_)) => Resolver::default(),
+        (DnsPolicy::ClusterFirstWithHostNet, PodNetwork::Machine(Some(dns))) => {
+            Resolver::of_cluster(dns.address, dns.namespace, Resolver::parse(of_host))
+        }
+        // With the host's network a kubelet takes `ClusterFirst` for `Default`.
         (
             DnsPolicy::Default | DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet,
-            PodNetwork::Machine,
+            PodNetwork::Machine(_),
         ) => Resolver::parse(of_host),
         (DnsPolicy::Default, PodNetwork::Own(_)) => Resolver::parse(of_host).in_a_pod(),
         (
             DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet,
             PodNetwork::Own(namespace),
-        ) => Resolver::of_cluster(namespace, Resolver::parse(of_host)),
+        ) => Resolver::of_cluster(RESOLVER.into(), namespace, Resolver::parse(of_host)),
     };
     resolver.add(dns);
     let omissions = resolver.fit();
@@ -116,15 +128,13 @@ pub fn resolv_conf(dns: &Dns, network: PodNetwork<'_>, of_host: &str) -> ResolvC
 #[must_use]
 pub fn misses_cluster_dns(policy: DnsPolicy, network: PodNetwork<'_>) -> bool {
     match (policy, network) {
-        (DnsPolicy::ClusterFirstWithHostNet, PodNetwork::Machine) => true,
-        // With the host's network a kubelet takes `ClusterFirst` for `Default`.
-        (DnsPolicy::ClusterFirst | DnsPolicy::Default | DnsPolicy::None, PodNetwork::Machine)
-        | (
+        (DnsPolicy::ClusterFirstWithHostNet, PodNetwork::Machine(None)) => true,
+        (
             DnsPolicy::ClusterFirst
             | DnsPolicy::ClusterFirstWithHostNet
             | DnsPolicy::Default
             | DnsPolicy::None,
-            PodNetwork::Own(_),
+            PodNetwork::Machine(_) | PodNetwork::Own(_),
         ) => false,
     }
 }
@@ -175,7 +185,7 @@ impl Resolver {
     }
 
     /// What asks the cluster first.
-    fn of_cluster(namespace: &Namespace, of_host: Self) -> Self {
+    fn of_cluster(resolver: IpAddr, namespace: &Namespace, of_host: Self) -> Self {
         let mut searches = vec![
             format!("{namespace}.svc.{DOMAIN}"),
             format!("svc.{DOMAIN}"),
@@ -184,7 +194,7 @@ impl Resolver {
         searches.extend(of_host.searches);
         drop_duplicates(&mut searches);
         Self {
-            nameservers: vec![RESOLVER.to_string()],
+            nameservers: vec![resolver.to_string()],
             searches,
             options: vec![("ndots".to_owned(), Some("5".to_owned()))],
         }

@@ -9,16 +9,19 @@ use crate::sys::fs;
 mod attach;
 mod bridge;
 pub mod files;
+mod firewall;
 mod lease;
 mod netlink;
 mod nft;
+mod route;
 mod subnet;
 #[cfg(test)]
 mod tests;
 
 pub use self::attach::{Attachment, Expected, attach, expect, sweep};
 pub use self::bridge::add_loopback_address;
-pub use self::nft::{PodTable, VirtualAddress, VirtualPort};
+pub use self::nft::{ServiceTable, VirtualAddress, VirtualPort};
+pub use self::route::has_route_to;
 
 /// Where a pod with a network of its own reaches its resolver, at port 53. Link-local: each pod's is its own. The
 /// address of Kubernetes' own resolver of this kind, NodeLocal DNSCache, so that what is written for it fits.

@@ -192,6 +192,23 @@ pub(super) fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Throws away what has come and nobody has read.
+pub(super) fn discard(socket: &Socket) -> io::Result<()> {
+    socket.set_non_blocking(true)?;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let emptied = loop {
+        buffer.clear();
+        match socket.recv(&mut buffer, 0) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+            Err(e) => break Err(e),
+        }
+    };
+    socket.set_non_blocking(false)?;
+    emptied
+}
+
 /// Cuts what was received into messages, each with its header.
 pub(super) fn split(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;

@@ -2,20 +2,22 @@
 //!
 //! ```text
 //! RUNROOT/endpoints/KEY.json   a pod's peer record (versioned); there as long as its executor says what it is
-//! RUNROOT/endpoints/services   another content after Services were written or removed: read their records anew
+//! RUNROOT/endpoints/services   which records of Services there are, each as it was told last: if this changes, they are
+//!                              read anew
 //! ```
 //!
 //! Every executor watches this one folder. All functions take the folder, since an executor knows no more than that.
 
 use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::{layout, record};
+use super::layout::{self, Layout};
+use super::{object, record};
 use crate::model::cluster::Peer;
 use crate::model::names::PodKey;
-use crate::sys::{fs, identity};
+use crate::sys::fs::{self, Lock, LockMode};
+use crate::sys::lockfile;
 
 /// The name of the file that changes with the Services.
 pub const SERVICES: &str = "services";
@@ -42,13 +44,33 @@ pub fn read(path: &Path) -> Option<Peer> {
     }
 }
 
-/// Writes what others have to know of a pod. Only the pod's executor does.
+/// Writes what others have to know of a pod. Only the pod's executor does, which holds its lock.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write(folder: &Path, peer: &Peer) -> Result<(), Error> {
     fs::create_dir_all(folder, 0o700)?;
+    let _others = lock(folder)?;
     record::write_in_memory(&path(folder, &peer.key()), peer)
+}
+
+/// Excludes those who write, and those who remove what the dead have written, for the time of few system calls.
+fn lock(folder: &Path) -> Result<Lock, Error> {
+    Ok(fs::lock_existing(folder, LockMode::Exclusive)?)
+}
+
+/// Removes what is written of a pod if nobody holds its executor's lock: what a new executor writes stays. Returns
+/// whether the executor is dead.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove_of_dead(folder: &Path, key: &PodKey, executor_lock: &Path) -> Result<bool, Error> {
+    let _others = lock(folder)?;
+    let is_dead = !lockfile::is_held(executor_lock)?;
+    if is_dead {
+        remove(folder, key)?;
+    }
+    Ok(is_dead)
 }
 
 /// Removes what is written of a pod, and what its executor was about to write when it was killed; fine if there is
@@ -85,23 +107,27 @@ pub fn list(folder: &Path) -> Result<Vec<Peer>, Error> {
     Ok(peers)
 }
 
-/// Tells all executors that Services were written or removed.
+/// Tells all executors which Services there are, if that is new. To be called whenever records of Services were written
+/// or removed; and later for whoever was killed before it could.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn touch(folder: &Path) -> Result<(), Error> {
-    let failed = |source: io::Error| fs::Error::new("make a value for", folder, source);
-    let value = identity::random_uuid().map_err(failed)?;
-    fs::create_dir_all(folder, 0o700)?;
-    Ok(fs::replace_in_memory(
-        &folder.join(SERVICES),
-        0o600,
-        value.as_bytes(),
-    )?)
+pub fn tell_services(layout: &Layout) -> Result<(), Error> {
+    let folder = layout.endpoints();
+    let path = folder.join(SERVICES);
+    let [objects, _] = layout.objects();
+    let now = object::fingerprint_of_services(&objects)?;
+    if fs::read_if_there(&path)?.is_some_and(|told| told == now.as_bytes()) {
+        return Ok(());
+    }
+    fs::create_dir_all(&folder, 0o700)?;
+    Ok(fs::replace_in_memory(&path, 0o600, now.as_bytes())?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
     use crate::model::cluster::{PeerPort, PeerState};
     use crate::model::names::{Namespace, PodName};
@@ -134,7 +160,7 @@ mod tests {
         for name in ["b", "a"] {
             write(&folder, &peer(name)).unwrap();
         }
-        touch(&folder).unwrap();
+        tell_services(&scratch.layout()).unwrap();
         assert_eq!(list(&folder).unwrap(), [peer("a"), peer("b")]);
         let changed = Peer {
             state: PeerState::Terminating,
@@ -152,13 +178,48 @@ mod tests {
     }
 
     #[test]
-    fn every_touch_is_another_value() {
+    fn services_are_told_if_they_are_new() {
         let scratch = Scratch::new();
-        let folder = scratch.layout().endpoints();
-        let value = || {
-            touch(&folder).unwrap();
-            fs::read(&folder.join(SERVICES)).unwrap()
+        let layout = scratch.layout();
+        let record = |name: &str| layout.objects()[0].join("default/service").join(name);
+        let told = || {
+            tell_services(&layout).unwrap();
+            let path = layout.endpoints().join(SERVICES);
+            let metadata = fs::metadata_if_there(&path).unwrap().unwrap();
+            (fs::read(&path).unwrap(), metadata.ino())
         };
-        assert_ne!(value(), value());
+        let write = |name: &str| {
+            fs::create_dir_all(record(name).parent().unwrap(), 0o700).unwrap();
+            fs::replace(&record(name), 0o600, b"{}").unwrap();
+        };
+        let none = told();
+        assert_eq!(told(), none);
+        write("a.json");
+        let one = told();
+        assert_ne!(one.0, none.0);
+        // The same content is another record.
+        write("a.json");
+        let other = told();
+        assert_ne!(other.0, one.0);
+        write(".b.json.1");
+        assert_eq!(told(), other);
+        write("b.json");
+        assert_ne!(told().0, other.0);
+        fs::remove_file(&record("b.json")).unwrap();
+        assert_eq!(told().0, other.0);
+    }
+
+    #[test]
+    fn what_a_dead_executor_has_told_is_removed_and_what_a_living_one_tells_stays() {
+        let scratch = Scratch::new();
+        let (folder, lock) = (scratch.layout().endpoints(), scratch.path("lock"));
+        write(&folder, &peer("a")).unwrap();
+        let held = lockfile::take(&lock).unwrap();
+        assert!(!remove_of_dead(&folder, &key("a"), &lock).unwrap());
+        assert_eq!(list(&folder).unwrap(), [peer("a")]);
+        drop(held);
+        assert!(remove_of_dead(&folder, &key("a"), &lock).unwrap());
+        assert_eq!(list(&folder).unwrap(), []);
+        assert!(remove_of_dead(&folder, &key("a"), &lock).unwrap());
     }
 }

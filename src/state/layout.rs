@@ -16,7 +16,7 @@
 //!   locks/NS_KIND_NAME               held while a command changes the object
 //!   locks/services                   held while addresses and node ports of Services are chosen and written
 //!   endpoints/KEY.json               what a pod's executor tells the others of the pod
-//!   endpoints/services               another content whenever Services have changed
+//!   endpoints/services               which records of Services there are
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   network/                         the bridge and the addresses that pods have
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
@@ -240,6 +240,16 @@ impl PodPaths {
     #[must_use]
     pub fn at(data: PathBuf, run: PathBuf) -> Self {
         Self { data, run }
+    }
+
+    /// Those of another pod.
+    #[must_use]
+    pub fn of_neighbour(&self, key: &PodKey) -> Self {
+        let name = file_name(key);
+        Self {
+            data: self.data.with_file_name(&name),
+            run: self.run.with_file_name(&name),
+        }
     }
 
     /// The pod's folder under ROOT.

@@ -1,6 +1,7 @@
 //! Objects that are not pods: ConfigMaps, Secrets, Deployments, Services, … as they were applied.
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde_json::Value;
@@ -92,6 +93,30 @@ pub fn readable_services(objects: &Path) -> Result<Vec<Service>, Error> {
         }
     }
     Ok(all)
+}
+
+/// Another text whenever a record of a Service was written or removed; without opening them.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn fingerprint_of_services(objects: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    for namespace in fs::list(objects)? {
+        let folder = objects.join(namespace).join("service");
+        for name in fs::list(&folder)? {
+            // A file that is being written has a name that starts with a dot.
+            if name.to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let path = folder.join(name);
+            if let Some(metadata) = fs::metadata_if_there(&path)? {
+                let (inode, seconds) = (metadata.ino(), metadata.mtime());
+                let nanoseconds = metadata.mtime_nsec();
+                text += &format!("{path:?} {inode} {seconds}.{nanoseconds:09}\n");
+            }
+        }
+    }
+    Ok(text)
 }
 
 /// What a record of a Service says. It has been checked before it was recorded; what is not understood is left out.

@@ -35,8 +35,8 @@ impl Exit {
 }
 
 impl PidFd {
-    /// Opens a process by its number, which must be a child that nobody has waited for: otherwise the number may
-    /// have been given to another process.
+    /// Opens a process by its number, which must be a child that nobody has waited for, or known to live afterwards by
+    /// something else: otherwise the number may have been given to another process.
     ///
     /// # Errors
     /// There is no such process.

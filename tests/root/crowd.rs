@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,7 +84,7 @@ fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     send(pid, rustix::process::Signal::KILL);
 }
 
@@ -204,52 +205,79 @@ fn the_last_executor_leaves_no_network_if_it_has_to_be_killed() {
 }
 
 #[test]
-fn a_killed_executor_is_no_endpoint_any_more() {
+fn killed_executors_are_no_endpoints_any_more() {
     let Some(kplay) = Kplay::new() else { return };
+    let servers: String = ["a", "b", "c", "d"]
+        .map(|name| server(name, "app: web", "", ""))
+        .concat();
     let manifest = service(
         "web",
         "selector: {app: web}, ports: [{port: 80, targetPort: http}]",
-    ) + &server("a", "app: web", "", "")
-        + &server("b", "app: web", "", "")
+    ) + &servers
         + &client("client");
     kplay.apply(&manifest).succeeds();
-    kplay.until_ready(&["a", "b", "client"]);
+    kplay.until_ready(&["a", "b", "c", "d", "client"]);
     kplay.until_fetched("client", "web/healthz", "ok\n");
-    let pid = kplay.executor("b");
-    kill(pid);
-    assert!(wait::ended(pid, wait::PATIENCE));
-    // Any command cleans up.
-    kplay.run(["get", "pods"]).succeeds();
-    wait::until("it is forgotten", || {
-        !told(&kplay.runroot()).contains_key("b")
+    // Of those that are left, "a" and "client" are told of the end of one that has told of another one's no more.
+    let pids = ["b", "c", "d"].map(|pod| kplay.executor(pod));
+    pids.into_iter().for_each(kill);
+    for pid in pids {
+        assert!(wait::ended(pid, wait::PATIENCE));
+    }
+    // No command cleans up: the others see it.
+    wait::until("they are forgotten", || {
+        told(&kplay.runroot())
+            .into_keys()
+            .eq(["a", "client"].map(str::to_owned))
     });
     wait::until("only the other one is asked", || {
         (0..12).all(|_| kplay.fetch("client", "web/hostname").stdout == "a\n")
     });
+    // One that is started anew at once stays.
+    kill(kplay.executor("a"));
+    kplay.apply(&server("a", "app: web", "", "")).succeeds();
+    kplay.until_fetched("client", "web/hostname", "a\n");
+    assert!(told(&kplay.runroot()).contains_key("a"));
 }
 
-/// Sockets that wait for somebody, of the machine's network: their inodes.
-fn listening() -> BTreeSet<String> {
+/// Sockets that wait for somebody, of the machine's network: their addresses by inode.
+fn listening() -> BTreeMap<String, SocketAddr> {
     // Listening, or for datagrams: unconnected.
     let tables = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
-    let mut inodes = BTreeSet::new();
+    let mut sockets = BTreeMap::new();
     for (table, state) in tables {
         let text = fs::read_to_string(Path::new("/proc/thread-self/net").join(table));
         for row in text.unwrap_or_default().lines().skip(1) {
             let words: Vec<&str> = row.split_whitespace().collect();
             if words[3] == state {
-                inodes.insert(words[9].to_owned());
+                sockets.insert(words[9].to_owned(), address(words[1]));
             }
         }
     }
-    inodes
+    sockets
 }
 
-/// The processes of a test's pods that hold one of these sockets.
-fn holders(kplay: &Kplay, inodes: &BTreeSet<String>) -> Vec<String> {
+/// `0100007F:0035`: each word of the address in the machine's order of bytes.
+fn address(text: &str) -> SocketAddr {
+    let (ip, port) = text.split_once(':').expect("an address and a port");
+    let words = ip.as_bytes().chunks(8).map(|word| {
+        let word = std::str::from_utf8(word).expect("digits");
+        u32::from_str_radix(word, 16).expect("digits").to_ne_bytes()
+    });
+    let bytes: Vec<u8> = words.flatten().collect();
+    let ip = match <[u8; 4]>::try_from(&*bytes) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&*bytes).expect("16 bytes")),
+    };
+    (ip, u16::from_str_radix(port, 16).expect("digits")).into()
+}
+
+/// Where the processes of a test's pods that are kplay's own listen.
+pub(crate) fn listening_of(kplay: &Kplay) -> Vec<SocketAddr> {
     let dir = kplay.dir().to_str().expect("a readable path").to_owned();
     let built = Path::new(env!("CARGO_BIN_EXE_kplay"));
-    let mut holders = Vec::new();
+    let sockets = listening();
+    let mut found = BTreeSet::new();
     for process in leftovers::processes() {
         let ours = process.command.contains(&dir) && process.program.as_deref() == Some(built);
         let Ok(fds) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else {
@@ -261,12 +289,11 @@ fn holders(kplay: &Kplay, inodes: &BTreeSet<String>) -> Vec<String> {
             let inode = target
                 .strip_prefix("socket:[")
                 .and_then(|rest| rest.strip_suffix(']'));
-            if inode.is_some_and(|inode| inodes.contains(inode)) {
-                holders.push(process.to_string());
-            }
+            let socket = inode.and_then(|inode| Some((inode.to_owned(), *sockets.get(inode)?)));
+            found.extend(socket);
         }
     }
-    holders
+    found.into_iter().map(|(_, address)| address).collect()
 }
 
 #[test]
@@ -285,7 +312,7 @@ fn nothing_listens_on_the_machine_but_what_was_published() {
     kplay.apply(&manifest).succeeds();
     kplay.until_ready(&["a", "b", "client"]);
     kplay.until_fetched("client", "web/healthz", "ok\n");
-    assert_eq!(holders(&kplay, &listening()), [""; 0]);
+    assert_eq!(listening_of(&kplay), []);
     // The test sees what there is to see.
     let port = crate::harness::free_port();
     let published = server("c", "app: c", "", "").replace(
@@ -294,6 +321,8 @@ fn nothing_listens_on_the_machine_but_what_was_published() {
     );
     kplay.apply(&published).succeeds();
     kplay.until_ready(&["c"]);
-    let holders = holders(&kplay, &listening());
-    assert_eq!(holders.len(), 1, "{holders:?}");
+    assert_eq!(
+        listening_of(&kplay),
+        [SocketAddr::from(([127, 0, 0, 1], port))]
+    );
 }

@@ -109,7 +109,16 @@ pub(crate) fn of_uid(uid: &str) -> Vec<String> {
             .filter(|cgroup| cgroup.exists())
             .map(|cgroup| format!("cgroup {cgroup:?}")),
     );
+    let tables = tables_of_uid(uid).into_iter();
+    left.extend(tables.map(|table| format!("nftables table {table}")));
     left
+}
+
+/// The tables that a pod has in the machine's packet filter.
+pub(crate) fn tables_of_uid(uid: &str) -> Vec<String> {
+    let mut tables = nft_tables();
+    tables.retain(|table| table.contains(uid));
+    tables
 }
 
 /// Where cgroups are mounted: one place per controller (v1), or one place (v2).

@@ -31,6 +31,7 @@ mod eviction;
 mod exec_logs;
 mod hello;
 mod hooks;
+mod host_network;
 mod images;
 mod log_files;
 mod lookups;

@@ -101,7 +101,7 @@ fn in_cluster(
                 owner = target;
             }
             Some(Entry::Apex) => {
-                add_apex(&mut reply, &owner, asked);
+                add_apex(&mut reply, &owner, asked, view.resolver);
                 return complete(reply, Vec::new());
             }
             Some(Entry::Parent) => return complete(reply, Vec::new()),
@@ -158,15 +158,14 @@ fn start_of_authority() -> Option<Record> {
     Some(record(&domain, RData::SOA(data)))
 }
 
-fn add_apex(reply: &mut Message, owner: &Name, asked: RecordType) {
+fn add_apex(reply: &mut Message, owner: &Name, asked: RecordType, resolver: IpAddr) {
     if matches!(asked, RecordType::SOA | RecordType::ANY) {
         reply.answers.extend(start_of_authority());
     }
     if matches!(asked, RecordType::NS | RecordType::ANY)
         && let Some(server) = zone::name_of(&["ns", "dns"])
     {
-        let address = crate::network::RESOLVER.into();
-        reply.add_additional(record(&server, address_data(address)));
+        reply.add_additional(record(&server, address_data(resolver)));
         reply.add_answer(record(owner, RData::NS(NS(server))));
     }
 }

@@ -13,6 +13,7 @@
 //! Names in the pod's `/etc/hosts` never come here.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
@@ -35,7 +36,7 @@ use message::{Received, Transport};
 use relay::{Failure, Upstream};
 use zone::View;
 
-/// The sockets at which the pod asks: made in its network namespace, at [`crate::network::RESOLVER`], port 53.
+/// The sockets at which the pod asks, made in its network namespace.
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) udp: UdpSocket,
@@ -56,16 +57,22 @@ impl Drop for Serving {
     }
 }
 
-/// Serves a pod of this namespace. What is in `cluster` at the time of a query counts. To be called within a
-/// `LocalSet`.
+/// Serves a pod of this namespace, which asks at `address`. What is in `cluster` at the time of a query counts. To be
+/// called within a `LocalSet`.
 pub(super) fn serve(
     sockets: Sockets,
     cluster: Rc<RefCell<Cluster>>,
     namespace: Namespace,
+    address: IpAddr,
 ) -> Serving {
     serve_by(
         sockets,
-        Resolver::new(cluster, namespace, Upstream::of_machine()),
+        Resolver {
+            cluster,
+            namespace,
+            address,
+            upstream: Upstream::of_machine(),
+        },
     )
 }
 
@@ -86,18 +93,12 @@ fn serve_by(sockets: Sockets, resolver: Resolver) -> Serving {
 struct Resolver {
     cluster: Rc<RefCell<Cluster>>,
     namespace: Namespace,
+    /// Its own.
+    address: IpAddr,
     upstream: Upstream,
 }
 
 impl Resolver {
-    fn new(cluster: Rc<RefCell<Cluster>>, namespace: Namespace, upstream: Upstream) -> Self {
-        Self {
-            cluster,
-            namespace,
-            upstream,
-        }
-    }
-
     /// The answer to what a client sent; nothing if it is no query.
     async fn resolve(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let query = match message::read(bytes) {
@@ -123,6 +124,7 @@ impl Resolver {
         let view = View {
             cluster: &self.cluster.borrow(),
             namespace: &self.namespace,
+            resolver: self.address,
             // No counter: clients ask for A and AAAA in turn, and would always find the same pod first.
             turn: message::random_number().into(),
         };

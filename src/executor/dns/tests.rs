@@ -166,7 +166,12 @@ fn cluster() -> Cluster {
 fn resolver(file: &ResolvConf, port: u16, patience: Patience, most: usize) -> Resolver {
     let upstream = Upstream::new(Nameservers::new(file.0.clone(), port), patience, most);
     let cluster = Rc::new(RefCell::new(cluster()));
-    Resolver::new(cluster, Namespace::default(), upstream)
+    Resolver {
+        cluster,
+        namespace: Namespace::default(),
+        address: Ipv4Addr::LOCALHOST.into(),
+        upstream,
+    }
 }
 
 /// A pod's side: the resolver at work, and a socket to ask it.

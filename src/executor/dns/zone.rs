@@ -21,7 +21,6 @@ use crate::model::cluster::{Cluster, DOMAIN, Peer};
 use crate::model::names::Namespace;
 use crate::model::plan::Protocol;
 use crate::model::service::{Service, ServiceAddress, ServicePort};
-use crate::network;
 
 /// What there is at a name.
 #[derive(Debug)]
@@ -106,6 +105,8 @@ pub(super) struct View<'a> {
     pub(super) cluster: &'a Cluster,
     /// The pod's own.
     pub(super) namespace: &'a Namespace,
+    /// Where the pod asks.
+    pub(super) resolver: IpAddr,
     /// Which of several pods comes first: any number, so that not all clients take the same pod.
     pub(super) turn: usize,
 }
@@ -166,7 +167,7 @@ impl View<'_> {
     fn name_server(&self) -> Option<Entry> {
         Some(Entry::Hosts(vec![Host {
             name: name_of(&["ns", "dns"])?,
-            address: network::RESOLVER.into(),
+            address: self.resolver,
             port: None,
         }]))
     }

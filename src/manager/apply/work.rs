@@ -315,7 +315,7 @@ impl<'a> Work<'a> {
             }
         }
         if services {
-            endpoints::touch(&locks.layout().endpoints())?;
+            endpoints::tell_services(locks.layout())?;
         }
         Ok(())
     }

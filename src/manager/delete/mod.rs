@@ -125,7 +125,7 @@ pub fn delete(
         }
     }
     if doomed.objects.iter().any(is_service)
-        && let Err(error) = endpoints::touch(&manager.layout.endpoints())
+        && let Err(error) = endpoints::tell_services(&manager.layout)
     {
         errors.push(error.into());
     }

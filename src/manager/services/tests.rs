@@ -7,6 +7,7 @@ use super::*;
 use crate::manager::apply::{Applied, Kept};
 use crate::manager::delete::{Target, delete};
 use crate::manager::report::Change;
+use crate::manager::sweep::sweep;
 use crate::manager::testing::{Machine, delete_options, input, manager};
 use crate::manager::{apply, stop};
 use crate::model::names::Namespace;
@@ -394,4 +395,25 @@ fn what_is_undone_is_told() {
         None
     );
     assert_ne!(told(), first);
+}
+
+#[test]
+fn what_a_killed_command_wrote_is_told_by_the_next() {
+    let mut machine = Machine::new();
+    machine.apply(&input_of(&[("web", web())])).unwrap();
+    let layout = &machine.manager.layout;
+    let told = || fs::read_if_there(&layout.endpoints().join(endpoints::SERVICES)).unwrap();
+    let next = || assert!(sweep(layout, &mut |_| {}).unwrap().is_empty());
+    let first = told();
+    next();
+    assert_eq!(told(), first);
+    let record = layout.object(&key("web"));
+    fs::replace(&record, 0o600, &fs::read(&record).unwrap()).unwrap();
+    assert_eq!(told(), first);
+    next();
+    let second = told();
+    assert_ne!(second, first);
+    fs::remove_file(&record).unwrap();
+    next();
+    assert_ne!(told(), second);
 }

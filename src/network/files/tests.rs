@@ -94,14 +94,14 @@ fn dns(
 
 /// The file alone, of a pod in the machine's network.
 fn text(dns: &Dns, of_host: &str) -> String {
-    resolv_conf(dns, PodNetwork::Machine, of_host).text
+    resolv_conf(dns, PodNetwork::Machine(None), of_host).text
 }
 
 #[test]
 fn what_does_not_fit_is_told() {
     let told = |nameservers: &[&str], searches: &[&str]| {
         let dns = dns(DnsPolicy::None, nameservers, searches, &[]);
-        resolv_conf(&dns, PodNetwork::Machine, "").omissions
+        resolv_conf(&dns, PodNetwork::Machine(None), "").omissions
     };
     assert_eq!(told(&["1.1.1.1", "1.1.1.1"], &["a", "a"]), [""; 0]);
     let long = "x".repeat(254);
@@ -213,7 +213,10 @@ fn a_pod_of_its_own_network_has_the_clusters_resolver() {
         (DnsPolicy::Default, false),
         (DnsPolicy::None, false),
     ] {
-        assert_eq!(misses_cluster_dns(policy, PodNetwork::Machine), expected);
+        assert_eq!(
+            misses_cluster_dns(policy, PodNetwork::Machine(None)),
+            expected
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{
     ACK, Batch, Compare, DUMP, End, GET_CHAIN, HOOK_POSTROUTING, Header, Hook, INET, REQUEST,
-    attribute, message, netlink, open,
+    TableEnd, attribute, message, netlink, open,
 };
 use crate::network::subnet::Subnet;
 
@@ -28,7 +28,7 @@ fn table(bridge: &str, subnets: &[Subnet]) -> Batch {
     const SOURCE_NAT: i32 = 100;
     let chain = "postrouting";
     let mut batch = Batch::new(bridge);
-    batch.add_table();
+    batch.add_table(TableEnd::Namespace);
     batch.add_chain(
         chain,
         Hook {
@@ -66,12 +66,21 @@ pub(in crate::network) fn remove_table(bridge: &str) -> io::Result<()> {
 /// # Errors
 /// The kernel has no nftables.
 pub(in crate::network) fn forward_policy_drops() -> io::Result<Vec<String>> {
+    let chains = all(GET_CHAIN)?;
+    Ok(chains
+        .iter()
+        .filter_map(|message| dropping_chain(message))
+        .collect())
+}
+
+/// All tables, or all chains, of the thread's network namespace.
+fn all(question: u16) -> io::Result<Vec<Vec<u8>>> {
     const ANY_FAMILY: u8 = 0;
     let mut bytes = Vec::new();
     message(
         &mut bytes,
         Header {
-            r#type: GET_CHAIN,
+            r#type: question,
             flags: REQUEST | DUMP | ACK,
             sequence: 1,
             family: ANY_FAMILY,
@@ -96,10 +105,18 @@ pub(in crate::network) fn forward_policy_drops() -> io::Result<Vec<String>> {
                         code => Err(io::Error::from_raw_os_error(-code)),
                     };
                 }
-                _ => found.extend(dropping_chain(message)),
+                _ => found.push(message.to_vec()),
             }
         }
     }
+}
+
+/// The names of all tables.
+#[cfg(test)]
+pub(in crate::network) fn tables() -> io::Result<Vec<String>> {
+    const GET_TABLE: u16 = super::SUBSYSTEM | 1;
+    let name = |table: &Vec<u8>| Some(text(attribute(table.get(20..)?, 1)?));
+    Ok(all(GET_TABLE)?.iter().filter_map(name).collect())
 }
 
 /// The chain of this message, if it is hooked into forwarding and drops by itself.
@@ -114,18 +131,19 @@ fn dropping_chain(message: &[u8]) -> Option<String> {
     let hook = attribute(body, 4)?;
     let hooked = number(attribute(hook, 1)?)?;
     let policy = number(attribute(body, 5)?)?;
-    let text = |r#type| {
-        let bytes = attribute(body, r#type)?;
-        Some(
-            String::from_utf8_lossy(bytes)
-                .trim_end_matches('\0')
-                .to_owned(),
-        )
-    };
-    let name = format!("{} {}", text(1)?, text(3)?);
+    let name = format!(
+        "{} {}",
+        text(attribute(body, 1)?),
+        text(attribute(body, 3)?)
+    );
     (hooked == FORWARD && policy == DROP).then_some(name)
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.first_chunk()?))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.trim_end_matches('\0').to_owned()
 }

@@ -12,10 +12,12 @@ use super::netlink;
 
 mod conntrack;
 mod host;
-mod pod;
+mod services;
 
+#[cfg(test)]
+pub(super) use self::host::tables;
 pub(super) use self::host::{forward_policy_drops, masquerade, remove_table};
-pub use self::pod::{PodTable, VirtualAddress, VirtualPort};
+pub use self::services::{ServiceTable, VirtualAddress, VirtualPort};
 
 /// Tables of both families, IPv4 and IPv6.
 const INET: u8 = 1;
@@ -55,6 +57,14 @@ struct Hook {
     priority: i32,
 }
 
+/// With what a table ends, if nobody removes it before.
+#[derive(Clone, Copy, Debug)]
+enum TableEnd {
+    Namespace,
+    /// The one that asked for it. Nobody else can change it, a `flush ruleset` neither. Since Linux 5.12.
+    Socket,
+}
+
 /// Changes that are made together or not at all.
 #[derive(Debug)]
 struct Batch {
@@ -77,8 +87,12 @@ impl Batch {
         batch
     }
 
-    fn add_table(&mut self) {
-        self.change(NEW_TABLE, CREATE | EXCLUSIVE, |_| {});
+    fn add_table(&mut self, end: TableEnd) {
+        const OWNER: u32 = 2;
+        self.change(NEW_TABLE, CREATE | EXCLUSIVE, |attributes| match end {
+            TableEnd::Namespace => {}
+            TableEnd::Socket => attributes.number(2, OWNER),
+        });
     }
 
     fn delete_table(&mut self) {

@@ -145,6 +145,7 @@ fn answer_to(query: &Message, turn: usize) -> Answer {
     let view = View {
         cluster: &cluster,
         namespace: &namespace,
+        resolver: crate::network::RESOLVER.into(),
         turn,
     };
     answer(query, &view)

@@ -49,10 +49,9 @@ fn cluster(service: Service, peers: impl IntoIterator<Item = Peer>) -> Cluster {
 /// Where the Service's port leads, as `ADDRESS:PORT`.
 fn backends(cluster: &Cluster, chosen: &mut Chosen) -> Vec<String> {
     let addresses = addresses(cluster, chosen);
-    let [resolver, web] = addresses.as_slice() else {
-        panic!("the resolver's and the Service's: {addresses:?}");
+    let [web] = addresses.as_slice() else {
+        panic!("the Service's: {addresses:?}");
     };
-    assert_eq!(resolver.ip, IpAddr::from(RESOLVER));
     assert_eq!(web.ports.len(), 1);
     web.ports[0]
         .backends
