@@ -333,13 +333,11 @@ impl Pull<'_> {
                 chunk: None,
                 at: 0,
             };
-            let added = store.add_layer(&chain_id, |folder, marks| {
-                layer::unpack_verified(reader, &expected, folder, marks).map_err(|source| {
-                    Error::Layer {
-                        image,
-                        layer: blob.digest,
-                        source,
-                    }
+            let added = store.add_layer(&chain_id, |place| {
+                layer::unpack_verified(reader, &expected, place).map_err(|source| Error::Layer {
+                    image,
+                    layer: blob.digest,
+                    source,
                 })
             });
             // Nobody waits if another layer failed first.

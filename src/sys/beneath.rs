@@ -207,6 +207,17 @@ impl Folder {
         )?)
     }
 
+    /// Moves what is at `name` to another folder, where the new name is free.
+    ///
+    /// # Errors
+    /// It is not there, or the name is taken.
+    pub fn rename(&self, name: Name<'_>, folder: &Self, new: Name<'_>) -> io::Result<()> {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        Ok(rustix::fs::renameat_with(
+            &self.0, name.0, &folder.0, new.0, flags,
+        )?)
+    }
+
     /// Makes a special file; `mode` is subject to the thread's umask.
     ///
     /// # Errors

@@ -302,8 +302,8 @@ impl Store {
         }
         let content = contents.open(&layer.name)?;
         let content = content.ok_or_else(|| Error::Missing(layer.name.clone()))?;
-        self.add_layer(&layer.chain_id, |folder, marks| {
-            let unpacked = layer::unpack_verified(content.reader, &layer.expected, folder, marks);
+        self.add_layer(&layer.chain_id, |place| {
+            let unpacked = layer::unpack_verified(content.reader, &layer.expected, place);
             unpacked.map_err(|source| Error::Layer {
                 name: layer.name.clone(),
                 source,
