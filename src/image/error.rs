@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::digest::Digest;
-use super::{auth, layer, load, manifest, registries, registry};
+use super::{auth, export, layer, load, manifest, registries, registry};
 use crate::model::cause::chain;
 
 /// Why an image cannot be found, pulled, loaded or removed.
@@ -49,6 +49,8 @@ pub enum Error {
         archive: String,
         source: load::Error,
     },
+    #[error("cannot save `{what}`")]
+    Export { what: String, source: export::Error },
     #[error("the image `{0}` is not stored here")]
     NotStored(String),
     #[error("images of `kplay.local` are made by kplay itself, and `{0}` is none that it has")]
@@ -109,6 +111,7 @@ impl Error {
             Self::Manifest { source, .. } => manifest_class(source),
             Self::Layer { source, .. } => layer_class(source),
             Self::Load { source, .. } => source.class(),
+            Self::Export { source, .. } => source.class(),
             Self::NotStored(_) | Self::NotEmbedded(_) | Self::AmbiguousId { .. } => {
                 Class::NotStored
             }
