@@ -162,6 +162,12 @@ pub(crate) enum Command {
     /// Load images from archives
     #[command(hide = true)]
     Load(image::LoadArgs),
+    /// Save images in archives
+    #[command(hide = true)]
+    Save(image::SaveArgs),
+    /// Push an image to a registry
+    #[command(hide = true)]
+    Push(image::PushArgs),
     /// Manage what is kept for pods
     #[command(subcommand)]
     Volume(volume::VolumeCommand),

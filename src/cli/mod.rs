@@ -148,6 +148,8 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Logout(_)
         | Command::Images(_)
         | Command::Load(_)
+        | Command::Save(_)
+        | Command::Push(_)
         | Command::Explain(_)
         | Command::Version(_)
         | Command::Completion(_)
@@ -187,6 +189,8 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Images(arguments) => image::ls(arguments, session),
         Command::Rmi(arguments) => image::rm(arguments, session),
         Command::Load(arguments) => image::load(arguments, session),
+        Command::Save(arguments) => image::save(arguments, session),
+        Command::Push(arguments) => image::push(arguments, session),
         Command::Volume(command) => volume::run(command, session),
         Command::Version(arguments) => version::run(arguments, session),
         Command::Completion(arguments) => completion::run(arguments, session),

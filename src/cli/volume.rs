@@ -1,7 +1,5 @@
 //! `volume ls|inspect|rm|prune`: what is kept for pods.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
-
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -286,11 +284,6 @@ fn is_use(error: &manager::Error) -> bool {
 
 /// Asks as podman does.
 fn agreed(unused: &[Stored], session: &Session) -> Result<bool, Error> {
-    if !io::stdin().is_terminal() {
-        return Err(Error::usage(
-            "there is nobody to ask whether to remove volumes: `--force` does without",
-        ));
-    }
     let names: Vec<String> = unused
         .iter()
         .map(|one| match one.status {
@@ -298,18 +291,9 @@ fn agreed(unused: &[Stored], session: &Session) -> Result<bool, Error> {
             Status::Bound | Status::Available => format!("  {}", one.key.name),
         })
         .collect();
-    session.ui.ask(&format!(
-        "WARNING! This will remove all volumes not used by at least one pod. The following volumes will be removed:\n{}\n\
-         Are you sure you want to continue? [y/N] ",
+    let question = format!(
+        "WARNING! This will remove all volumes not used by at least one pod. The following volumes will be removed:\n{}",
         names.join("\n")
-    ));
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|source| Error::Machine {
-            what: "read the answer",
-            source,
-        })?;
-    Ok(answer.trim().to_lowercase().starts_with('y'))
+    );
+    session.agrees(&question, "volumes")
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::digest::Digest;
-use super::{auth, export, layer, load, manifest, registries, registry};
+use super::{auth, containers, daemon, export, layer, load, manifest, registries, registry};
 use crate::model::cause::chain;
 
 /// Why an image cannot be found, pulled, loaded or removed.
@@ -51,6 +51,15 @@ pub enum Error {
     },
     #[error("cannot save `{what}`")]
     Export { what: String, source: export::Error },
+    #[error("cannot take over the image `{image}` from another engine's store")]
+    Import {
+        image: String,
+        source: Box<containers::Error>,
+    },
+    #[error("no other engine on this machine has the image `{0}`")]
+    NotElsewhere(String),
+    #[error(transparent)]
+    Daemon(#[from] daemon::Error),
     #[error("the image `{0}` is not stored here")]
     NotStored(String),
     #[error("images of `kplay.local` are made by kplay itself, and `{0}` is none that it has")]
@@ -112,6 +121,9 @@ impl Error {
             Self::Layer { source, .. } => layer_class(source),
             Self::Load { source, .. } => source.class(),
             Self::Export { source, .. } => source.class(),
+            Self::Import { source, .. } => import_class(source),
+            Self::NotElsewhere(_) => Class::NotFound,
+            Self::Daemon(e) => e.class(),
             Self::NotStored(_) | Self::NotEmbedded(_) | Self::AmbiguousId { .. } => {
                 Class::NotStored
             }
@@ -172,6 +184,18 @@ impl Error {
             cause = error.source();
         }
         self
+    }
+}
+
+fn import_class(error: &containers::Error) -> Class {
+    use containers::Error as E;
+    match error {
+        E::Files(_) | E::Copy(_) | E::Archive { .. } => Class::Machine,
+        E::Conf { .. } => Class::Configuration,
+        E::Record { .. } | E::Image { .. } => Class::Unsupported,
+        E::Ambiguous { .. } => Class::NotStored,
+        E::Layer { source, .. } => layer_class(source),
+        E::Store(error) => error.class(),
     }
 }
 

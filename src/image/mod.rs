@@ -16,12 +16,15 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod containers;
+mod daemon;
 mod digest;
 mod error;
 mod export;
 mod layer;
 mod load;
 mod manifest;
+mod names;
 mod platform;
 mod proxy;
 mod pull;
@@ -33,18 +36,21 @@ mod remove;
 mod save;
 mod store;
 mod toolbox;
+mod transport;
 pub mod unpack;
 
 #[cfg(test)]
 mod testing;
 
 pub use auth::{Credentials, Keychain};
+pub use daemon::{Daemon, Error as DaemonError};
 pub use digest::{Digest, InvalidDigest};
 pub use error::{Class, Error};
 pub use export::{Error as ExportError, LayerCompression};
 pub use layer::Error as LayerError;
-pub use load::{Error as LoadError, LoadSource, Loaded};
+pub use load::{Error as LoadError, LoadSource, Loaded, Part, Shape};
 pub use manifest::{Error as ManifestError, ManifestFormat};
+pub use names::Details;
 pub use platform::{InvalidPlatform, Platform};
 pub use proxy::{InvalidProxy, Proxies};
 pub use pull::{PullOptions, PullProgress, pull};
@@ -55,3 +61,4 @@ pub use registry::{
 pub use remove::{Removed, Unnamed};
 pub use save::{ArchiveFormat, ToSave};
 pub use store::{Hold, Store, StoredImage};
+pub use transport::{InvalidSource, PullSource};

@@ -65,6 +65,36 @@ impl Store {
             .map_err(|error| error.naming_no_space(self.dir()))
     }
 
+    /// Saves images as an archive in a file, which is not there before it is whole, and replaces what was. What is no
+    /// regular file is written to.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_file(
+        &self,
+        images: &[ToSave],
+        format: ArchiveFormat,
+        path: &Path,
+    ) -> Result<(), ImageError> {
+        let there = fs::metadata_if_there(path)?;
+        if there.is_some_and(|metadata| !metadata.is_file()) {
+            let file = beneath::open_to_write(path)?;
+            let mut out = io::BufWriter::with_capacity(1 << 17, file);
+            return self.save(images, format, &mut out);
+        }
+        let half = beside(path);
+        let file = beneath::make_spool(&half)?;
+        let mut out = io::BufWriter::with_capacity(1 << 17, file);
+        let saved = self.save(images, format, &mut out);
+        let saved = saved.and_then(|()| Ok(fs::rename(&half, path)?));
+        if saved.is_err()
+            && let Err(error) = fs::remove_file(&half)
+        {
+            tracing::warn!(%error, "cannot remove what was saved of images");
+        }
+        saved.map_err(|error| error.naming_no_space(path))
+    }
+
     /// Saves images as an OCI layout in a folder that is not there yet, or is empty.
     ///
     /// # Errors

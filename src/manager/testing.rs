@@ -182,6 +182,18 @@ impl ImageSource for FakeImages {
             .then(|| image(&reference.to_string())))
     }
 
+    fn import(&self, name: &ImageName) -> Result<Option<Imported>, SourceError> {
+        let reference = name.reference();
+        self.looked_elsewhere.borrow_mut().push(reference.clone());
+        if self.damaged_elsewhere.contains(reference) {
+            return Err("the store is damaged".into());
+        }
+        Ok(self.elsewhere.contains(reference).then(|| Imported {
+            image: image(&format!("{reference} of another engine")),
+            from: "/other".into(),
+        }))
+    }
+
     fn resolved(&self, name: &ImageName) -> Reference {
         name.reference().clone()
     }

@@ -408,6 +408,15 @@ pub fn open_file(path: &Path) -> super::fs::Result<File> {
     File::open(path).map_err(|e| super::fs::Error::new("open", path, e))
 }
 
+/// Opens what is no regular file to write: a FIFO, a device.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_to_write(path: &Path) -> super::fs::Result<File> {
+    let opened = File::options().write(true).open(path);
+    opened.map_err(|e| super::fs::Error::new("open", path, e))
+}
+
 /// Makes a file of the caller's own, open to write and to read again.
 ///
 /// # Errors

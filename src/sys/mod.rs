@@ -20,6 +20,7 @@ pub mod holder;
 pub mod identity;
 pub mod ids;
 pub mod inet;
+pub mod links;
 pub mod listeners;
 pub mod lockfile;
 pub mod memory;

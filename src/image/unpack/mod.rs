@@ -18,6 +18,7 @@ pub(super) mod archive;
 pub(super) mod path;
 mod pax;
 pub(super) mod recipe;
+pub(super) mod tar_split;
 mod writer;
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use super::archive::Source;
+use super::tar_split;
 use crate::sys::beneath::{self, Root};
 
 /// The recipe's file beside the layer's folder.
@@ -35,7 +36,7 @@ const END: u8 = 3;
 
 /// Headers compress to a few percent at the fastest level already, and a pull must not wait for them.
 const LEVEL: i32 = 1;
-/// Verbatim bytes of a record; the last of many may have fewer.
+/// Most verbatim bytes of a record.
 const VERBATIM_BYTES: usize = 64 << 10;
 /// Bytes of a path: that of an extended header.
 const MOST_PATH: u64 = 1 << 20;
@@ -55,10 +56,10 @@ type Output = zstd::stream::write::Encoder<'static, BufWriter<File>>;
 
 /// A piece of a file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Piece {
-    path: Vec<u8>,
-    offset: u64,
-    bytes: u64,
+pub(super) struct Piece {
+    pub(super) path: Vec<u8>,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
 }
 
 impl<S: Source> Recorder<S> {
@@ -97,11 +98,12 @@ impl<S: Source> Recorder<S> {
             return;
         }
         let mut bytes = std::mem::take(&mut self.verbatim);
-        self.write(|out| {
-            out.write_all(&[VERBATIM])?;
-            write_number(out, bytes.len() as u64)?;
-            out.write_all(&bytes)
-        });
+        for some in bytes.chunks(VERBATIM_BYTES) {
+            self.write(|out| {
+                out.write_all(&[VERBATIM])?;
+                write_bytes(out, some)
+            });
+        }
         bytes.clear();
         self.verbatim = bytes;
     }
@@ -216,11 +218,53 @@ pub enum Error {
     Write(#[source] io::Error),
 }
 
-enum Record {
-    Verbatim(u64),
+pub(super) enum Record {
+    Verbatim(Vec<u8>),
     Content(Piece),
     Replaced(Former),
-    End(u64),
+    /// All bytes of the archive, where they are recorded.
+    End(Option<u64>),
+}
+
+/// What was at a path when there were so many pieces of content.
+pub(super) struct Former {
+    path: Vec<u8>,
+    number: u64,
+    before: u64,
+}
+
+/// Where records come from.
+enum Records {
+    Own(Reader),
+    Split(tar_split::Reader),
+}
+
+impl Records {
+    fn open(layer: &Path) -> Result<Self, Error> {
+        match open(&layer.join(FILE)) {
+            Err(Error::Unknown) => Self::split(&layer.join(tar_split::FILE)),
+            opened => Reader::new(opened?).map(Self::Own),
+        }
+    }
+
+    fn split(path: &Path) -> Result<Self, Error> {
+        Ok(Self::Split(tar_split::Reader::new(open(path)?)))
+    }
+
+    fn next(&mut self) -> Result<Record, Error> {
+        match self {
+            Self::Own(reader) => reader.record(),
+            Self::Split(reader) => reader.record(),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    match beneath::open_file(path) {
+        Ok(file) => Ok(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Unknown),
+        Err(e) => Err(Error::Read(io::Error::other(e))),
+    }
 }
 
 /// Writes the archive of the layer whose folder is `layer/diff`. Returns its bytes.
@@ -229,33 +273,51 @@ enum Record {
 /// It cannot be made again, or not be written.
 pub(in super::super) fn bake(layer: &Path, out: &mut dyn Write) -> Result<u64, Error> {
     let replaced = replaced(layer)?;
-    let root = Root::open(&layer.join("diff")).map_err(Error::Read)?;
-    let mut reader = Reader::open(layer)?;
-    let mut out = Counted { out, bytes: 0 };
-    let mut contents = 0;
+    let records = Records::open(layer)?;
+    write(records, &replaced, &layer.join("diff"), layer, out)
+}
+
+/// Writes the archive of another engine's layer, of which `split` is the record, and `files` has at least its files.
+///
+/// # Errors
+/// As [`bake`].
+pub(in super::super) fn bake_other(
+    split: &Path,
+    files: &Path,
+    out: &mut dyn Write,
+) -> Result<u64, Error> {
+    write(Records::split(split)?, &[], files, files, out)
+}
+
+fn write(
+    mut records: Records,
+    replaced: &[Former],
+    files: &Path,
+    layer: &Path,
+    out: &mut dyn Write,
+) -> Result<u64, Error> {
+    let root = Root::open(files).map_err(Error::Read)?;
+    let (mut bytes, mut contents) = (0, 0);
     loop {
-        match reader.record()? {
-            Record::Verbatim(bytes) => reader.verbatim(bytes, &mut out)?,
+        match records.next()? {
+            Record::Verbatim(verbatim) => {
+                out.write_all(&verbatim).map_err(Error::Write)?;
+                bytes += verbatim.len() as u64;
+            }
             Record::Content(piece) => {
-                let content = match of_replaced(&replaced, contents, &piece.path) {
+                let content = match of_replaced(replaced, contents, &piece.path) {
                     None => root.file(&piece.path),
                     Some((number, rest)) => kept(layer, number, rest),
                 };
-                copy(content, &piece, &mut out)?;
+                copy(content, &piece, out)?;
+                bytes += piece.bytes;
                 contents += 1;
             }
             Record::Replaced(_) => {}
-            Record::End(bytes) if bytes == out.bytes => return Ok(bytes),
+            Record::End(all) if all.is_none_or(|all| all == bytes) => return Ok(bytes),
             Record::End(_) => return Err(Error::Damaged),
         }
     }
-}
-
-/// What was at a path when there were so many pieces of content.
-struct Former {
-    path: Vec<u8>,
-    number: u64,
-    before: u64,
 }
 
 fn replaced(layer: &Path) -> Result<Vec<Former>, Error> {
@@ -263,11 +325,10 @@ fn replaced(layer: &Path) -> Result<Vec<Former>, Error> {
     if !layer.join(KEPT).is_dir() {
         return Ok(found);
     }
-    let mut reader = Reader::open(layer)?;
+    let mut records = Records::open(layer)?;
     loop {
-        match reader.record()? {
-            Record::Verbatim(bytes) => reader.verbatim(bytes, &mut io::sink())?,
-            Record::Content(_) => {}
+        match records.next()? {
+            Record::Verbatim(_) | Record::Content(_) => {}
             Record::Replaced(former) => found.push(former),
             Record::End(_) => return Ok(found),
         }
@@ -319,18 +380,13 @@ fn copy(content: io::Result<File>, piece: &Piece, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-/// A recipe that is read.
+/// A recipe of kplay's own that is read.
 struct Reader {
     input: BufReader<zstd::stream::read::Decoder<'static, BufReader<File>>>,
 }
 
 impl Reader {
-    fn open(layer: &Path) -> Result<Self, Error> {
-        let file = match beneath::open_file(&layer.join(FILE)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::Unknown),
-            Err(e) => return Err(Error::Read(io::Error::other(e))),
-        };
+    fn new(file: File) -> Result<Self, Error> {
         let inflated = zstd::stream::read::Decoder::new(file).map_err(Error::Read)?;
         let mut input = BufReader::with_capacity(VERBATIM_BYTES, inflated);
         let mut magic = [0; MAGIC.len()];
@@ -344,35 +400,20 @@ impl Reader {
 
     fn record(&mut self) -> Result<Record, Error> {
         Ok(match self.byte()? {
-            VERBATIM => Record::Verbatim(self.number()?),
+            VERBATIM => Record::Verbatim(self.bytes(VERBATIM_BYTES as u64)?),
             CONTENT => Record::Content(Piece {
-                path: self.path()?,
+                path: self.bytes(MOST_PATH)?,
                 offset: self.number()?,
                 bytes: self.number()?,
             }),
             REPLACED => Record::Replaced(Former {
-                path: self.path()?,
+                path: self.bytes(MOST_PATH)?,
                 number: self.number()?,
                 before: self.number()?,
             }),
-            END => Record::End(self.number()?),
+            END => Record::End(Some(self.number()?)),
             _ => return Err(Error::Damaged),
         })
-    }
-
-    fn verbatim(&mut self, bytes: u64, out: &mut dyn Write) -> Result<(), Error> {
-        let mut left = bytes;
-        while left > 0 {
-            let there = self.input.fill_buf().map_err(read_error)?;
-            if there.is_empty() {
-                return Err(Error::Damaged);
-            }
-            let length = there.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            out.write_all(&there[..length]).map_err(Error::Write)?;
-            self.input.consume(length);
-            left -= length as u64;
-        }
-        Ok(())
     }
 
     fn byte(&mut self) -> Result<u8, Error> {
@@ -393,14 +434,14 @@ impl Reader {
         Err(Error::Damaged)
     }
 
-    fn path(&mut self) -> Result<Vec<u8>, Error> {
+    fn bytes(&mut self, most: u64) -> Result<Vec<u8>, Error> {
         let length = self.number()?;
-        if length > MOST_PATH {
+        if length > most {
             return Err(Error::Damaged);
         }
-        let mut path = vec![0; length as usize];
-        self.input.read_exact(&mut path).map_err(read_error)?;
-        Ok(path)
+        let mut bytes = vec![0; length as usize];
+        self.input.read_exact(&mut bytes).map_err(read_error)?;
+        Ok(bytes)
     }
 }
 
@@ -409,22 +450,5 @@ fn read_error(error: io::Error) -> Error {
         Error::Damaged
     } else {
         Error::Read(error)
-    }
-}
-
-struct Counted<'a> {
-    out: &'a mut dyn Write,
-    bytes: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.out.write(bytes)?;
-        self.bytes += length as u64;
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
