@@ -31,6 +31,7 @@ use crate::output::report;
 use crate::output::table::Headers;
 use crate::state::view;
 
+pub(crate) use prune::prune_unused;
 pub(crate) use push::{PushArgs, push};
 pub(crate) use save::{SaveArgs, save};
 
@@ -65,6 +66,8 @@ pub(crate) enum ImageCommand {
 const PULL_FILES: &str = "\
 Environment:
   CONTAINERS_REGISTRIES_CONF  Read this file instead of any other registries.conf
+  CONTAINERS_STORAGE_CONF     Read this file instead of any other storage.conf
+  DOCKER_HOST                 Where Docker listens: a socket of this machine, unix:///var/run/docker.sock
 
 Files:
   ~/.config/containers/registries.conf, /etc/containers/registries.conf, /usr/share/containers/registries.conf
@@ -433,7 +436,7 @@ fn stored_name(store: &Store, name: &str) -> Result<Option<(Reference, bool)>, E
 }
 
 /// Ids of images that pods use, with the pods.
-fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
+pub(crate) fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
     let (views, unreadable) = view::list(&session.layout)?;
     for error in &unreadable {
         session.ui.warning(&chain(error));

@@ -12,6 +12,7 @@ mod check;
 mod completion;
 mod delete;
 mod describe;
+mod disk;
 mod error;
 mod events;
 mod events_file;
@@ -30,6 +31,7 @@ mod port_forward;
 mod registry;
 mod resource;
 mod session;
+mod system;
 mod target;
 mod up;
 mod values;
@@ -141,6 +143,7 @@ fn looks_at_pods(command: &Command) -> bool {
         // A pod that is half deleted still uses its images and volumes.
         | Command::Image(_)
         | Command::Volume(_)
+        | Command::System(_)
         | Command::Rmi(_) => true,
         Command::Check(_)
         | Command::Pull(_)
@@ -192,6 +195,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Save(arguments) => image::save(arguments, session),
         Command::Push(arguments) => image::push(arguments, session),
         Command::Volume(command) => volume::run(command, session),
+        Command::System(command) => system::run(command, session),
         Command::Version(arguments) => version::run(arguments, session),
         Command::Completion(arguments) => completion::run(arguments, session),
         Command::Man(arguments) => man::run(arguments, session),

@@ -263,6 +263,20 @@ fn prune(arguments: &PruneArgs, session: &Session) -> Result<Done, Error> {
     if unused.is_empty() || !(arguments.force || agreed(&unused, session)?) {
         return Ok(Done::Well);
     }
+    remove_unused(unused, session)
+}
+
+/// Removes the claims of all namespaces that no pod uses.
+///
+/// # Errors
+/// State cannot be read, something cannot be removed.
+pub(crate) fn prune_all(session: &Session) -> Result<Done, Error> {
+    let mut unused = read(&Scope::All, session)?;
+    unused.retain(|one| one.key.kind != VOLUME && one.users.is_empty());
+    remove_unused(unused, session)
+}
+
+fn remove_unused(unused: Vec<Stored>, session: &Session) -> Result<Done, Error> {
     let targets: Vec<Target> = unused
         .into_iter()
         .map(|one| Target::Object(one.key))

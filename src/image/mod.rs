@@ -38,6 +38,7 @@ mod store;
 mod toolbox;
 mod transport;
 pub mod unpack;
+mod usage;
 
 #[cfg(test)]
 mod testing;
@@ -62,3 +63,4 @@ pub use remove::{Removed, Unnamed};
 pub use save::{ArchiveFormat, ToSave};
 pub use store::{Hold, Store, StoredImage};
 pub use transport::{InvalidSource, PullSource};
+pub use usage::{ImageUsage, UsedImage};

@@ -32,10 +32,18 @@ pub(crate) fn prune(arguments: &PruneArgs, session: &Session) -> Result<Done, Er
     if !arguments.force && !session.agrees(question, "images")? {
         return Ok(Done::Well);
     }
+    prune_unused(arguments.all, session)
+}
+
+/// Removes images without a name, or with `all` also those with one, that no pod uses.
+///
+/// # Errors
+/// Something cannot be removed.
+pub(crate) fn prune_unused(all: bool, session: &Session) -> Result<Done, Error> {
     let store = session.store()?;
     let users = Users::new(session);
     let in_use = |id: &str| users.are_of(id);
-    let removed = if arguments.all {
+    let removed = if all {
         store.prune(&in_use)?
     } else {
         store.collect(Unnamed::Remove, &in_use)?

@@ -24,7 +24,7 @@ use super::layer::{self, Expected};
 use super::platform::Platform;
 use super::registries::{RegistriesConf, Transport};
 use super::store::{NewImage, Store};
-use super::unpack::{Place, RecipeError, recipe, tar_split};
+use super::unpack::{self, Place, RecipeError, recipe, tar_split};
 use crate::model::image::Image;
 use crate::model::reference::Reference;
 use crate::sys::fs;
@@ -284,11 +284,11 @@ impl Store {
                     return Err(NotShared::Impossible);
                 }
             }
-            // Without it the image runs, and cannot be pushed: so it is there too.
-            if let (Some(beside), Some(split)) =
-                (place.beside, fs::read_if_there(&root.split(&layer.id))?)
-            {
+            let path = root.split(&layer.id);
+            // Without it the image runs, and cannot be pushed.
+            if let (Some(beside), Some(split)) = (place.beside, fs::read_if_there(&path)?) {
                 fs::replace(&beside.join(tar_split::FILE), 0o600, &split)?;
+                root.set_root(layer, place)?;
             }
             Ok(layer.size)
         });
@@ -297,6 +297,30 @@ impl Store {
             Err(NotShared::Impossible) => Ok(false),
             Err(NotShared::Failed(error)) => Err(error),
         }
+    }
+}
+
+impl Root {
+    /// What the archive says of the layer's folder itself, which their folder does not have.
+    fn set_root(&self, layer: &Layer, place: &Place<'_>) -> Result<(), Error> {
+        let beginning = recipe::beginning(&self.split(&layer.id), &self.files(&layer.id));
+        let beginning = beginning.map_err(|source| Error::Archive {
+            layer: layer.id.clone(),
+            store: self.path.clone(),
+            source,
+        })?;
+        let set = std::thread::scope(|scope| {
+            let setting = scope.spawn(|| unpack::set_root(&beginning, place));
+            match setting.join() {
+                Ok(set) => set,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        });
+        set.map_err(|source| Error::Layer {
+            layer: layer.id.clone(),
+            store: self.path.clone(),
+            source: source.into(),
+        })
     }
 }
 
@@ -309,6 +333,12 @@ enum NotShared {
 impl From<fs::Error> for NotShared {
     fn from(error: fs::Error) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+impl From<Error> for NotShared {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
 }
 

@@ -138,6 +138,25 @@ pub(super) fn unpack(source: impl Source, place: &Place<'_>, limits: &Limits) ->
     recorder.finish().map_err(Error::Recipe)
 }
 
+/// Gives a layer's folder what the archive says of the root, of which the beginning is enough: an entry of it comes first.
+///
+/// Runs in a thread of its own, as [`unpack`] does.
+///
+/// # Errors
+/// Why not.
+pub(super) fn set_root(beginning: &[u8], place: &Place<'_>) -> Result<(), Error> {
+    crate::sys::beneath::clear_thread_umask().map_err(Error::Prepare)?;
+    let mut writer = Writer::new(place, &Limits::USUAL)?;
+    writer.own_root()?;
+    let mut archive = Archive::new(beginning);
+    if let Some(entry) = archive.next()?
+        && path::clean(&entry.path).is_some_and(|path| path.is_empty())
+    {
+        writer.write(&entry, &mut archive)?;
+    }
+    writer.finish()
+}
+
 fn write_all<S: Source>(source: S, place: &Place<'_>, limits: &Limits) -> Result<S, Error> {
     let mut writer = Writer::new(place, limits)?;
     let mut archive = Archive::new(source);

@@ -289,6 +289,39 @@ pub(in super::super) fn bake_other(
     write(Records::split(split)?, &[], files, files, out)
 }
 
+/// The first bytes of such an archive.
+///
+/// # Errors
+/// As [`bake`].
+pub(in super::super) fn beginning(split: &Path, files: &Path) -> Result<Vec<u8>, Error> {
+    let mut out = Beginning(Vec::new());
+    match bake_other(split, files, &mut out) {
+        Err(Error::Write(_)) if out.0.len() >= BEGINNING => {}
+        other => drop(other?),
+    }
+    Ok(out.0)
+}
+
+/// Bytes that have the first entry of any usual archive, and all of its extended headers.
+const BEGINNING: usize = 64 << 10;
+
+/// Takes no more than it needs.
+struct Beginning(Vec<u8>);
+
+impl Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() >= BEGINNING {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn write(
     mut records: Records,
     replaced: &[Former],

@@ -61,6 +61,16 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// Makes the layer's folder root's, as new ones are.
+    pub(super) fn own_root(&self) -> Result<(), Error> {
+        let root = self.root.folder(b"").and_then(|folder| folder.reopen());
+        let set = root.and_then(|root| {
+            beneath::set_file_owner(&root, ROOT)?;
+            beneath::set_file_mode(&root, 0o755)
+        });
+        set.map_err(failed("set the attributes of", b"/"))
+    }
+
     /// Writes an entry, and its content if it has any.
     pub(super) fn write<S: Source>(
         &mut self,
