@@ -63,4 +63,5 @@ pub use remove::{Removed, Unnamed};
 pub use save::{ArchiveFormat, ToSave};
 pub use store::{Hold, Store, StoredImage};
 pub use transport::{InvalidSource, PullSource};
+pub use unpack::RecipeError;
 pub use usage::{ImageUsage, UsedImage};

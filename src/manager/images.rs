@@ -1,5 +1,8 @@
 //! Which image each container gets: everything is there, or nothing is changed.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Instant;

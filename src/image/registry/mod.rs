@@ -34,6 +34,8 @@ use crate::model::reference::Reference;
 pub use fault::{Error, Fault};
 
 pub(super) use fault::{envelope_message, fault};
+pub use push::Purpose;
+
 pub(super) use push::Sent;
 pub(super) use sources::Sources;
 
@@ -70,31 +72,6 @@ impl TlsVerify {
             Self::Configured => !insecure,
             Self::On => true,
             Self::Off => false,
-        }
-    }
-}
-
-/// What is done with a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    Pull,
-    Push,
-}
-
-impl Purpose {
-    /// As the infinitive.
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Push => "push",
-        }
-    }
-
-    /// What is asked for in words of token servers.
-    fn actions(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Push => "pull,push",
         }
     }
 }

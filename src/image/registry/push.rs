@@ -1,4 +1,4 @@
-//! What a push asks a registry for.
+//! What a push asks a registry for, and how it differs from a pull.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
@@ -12,6 +12,31 @@ use super::{Error, Fault, Repository, Sources, address};
 use crate::image::digest::Digest;
 use crate::image::export::Blob;
 use crate::image::manifest::ManifestFormat;
+
+/// What is done with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Pull,
+    Push,
+}
+
+impl Purpose {
+    /// As the infinitive.
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+        }
+    }
+
+    /// What is asked for in words of token servers.
+    pub(super) fn actions(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+}
 
 /// Bytes that are read from a file at a time.
 const PIECE: usize = 128 << 10;
