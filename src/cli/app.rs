@@ -9,7 +9,7 @@ use crate::model::names::Namespace;
 
 use super::{
     apply, attach, check, completion, delete, describe, events, exec, explain, get, image, login,
-    logs, man, port_forward, up, version, volume, wait,
+    logs, man, port_forward, system, up, version, volume, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -162,9 +162,18 @@ pub(crate) enum Command {
     /// Load images from archives
     #[command(hide = true)]
     Load(image::LoadArgs),
+    /// Save images in archives
+    #[command(hide = true)]
+    Save(image::SaveArgs),
+    /// Push an image to a registry
+    #[command(hide = true)]
+    Push(image::PushArgs),
     /// Manage what is kept for pods
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Manage what kplay keeps on this machine
+    #[command(subcommand)]
+    System(system::SystemCommand),
     /// Print the version
     Version(version::VersionArgs),
     /// Print a shell's completion script

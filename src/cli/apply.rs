@@ -9,7 +9,7 @@ use super::error::{Done, Error};
 use super::image::ByteCounter;
 use super::inventory::{Inventory, Scope};
 use super::manifests::{self, ManifestArgs, Publishing};
-use super::registry::{AuthfileArgs, registry_places};
+use super::registry::{AuthfileArgs, other_stores, registry_places};
 use super::session::{Network, Session};
 use super::values::GoDuration;
 use crate::image::registries::RegistriesConf;
@@ -242,7 +242,7 @@ impl Job {
     ) -> (Changes, Result<Applied, Error>) {
         let mut teller = Teller::new(self, lines, session);
         let applied = session.store().and_then(|store| {
-            let images = StoreImages::new(store, self.pulling.clone());
+            let images = StoreImages::new(store, self.pulling.clone(), other_stores());
             let images = images.map_err(|e| Error::Refused(e.to_string()))?;
             let report = &mut |event| teller.take(event);
             Ok(apply::apply(manager, &images, &self.input, report)?)
@@ -391,6 +391,9 @@ impl<'a> Teller<'a> {
                 if let Some((done, total)) = sums {
                     self.progress.update(&name, done, total);
                 }
+            }
+            Event::ImageImported(image, from) => {
+                ui.talk(&format!("took {image} from {}", from.display()));
             }
             // kplay's own images come from nowhere.
             Event::ImagePulled(image, _) if image.registry == "kplay.local" => {}

@@ -334,7 +334,37 @@ fn image_hint(error: &image::Error) -> Option<String> {
             )),
             other => class_hint(other.class()).map(str::to_owned),
         },
+        image::Error::Daemon(error) => daemon_hint(error).map(str::to_owned),
+        image::Error::Import { .. } if error.class() == Class::Configuration => {
+            Some("containers-storage.conf(5) says what can be set".to_owned())
+        }
+        image::Error::Export { source, .. } => export_hint(source).map(str::to_owned),
         other => class_hint(other.class()).map(str::to_owned),
+    }
+}
+
+fn daemon_hint(error: &image::DaemonError) -> Option<&'static str> {
+    use image::DaemonError as E;
+    match error {
+        E::Host(_) => Some("name a socket, as in `DOCKER_HOST=unix:///var/run/docker.sock`"),
+        E::Connect { .. } => Some("is Docker running? DOCKER_HOST says where it listens"),
+        E::NotFound(_) => Some("`docker images` lists what it has"),
+        E::Answer { .. } | E::Broken(_) | E::Runtime(_) => None,
+    }
+}
+
+fn export_hint(error: &image::ExportError) -> Option<&'static str> {
+    use image::ExportError as E;
+    match error {
+        E::Layer {
+            source: image::RecipeError::Unknown,
+            ..
+        } => Some("remove the image and pull it again: an earlier kplay kept less of it"),
+        E::Different { .. } | E::Size { .. } | E::Layer { .. } => {
+            Some("remove the image and pull it again")
+        }
+        E::NotEmpty(_) => Some("name a folder that is not there yet"),
+        E::Embedded | E::Write(_) => None,
     }
 }
 

@@ -63,6 +63,11 @@ fn line(event: &Event, now: Timestamp) -> Option<String> {
             set("image", json!(image.to_string()));
             "ImagePulling"
         }
+        Event::ImageImported(image, from) => {
+            set("image", json!(image.to_string()));
+            set("from", json!(from));
+            "ImageImported"
+        }
         Event::ImagePulled(image, id) => {
             set("image", json!(image.to_string()));
             set("imageID", json!(id));

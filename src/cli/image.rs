@@ -1,4 +1,10 @@
-//! `image pull|ls|rm|load`, and docker's spellings of them.
+//! `image pull|ls|inspect|rm|tag|untag|load|save|push|prune`, and docker's spellings of them.
+
+mod inspect;
+mod prune;
+mod push;
+mod save;
+mod tag;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,12 +15,15 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use super::error::{Done, Error};
-use super::registry::{AuthfileArgs, Hidden, TlsArgs, registry_places};
+use super::registry::{AuthfileArgs, Hidden, TlsArgs, other_stores, registry_places};
 use super::session::{Network, Session};
 use super::short_name::{self, Chosen};
 use crate::image::registries::RegistriesConf;
-use crate::image::{self, Credentials, LoadSource, Platform, PullProgress, Store};
+use crate::image::{
+    self, Credentials, Daemon, LoadSource, Platform, PullOptions, PullProgress, PullSource, Store,
+};
 use crate::model::cause::chain;
+use crate::model::image::Image;
 use crate::model::reference::{ImageName, Reference};
 use crate::output::images::{self, Row};
 use crate::output::object::{self, Notation};
@@ -22,6 +31,10 @@ use crate::output::progress::Progress;
 use crate::output::report;
 use crate::output::table::Headers;
 use crate::state::view;
+
+pub(crate) use prune::prune_unused;
+pub(crate) use push::{PushArgs, push};
+pub(crate) use save::{SaveArgs, save};
 
 /// What to do with images.
 #[derive(Debug, Subcommand)]
@@ -34,14 +47,28 @@ pub(crate) enum ImageCommand {
     /// Remove images
     #[command(alias = "remove")]
     Rm(RmArgs),
+    /// Show all about images
+    Inspect(inspect::InspectArgs),
+    /// Give an image further names
+    Tag(tag::TagArgs),
+    /// Take names from an image
+    Untag(tag::UntagArgs),
     /// Load images from archives
     Load(LoadArgs),
+    /// Save images in archives
+    Save(SaveArgs),
+    /// Push an image to a registry
+    Push(PushArgs),
+    /// Remove images that nothing needs
+    Prune(prune::PruneArgs),
 }
 
 /// What `pull` reads beside its flags.
 const PULL_FILES: &str = "\
 Environment:
   CONTAINERS_REGISTRIES_CONF  Read this file instead of any other registries.conf
+  CONTAINERS_STORAGE_CONF     Read this file instead of any other storage.conf
+  DOCKER_HOST                 Where Docker listens: a socket of this machine, unix:///var/run/docker.sock
 
 Files:
   ~/.config/containers/registries.conf, /etc/containers/registries.conf, /usr/share/containers/registries.conf
@@ -60,9 +87,10 @@ Files:
 #[derive(Debug, Args)]
 #[command(after_help = PULL_FILES)]
 pub(crate) struct PullArgs {
-    /// Pull these images
-    #[arg(value_name = "IMAGE", required = true, value_parser = ImageName::parse)]
-    images: Vec<ImageName>,
+    /// Pull these images: names, or what containers-transports(5) has as docker-archive:, oci-archive:, oci:,
+    /// docker-daemon: and containers-storage:
+    #[arg(value_name = "IMAGE", required = true, value_parser = PullSource::parse)]
+    images: Vec<PullSource>,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -145,7 +173,13 @@ pub(crate) fn run(command: &ImageCommand, session: &Session) -> Result<Done, Err
         ImageCommand::Pull(arguments) => pull(arguments, session),
         ImageCommand::Ls(arguments) => ls(arguments, session),
         ImageCommand::Rm(arguments) => rm(arguments, session),
+        ImageCommand::Inspect(arguments) => inspect::inspect(arguments, session),
+        ImageCommand::Tag(arguments) => tag::tag(arguments, session),
+        ImageCommand::Untag(arguments) => tag::untag(arguments, session),
         ImageCommand::Load(arguments) => load(arguments, session),
+        ImageCommand::Save(arguments) => save(arguments, session),
+        ImageCommand::Push(arguments) => push(arguments, session),
+        ImageCommand::Prune(arguments) => prune::prune(arguments, session),
     }
 }
 
@@ -154,7 +188,8 @@ pub(crate) fn run(command: &ImageCommand, session: &Session) -> Result<Done, Err
 /// # Errors
 /// One cannot be had.
 pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Error> {
-    if session.network == Network::Forbidden {
+    let asks = |source: &PullSource| matches!(source, PullSource::Registry(_));
+    if session.network == Network::Forbidden && arguments.images.iter().any(asks) {
         return Err(Error::Refused(
             "nothing can be pulled with `--offline`".to_owned(),
         ));
@@ -169,6 +204,27 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
         Arc::clone(&registries),
         registry.platform.clone(),
     );
+    let daemon = Daemon::new(std::env::var("DOCKER_HOST").ok());
+    for source in &arguments.images {
+        match source {
+            PullSource::Registry(name) => pull_one(name, &store, &options, session)?,
+            PullSource::File { .. } | PullSource::Daemon(_) | PullSource::Storage { .. } => {
+                let pulled = store.pull_local(source, &other_stores(), &daemon, &registries)?;
+                for image in pulled.unwrap_or_default() {
+                    session.ui.line(&image.id)?;
+                }
+            }
+        }
+    }
+    Ok(Done::Well)
+}
+
+fn pull_one(
+    name: &ImageName,
+    store: &Store,
+    options: &PullOptions,
+    session: &Session,
+) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -177,24 +233,21 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
             source,
         })?;
     let progress = RefCell::new(Progress::new(&session.ui));
-    for image in &arguments.images {
-        let chosen = short_name::choose(image, &registries, &store, session)?;
-        let image = &chosen.as_ref().map_or_else(|| image.clone(), Chosen::name);
-        let names = registries.names(image).map_err(image::Error::from)?;
-        let name = names.first().unwrap_or(image.reference()).to_string();
-        let counter = ByteCounter::default();
-        let image = runtime.block_on(image::pull(&store, image, &options, &|step| {
-            if let Some((done, total)) = counter.add(step) {
-                progress.borrow_mut().update(&name, done, total);
-            }
-        }))?;
-        progress.borrow_mut().finish(&name);
-        if let Some(chosen) = chosen {
-            chosen.record(&registries)?;
+    let chosen = short_name::choose(name, &options.registries, store, session)?;
+    let name = &chosen.as_ref().map_or_else(|| name.clone(), Chosen::name);
+    let names = options.registries.names(name).map_err(image::Error::from)?;
+    let shown = names.first().unwrap_or(name.reference()).to_string();
+    let counter = ByteCounter::default();
+    let image = runtime.block_on(image::pull(store, name, options, &|step| {
+        if let Some((done, total)) = counter.add(step) {
+            progress.borrow_mut().update(&shown, done, total);
         }
-        session.ui.line(&image.id)?;
+    }))?;
+    progress.borrow_mut().finish(&shown);
+    if let Some(chosen) = chosen {
+        chosen.record(&options.registries)?;
     }
-    Ok(Done::Well)
+    Ok(session.ui.line(&image.id)?)
 }
 
 /// Adds up the steps of a pull.
@@ -272,15 +325,10 @@ pub(crate) fn print_list(
 /// One is not there, or is used by a pod.
 pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
     let store = session.store()?;
-    let used = used_images(session)?;
-    let users = RefCell::new(None);
-    let in_use = |id: &str| {
-        let found = used.get(id).filter(|_| !arguments.force);
-        users.replace(found.cloned());
-        found.is_some()
-    };
     let mut failed: Option<Error> = None;
     for name in &arguments.images {
+        let users = Users::new(session);
+        let in_use = |id: &str| !arguments.force && users.are_of(id);
         match remove(&store, name, &in_use) {
             Ok(removed) => {
                 for reference in removed.references {
@@ -291,9 +339,9 @@ pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
                 }
             }
             Err(error) => {
-                let error = match users.take() {
-                    Some(pods) => in_use_by(name, &pods),
-                    None => error,
+                let error = match users.result()? {
+                    pods if pods.is_empty() => error,
+                    pods => in_use_by(name, &pods),
                 };
                 if let Some(before) = failed.replace(error) {
                     before.tell(&session.ui);
@@ -302,6 +350,59 @@ pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
         }
     }
     failed.map_or(Ok(Done::Well), Err)
+}
+
+/// Who uses images: looked up when it is first asked for, which is when nobody can start to use one any more.
+struct Users<'a> {
+    session: &'a Session,
+    found: RefCell<Option<Result<BTreeMap<String, Vec<String>>, Error>>>,
+    last: RefCell<Vec<String>>,
+}
+
+impl<'a> Users<'a> {
+    fn new(session: &'a Session) -> Self {
+        let (found, last) = (RefCell::default(), RefCell::default());
+        Self {
+            session,
+            found,
+            last,
+        }
+    }
+
+    /// Whether there are any. If that cannot be found out there are, and the result is the error.
+    fn are_of(&self, id: &str) -> bool {
+        let mut found = self.found.borrow_mut();
+        match found.get_or_insert_with(|| used_images(self.session)) {
+            Ok(used) => {
+                let pods = used.get(id).cloned().unwrap_or_default();
+                let any = !pods.is_empty();
+                self.last.replace(pods);
+                any
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Those of the image that was asked about last.
+    fn result(self) -> Result<Vec<String>, Error> {
+        match self.found.into_inner() {
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Ok(self.last.into_inner()),
+        }
+    }
+}
+
+/// An image of the store by a name, which comes along, or by the start of its id.
+fn named(store: &Store, name: &str) -> Result<(Image, Option<Reference>), Error> {
+    if let Some((reference, true)) = stored_name(store, name)?
+        && let Some(image) = store.find(&reference)?
+    {
+        return Ok((image, Some(reference)));
+    }
+    match store.find_id(name)? {
+        Some(image) => Ok((image, None)),
+        None => Err(image::Error::NotStored(name.to_owned()).into()),
+    }
 }
 
 /// That an image cannot go, and whose fault that is.
@@ -342,9 +443,8 @@ fn stored_name(store: &Store, name: &str) -> Result<Option<(Reference, bool)>, E
     Ok(Some((name.reference().clone(), false)))
 }
 
-/// Where this user's and machine's configuration of registries is.
 /// Ids of images that pods use, with the pods.
-fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
+pub(crate) fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
     let (views, unreadable) = view::list(&session.layout)?;
     for error in &unreadable {
         session.ui.warning(&chain(error));

@@ -12,6 +12,7 @@ mod check;
 mod completion;
 mod delete;
 mod describe;
+mod disk;
 mod error;
 mod events;
 mod events_file;
@@ -32,6 +33,7 @@ mod registry;
 mod resource;
 mod session;
 mod short_name;
+mod system;
 mod target;
 mod up;
 mod values;
@@ -143,6 +145,7 @@ fn looks_at_pods(command: &Command) -> bool {
         // A pod that is half deleted still uses its images and volumes.
         | Command::Image(_)
         | Command::Volume(_)
+        | Command::System(_)
         | Command::Rmi(_) => true,
         Command::Check(_)
         | Command::Pull(_)
@@ -150,6 +153,8 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Logout(_)
         | Command::Images(_)
         | Command::Load(_)
+        | Command::Save(_)
+        | Command::Push(_)
         | Command::Explain(_)
         | Command::Version(_)
         | Command::Completion(_)
@@ -189,7 +194,10 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Images(arguments) => image::ls(arguments, session),
         Command::Rmi(arguments) => image::rm(arguments, session),
         Command::Load(arguments) => image::load(arguments, session),
+        Command::Save(arguments) => image::save(arguments, session),
+        Command::Push(arguments) => image::push(arguments, session),
         Command::Volume(command) => volume::run(command, session),
+        Command::System(command) => system::run(command, session),
         Command::Version(arguments) => version::run(arguments, session),
         Command::Completion(arguments) => completion::run(arguments, session),
         Command::Man(arguments) => man::run(arguments, session),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use crate::image::auth::Places;
+use crate::image::containers::{self, OtherStores};
 use crate::image::registries::{self, RegistriesConf};
 use crate::image::{Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, TlsVerify};
 use crate::manager::apply::PullWays;
@@ -137,6 +138,11 @@ impl std::fmt::Debug for Hidden {
 /// Where the machine's configuration of registries is.
 pub(crate) fn registry_places() -> registries::Places {
     registries::Places::of_process(identity::is_root())
+}
+
+/// Where other engines keep images.
+pub(crate) fn other_stores() -> OtherStores {
+    OtherStores::new(containers::Places::of_process(identity::uid()))
 }
 
 /// The proxies of the environment.

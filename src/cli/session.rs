@@ -1,5 +1,6 @@
 //! What every command is given: where state is, and how to talk.
 
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use super::app::{ColorArg, GlobalArgs, LogFormat};
@@ -96,6 +97,28 @@ impl Session {
             Ok(errors) => errors.iter().for_each(|error| failed(error)),
             Err(error) => failed(&error),
         }
+    }
+
+    /// Asks whether to do what the question tells, as podman does.
+    ///
+    /// # Errors
+    /// There is nobody to ask, or the answer cannot be read.
+    pub(crate) fn agrees(&self, question: &str, what: &str) -> Result<bool, Error> {
+        if !io::stdin().is_terminal() {
+            return Err(Error::usage(format!(
+                "there is nobody to ask whether to remove {what}: `--force` does without"
+            )));
+        }
+        self.ui.ask(&format!(
+            "{question}\nAre you sure you want to continue? [y/N] "
+        ));
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        read.map_err(|source| Error::Machine {
+            what: "read the answer",
+            source,
+        })?;
+        Ok(answer.trim().to_lowercase().starts_with('y'))
     }
 
     /// The image store.

@@ -1,7 +1,5 @@
 //! `volume ls|inspect|rm|prune`: what is kept for pods.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
-
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -265,6 +263,20 @@ fn prune(arguments: &PruneArgs, session: &Session) -> Result<Done, Error> {
     if unused.is_empty() || !(arguments.force || agreed(&unused, session)?) {
         return Ok(Done::Well);
     }
+    remove_unused(unused, session)
+}
+
+/// Removes the claims of all namespaces that no pod uses.
+///
+/// # Errors
+/// State cannot be read, something cannot be removed.
+pub(crate) fn prune_all(session: &Session) -> Result<Done, Error> {
+    let mut unused = read(&Scope::All, session)?;
+    unused.retain(|one| one.key.kind != VOLUME && one.users.is_empty());
+    remove_unused(unused, session)
+}
+
+fn remove_unused(unused: Vec<Stored>, session: &Session) -> Result<Done, Error> {
     let targets: Vec<Target> = unused
         .into_iter()
         .map(|one| Target::Object(one.key))
@@ -286,11 +298,6 @@ fn is_use(error: &manager::Error) -> bool {
 
 /// Asks as podman does.
 fn agreed(unused: &[Stored], session: &Session) -> Result<bool, Error> {
-    if !io::stdin().is_terminal() {
-        return Err(Error::usage(
-            "there is nobody to ask whether to remove volumes: `--force` does without",
-        ));
-    }
     let names: Vec<String> = unused
         .iter()
         .map(|one| match one.status {
@@ -298,18 +305,9 @@ fn agreed(unused: &[Stored], session: &Session) -> Result<bool, Error> {
             Status::Bound | Status::Available => format!("  {}", one.key.name),
         })
         .collect();
-    session.ui.ask(&format!(
-        "WARNING! This will remove all volumes not used by at least one pod. The following volumes will be removed:\n{}\n\
-         Are you sure you want to continue? [y/N] ",
+    let question = format!(
+        "WARNING! This will remove all volumes not used by at least one pod. The following volumes will be removed:\n{}",
         names.join("\n")
-    ));
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|source| Error::Machine {
-            what: "read the answer",
-            source,
-        })?;
-    Ok(answer.trim().to_lowercase().starts_with('y'))
+    );
+    session.agrees(&question, "volumes")
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::digest::Digest;
-use super::{auth, layer, load, manifest, registries, registry};
+use super::{auth, containers, daemon, export, layer, load, manifest, registries, registry};
 use crate::model::cause::chain;
 
 /// Why an image cannot be found, pulled, loaded or removed.
@@ -49,6 +49,17 @@ pub enum Error {
         archive: String,
         source: load::Error,
     },
+    #[error("cannot save `{what}`")]
+    Export { what: String, source: export::Error },
+    #[error("cannot take over the image `{image}` from another engine's store")]
+    Import {
+        image: String,
+        source: Box<containers::Error>,
+    },
+    #[error("no other engine on this machine has the image `{0}`")]
+    NotElsewhere(String),
+    #[error(transparent)]
+    Daemon(#[from] daemon::Error),
     #[error("the image `{0}` is not stored here")]
     NotStored(String),
     #[error("images of `kplay.local` are made by kplay itself, and `{0}` is none that it has")]
@@ -109,6 +120,10 @@ impl Error {
             Self::Manifest { source, .. } => manifest_class(source),
             Self::Layer { source, .. } => layer_class(source),
             Self::Load { source, .. } => source.class(),
+            Self::Export { source, .. } => source.class(),
+            Self::Import { source, .. } => import_class(source),
+            Self::NotElsewhere(_) => Class::NotFound,
+            Self::Daemon(e) => e.class(),
             Self::NotStored(_) | Self::NotEmbedded(_) | Self::AmbiguousId { .. } => {
                 Class::NotStored
             }
@@ -172,6 +187,18 @@ impl Error {
     }
 }
 
+fn import_class(error: &containers::Error) -> Class {
+    use containers::Error as E;
+    match error {
+        E::Files(_) | E::Copy(_) | E::Archive { .. } => Class::Machine,
+        E::Conf { .. } => Class::Configuration,
+        E::Record { .. } | E::Image { .. } => Class::Unsupported,
+        E::Ambiguous { .. } => Class::NotStored,
+        E::Layer { source, .. } => layer_class(source),
+        E::Store(error) => error.class(),
+    }
+}
+
 pub(super) fn manifest_class(error: &manifest::Error) -> Class {
     use manifest::Error as E;
     match error {
@@ -202,9 +229,10 @@ pub(super) fn layer_class(error: &layer::Error) -> Class {
             | U::Whiteout { .. }
             | U::TooMany { .. } => Class::Hostile,
             U::Kind { .. } => Class::Unsupported,
-            U::Archive(MalformedArchive::Read(_)) | U::Write { .. } | U::Prepare(_) => {
-                Class::Machine
-            }
+            U::Archive(MalformedArchive::Read(_))
+            | U::Write { .. }
+            | U::Prepare(_)
+            | U::Recipe(_) => Class::Machine,
             U::Archive(_) => Class::Corrupt,
         },
     }

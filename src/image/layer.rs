@@ -12,14 +12,13 @@
 mod tests;
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
 use super::unpack::archive::Source;
-use super::unpack::{self, Limits, Marks};
+use super::unpack::{self, Limits, Place};
 
 /// Bytes of a block between the two threads. Larger than most files, smaller than the processor's cache.
 const BLOCK: usize = 128 << 10;
@@ -74,15 +73,14 @@ pub(super) struct Expected {
     pub(super) most_bytes: Option<u64>,
 }
 
-/// Reads a layer to its end, unpacks it into an empty folder, and returns its uncompressed size in bytes.
+/// Reads a layer to its end, unpacks it, and returns its uncompressed size in bytes.
 ///
 /// # Errors
-/// Why it cannot be used; the folder is then to be removed.
+/// Why it cannot be used; what was written is then to be removed.
 pub(super) fn unpack_verified(
     compressed: impl Read,
     expected: &Expected,
-    folder: &Path,
-    marks: Marks,
+    place: &Place<'_>,
 ) -> Result<u64, Error> {
     let (send, receive) = sync_channel(BLOCKS);
     let (give_back, take_back) = channel();
@@ -91,7 +89,7 @@ pub(super) fn unpack_verified(
         let unpacked = std::thread::Builder::new()
             .name("unpack".into())
             .spawn_scoped(scope, move || {
-                let result = unpack::unpack(&mut blocks, folder, marks, &Limits::USUAL);
+                let result = unpack::unpack(&mut blocks, place, &Limits::USUAL);
                 (result, blocks.hash)
             })
             .map_err(Error::Thread)?;

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::digest::{Digest, InvalidDigest};
+use super::export::{Export, LayerCompression};
 use super::platform::Platform;
 use crate::model::image::ImageConfig;
 
@@ -23,6 +24,83 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const OCI_PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
+const OCI_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const OCI_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const DOCKER_PLAIN: &str = "application/vnd.docker.image.rootfs.diff.tar";
+const DOCKER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// The two kinds of manifests, which say the same in other words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestFormat {
+    Oci,
+    /// Docker's schema 2.
+    Docker,
+}
+
+impl ManifestFormat {
+    /// Of a manifest, by its configuration: its own media type may not be said.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        if manifest.config.media_type == DOCKER_CONFIG {
+            Self::Docker
+        } else {
+            Self::Oci
+        }
+    }
+
+    /// Of the manifest.
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            Self::Oci => OCI_MANIFEST,
+            Self::Docker => DOCKER_MANIFEST,
+        }
+    }
+
+    /// A manifest of these layers, with the annotations that the image came with.
+    pub(super) fn manifest(self, export: &Export, layers: Vec<serde_json::Value>) -> Vec<u8> {
+        let config_type = match self {
+            Self::Oci => OCI_CONFIG,
+            Self::Docker => DOCKER_CONFIG,
+        };
+        let mut manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": self.media_type(),
+            "config": { "mediaType": config_type, "digest": export.record.id, "size": export.config.len() },
+            "layers": layers,
+        });
+        let annotations = export.original.as_ref().map(|o| &o.manifest.annotations);
+        if let (Self::Oci, Some(annotations)) = (self, annotations)
+            && !annotations.is_empty()
+        {
+            manifest["annotations"] = serde_json::json!(annotations);
+        }
+        manifest.to_string().into_bytes()
+    }
+}
+
+/// The media type of a layer.
+pub(super) fn layer_type(format: ManifestFormat, compression: LayerCompression) -> &'static str {
+    match (format, compression) {
+        (ManifestFormat::Oci, LayerCompression::Gzip) => OCI_GZIP,
+        (ManifestFormat::Oci, LayerCompression::Zstd) => OCI_ZSTD,
+        // Docker's has no name for another one.
+        (ManifestFormat::Docker, _) => DOCKER_GZIP,
+    }
+}
+
+/// The media type that a layer of another manifest has in this one, if there is one.
+pub(super) fn translated(format: ManifestFormat, media_type: &str) -> Option<&'static str> {
+    match (format, media_type) {
+        (ManifestFormat::Oci, OCI_GZIP | DOCKER_GZIP) => Some(OCI_GZIP),
+        (ManifestFormat::Oci, OCI_ZSTD) => Some(OCI_ZSTD),
+        (ManifestFormat::Oci, OCI_PLAIN | DOCKER_PLAIN) => Some(OCI_PLAIN),
+        (ManifestFormat::Docker, OCI_GZIP | DOCKER_GZIP) => Some(DOCKER_GZIP),
+        (ManifestFormat::Docker, OCI_PLAIN | DOCKER_PLAIN) => Some(DOCKER_PLAIN),
+        _ => None,
+    }
+}
 
 /// What tells an entry of an index from the same image with slower layers.
 const ZSTD: &str = "io.github.containers.compression.zstd";
@@ -90,6 +168,7 @@ pub(super) struct Manifest {
     pub(super) config: Descriptor,
     /// Lowest first.
     pub(super) layers: Vec<Descriptor>,
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// One of an index's images.
@@ -127,6 +206,7 @@ struct RawDocument {
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -224,6 +304,7 @@ impl Document {
                 manifests: None,
                 artifact_type,
                 media_type,
+                annotations,
                 ..
             } => {
                 let layers = layers.unwrap_or_default();
@@ -233,7 +314,12 @@ impl Document {
                 let config = descriptor(config, "configuration")?;
                 check_config_type(&config.media_type, media_type.as_deref(), artifact_type)?;
                 let layers = layers.into_iter().map(layer).collect::<Result<_, _>>()?;
-                Ok(Self::Image(Manifest { config, layers }))
+                let annotations = annotations.unwrap_or_default();
+                Ok(Self::Image(Manifest {
+                    config,
+                    layers,
+                    annotations,
+                }))
             }
             _ => Err(Error::MediaType("neither a manifest nor an index".into())),
         }
@@ -399,8 +485,8 @@ fn check_config_type(
 ) -> Result<(), Error> {
     match (media_type, of_manifest) {
         (
-            "application/vnd.oci.image.config.v1+json"
-            | "application/vnd.docker.container.image.v1+json",
+            OCI_CONFIG
+            | DOCKER_CONFIG,
             _,
         )
         // What some registries once stored; Docker takes it too.

@@ -23,7 +23,7 @@ use super::manifest::{self, Configuration, Descriptor, Document, MOST_CONFIG_BYT
 use super::platform::Platform;
 use super::proxy::Proxies;
 use super::registries::RegistriesConf;
-use super::registry::{Chunk, Fetched, Sources, Taken, TlsVerify};
+use super::registry::{Chunk, Fetched, Purpose, Sources, Taken, TlsVerify};
 use super::store::{Hold, NewImage, Store};
 use crate::model::cause::chain;
 use crate::model::image::Image;
@@ -121,7 +121,7 @@ async fn pull_named(
         reference,
         options,
         progress,
-        sources: Sources::new(reference, endpoints, helpers, options),
+        sources: Sources::new(reference, endpoints, helpers, options, Purpose::Pull),
         hold: Arc::new(store.hold()?),
         workers: RefCell::default(),
     };
@@ -333,13 +333,11 @@ impl Pull<'_> {
                 chunk: None,
                 at: 0,
             };
-            let added = store.add_layer(&chain_id, |folder, marks| {
-                layer::unpack_verified(reader, &expected, folder, marks).map_err(|source| {
-                    Error::Layer {
-                        image,
-                        layer: blob.digest,
-                        source,
-                    }
+            let added = store.add_layer(&chain_id, |place| {
+                layer::unpack_verified(reader, &expected, place).map_err(|source| Error::Layer {
+                    image,
+                    layer: blob.digest,
+                    source,
                 })
             });
             // Nobody waits if another layer failed first.

@@ -26,7 +26,8 @@ pub struct Removed {
 impl Store {
     /// Takes a name; with its last name goes the image, with its last image goes a layer.
     ///
-    /// Waits until nobody uses the store. `in_use` tells of an image id whether a pod uses it.
+    /// Waits until nobody uses the store. `in_use` tells of an image id whether a pod uses it; it is asked when nobody can
+    /// start to use one any more.
     ///
     /// # Errors
     /// There is no such name; it is the last one of an image that is in use, and then nothing changes.
@@ -70,6 +71,23 @@ impl Store {
         let mut names = self.references()?;
         names.retain(|record| record.image == image);
         self.remove_image(&image, names, in_use, prefix.to_owned())
+    }
+
+    /// Removes all that is not in use: images with their names, and layers.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn prune(&self, in_use: &dyn Fn(&str) -> bool) -> Result<Removed, Error> {
+        let _alone = fs::lock(&self.lock_path(), LockMode::Exclusive)?;
+        let mut names = self.references()?;
+        names.retain(|record| !in_use(record.image.as_str()));
+        let mut removed = Removed {
+            references: self.remove_references(names)?,
+            ..Removed::default()
+        };
+        removed.references.sort();
+        self.collect_alone(Unnamed::Remove, in_use, &mut removed)?;
+        Ok(removed)
     }
 
     /// Removes what nothing needs: layers without an image, images that kplay made of earlier builds of itself, and

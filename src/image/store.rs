@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock                    flock: shared to use, exclusive to remove
-//! layers/CHAIN/diff/      an unpacked layer;  layer.json beside it
+//! layers/CHAIN/diff/      an unpacked layer;  layer.json beside it, and what its archive was (`unpack::recipe`)
 //! images/ID/              config.json and manifest.json verbatim, record.json
 //! references/HASH.json    name → image; HASH is of the name
 //! busy/CHAIN              flock: somebody unpacks this layer
@@ -24,7 +24,7 @@ use super::error::Error;
 use super::manifest::Configuration;
 use super::platform::Platform;
 use super::records::{self, ImageRecord, LayerRecord, ReferenceRecord, UnpackedRecord, VERSION};
-use super::unpack::Marks;
+use super::unpack::{Marks, Place};
 use crate::model::image::Image;
 use crate::model::reference::Reference;
 use crate::sys::beneath;
@@ -213,11 +213,11 @@ impl Store {
         )?)
     }
 
-    /// Makes a layer with `fill`, which is given the folder to fill and returns the layer's size.
+    /// Makes a layer with `fill`, which is given what to fill and returns the layer's size.
     pub(super) fn add_layer<E>(
         &self,
         chain_id: &Digest,
-        fill: impl FnOnce(&Path, Marks) -> Result<u64, E>,
+        fill: impl FnOnce(&Place<'_>) -> Result<u64, E>,
     ) -> Result<(), E>
     where
         E: From<Error>,
@@ -225,7 +225,11 @@ impl Store {
         let temporary = self.temporary()?;
         let diff = temporary.path.join("diff");
         beneath::make_folder_at(&diff, 0o755).map_err(Error::from)?;
-        let size = fill(&diff, Marks::of_this_process())?;
+        let size = fill(&Place {
+            folder: &diff,
+            beside: Some(&temporary.path),
+            marks: Marks::of_this_process(),
+        })?;
         let version = VERSION;
         records::write(
             &temporary.path.join("layer.json"),

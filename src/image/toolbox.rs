@@ -76,7 +76,7 @@ impl Store {
         let parsed = Configuration::parse(config.as_bytes()).map_err(invalid)?;
         let _claim = self.claim_layer(&layer)?;
         if !self.has_layer(&layer) {
-            self.add_layer(&layer, |folder, _| fill(folder, &binary).map(|()| size))?;
+            self.add_layer(&layer, |place| fill(place.folder, &binary).map(|()| size))?;
         }
         let image = self.add_image(&NewImage {
             config: config.as_bytes(),

@@ -1,5 +1,8 @@
 //! Which image each container gets: everything is there, or nothing is changed.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,6 +13,7 @@ use jiff::Timestamp;
 use super::apply::ApplyInput;
 use super::error::{Error, MissingImage};
 use super::report::{Event, Report};
+use crate::image::containers::{Imported, OtherStores};
 use crate::image::{self, Hold, PullOptions, PullProgress, Store};
 use crate::model::cause::chain;
 use crate::model::image::{Image, ImageUser, Pull};
@@ -32,6 +36,12 @@ pub trait ImageSource {
     /// The store cannot be read.
     fn find(&self, name: &ImageName) -> Result<Option<Image>, SourceError>;
 
+    /// Brings an image to this machine's store that another engine on this machine has: no registry is asked.
+    ///
+    /// # Errors
+    /// It is there, and cannot be taken over.
+    fn import(&self, name: &ImageName) -> Result<Option<Imported>, SourceError>;
+
     /// What a pull of a name will ask for first.
     fn resolved(&self, name: &ImageName) -> Reference;
 
@@ -50,6 +60,7 @@ pub struct StoreImages {
     store: Store,
     /// How to pull: with whose credentials, for which platform.
     options: PullOptions,
+    others: OtherStores,
     /// What was found stays until the pods have been started.
     _hold: Hold,
 }
@@ -59,11 +70,16 @@ impl StoreImages {
     ///
     /// # Errors
     /// The store cannot be locked.
-    pub fn new(store: Store, options: PullOptions) -> Result<Self, SourceError> {
+    pub fn new(
+        store: Store,
+        options: PullOptions,
+        others: OtherStores,
+    ) -> Result<Self, SourceError> {
         let hold = store.hold()?;
         Ok(Self {
             store,
             options,
+            others,
             _hold: hold,
         })
     }
@@ -77,6 +93,16 @@ impl ImageSource for StoreImages {
         for name in self.options.registries.stored_names(name)? {
             if let Some(image) = self.store.find(&name)? {
                 return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
+    fn import(&self, name: &ImageName) -> Result<Option<Imported>, SourceError> {
+        let registries = &self.options.registries;
+        for name in registries.stored_names(name)? {
+            if let Some(imported) = self.store.import(&name, &self.others, registries)? {
+                return Ok(Some(imported));
             }
         }
         Ok(None)
@@ -162,7 +188,7 @@ pub(super) fn resolve(
     let mut missing = Vec::new();
     let mut to_pull = Vec::new();
     for (name, wanted) in &wanted {
-        match source.find(name) {
+        match find_or_import(source, name, wanted, registries, report) {
             Ok(Some(image))
                 if wanted.policy != PullPolicy::Always || registries == Registries::Forbidden =>
             {
@@ -215,6 +241,36 @@ pub(super) fn resolve(
         }
     }
     Ok(by_pod(&wanted, &images))
+}
+
+/// An image that is there, or that another engine has, unless a registry is to be asked anyway.
+fn find_or_import(
+    source: &impl ImageSource,
+    name: &ImageName,
+    wanted: &Wanted<'_>,
+    registries: Registries,
+    report: &mut dyn FnMut(Event),
+) -> Result<Option<Image>, SourceError> {
+    if let Some(image) = source.find(name)? {
+        return Ok(Some(image));
+    }
+    let pulls = registries == Registries::Allowed;
+    if pulls && wanted.policy == PullPolicy::Always {
+        return Ok(None);
+    }
+    match source.import(name) {
+        Ok(None) => Ok(None),
+        Ok(Some(Imported { image, from })) => {
+            report(Event::ImageImported(name.reference().clone(), from));
+            Ok(Some(image))
+        }
+        // What another engine has is only a shortcut to what a registry has.
+        Err(error) if pulls && wanted.policy != PullPolicy::Never => {
+            tracing::warn!(image = %name.reference(), error = chain(error.as_ref()), "not taken over");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The images that are there; those that are not, or cannot be looked for, are left out.

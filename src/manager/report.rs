@@ -23,6 +23,8 @@ pub enum Event {
     Waiting(Subject),
     ImagePulling(Reference),
     ImageProgress(Reference, PullProgress),
+    /// Another engine on this machine has it: the folder of its store.
+    ImageImported(Reference, std::path::PathBuf),
     /// The image's ID.
     ImagePulled(Reference, String),
     /// It has a command for its health, which is not run.

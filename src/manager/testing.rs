@@ -22,6 +22,7 @@ use super::report::Event;
 use super::services::Ranges;
 use super::{Error, Launcher, Manager};
 use crate::image::PullProgress;
+use crate::image::containers::Imported;
 use crate::model::image::{Image, ImageConfig};
 use crate::model::names::{ContainerName, ObjectKey};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
@@ -158,6 +159,10 @@ pub(super) fn delete_options(grace: super::stop::Grace) -> super::delete::Delete
 pub(super) struct FakeImages {
     pub(super) here: BTreeSet<Reference>,
     pub(super) there: BTreeSet<Reference>,
+    /// What another engine has, and where it cannot be taken from.
+    pub(super) elsewhere: BTreeSet<Reference>,
+    pub(super) damaged_elsewhere: BTreeSet<Reference>,
+    pub(super) looked_elsewhere: RefCell<Vec<Reference>>,
     pub(super) pulled: RefCell<Vec<Reference>>,
     /// The names of the Secrets that the pulls were given.
     pub(super) shown: RefCell<Vec<String>>,
@@ -180,6 +185,18 @@ impl ImageSource for FakeImages {
             .here
             .contains(reference)
             .then(|| image(&reference.to_string())))
+    }
+
+    fn import(&self, name: &ImageName) -> Result<Option<Imported>, SourceError> {
+        let reference = name.reference();
+        self.looked_elsewhere.borrow_mut().push(reference.clone());
+        if self.damaged_elsewhere.contains(reference) {
+            return Err("the store is damaged".into());
+        }
+        Ok(self.elsewhere.contains(reference).then(|| Imported {
+            image: image(&format!("{reference} of another engine")),
+            from: "/other".into(),
+        }))
     }
 
     fn resolved(&self, name: &ImageName) -> Reference {

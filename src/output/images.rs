@@ -1,5 +1,7 @@
 //! `image ls` and `get images`, with docker's columns.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -68,6 +70,71 @@ pub(crate) fn object(images: &[Row]) -> Value {
         })
         .collect();
     json!({ "apiVersion": "kplay/v1", "kind": "ImageList", "items": items })
+}
+
+/// What is known of an image.
+#[derive(Debug)]
+pub(crate) struct Inspected<'a> {
+    /// `sha256:…`.
+    pub(crate) id: &'a str,
+    pub(crate) references: &'a [Reference],
+    /// The image's own, as it is.
+    pub(crate) config: Value,
+    pub(crate) manifest: Option<Value>,
+    /// The manifest's.
+    pub(crate) digest: Option<&'a str>,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// The unpacked layers, lowest first.
+    pub(crate) folders: &'a [PathBuf],
+}
+
+/// An image in the words of `podman image inspect`.
+pub(crate) fn inspected(image: &Inspected<'_>) -> Value {
+    let (config, manifest) = (&image.config, image.manifest.as_ref());
+    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
+    let by_tag = image.references.iter().filter(|r| r.digest.is_none());
+    let by_digest = image.references.iter().filter_map(|name| {
+        let digest = name.digest.as_ref()?;
+        Some(format!("{}/{}@{digest}", name.registry, name.repository))
+    });
+    let mut folders = image
+        .folders
+        .iter()
+        .rev()
+        .map(|path| path.display().to_string());
+    let upper = folders.next();
+    let lower: Vec<String> = folders.collect();
+    json!({
+        "Id": image.id.trim_start_matches("sha256:"),
+        "Digest": image.digest,
+        "RepoTags": by_tag.map(ToString::to_string).collect::<Vec<_>>(),
+        "RepoDigests": by_digest.collect::<Vec<_>>(),
+        "Parent": "",
+        "Comment": text("comment"),
+        "Created": config.get("created"),
+        "Config": config.get("config"),
+        "Version": text("docker_version"),
+        "Author": text("author"),
+        "Architecture": text("architecture"),
+        "Os": text("os"),
+        "Variant": text("variant"),
+        "Size": image.size,
+        "VirtualSize": image.size,
+        "GraphDriver": {
+            "Name": "overlay",
+            "Data": { "LowerDir": lower.join(":"), "UpperDir": upper },
+        },
+        "RootFS": {
+            "Type": config.pointer("/rootfs/type"),
+            "Layers": config.pointer("/rootfs/diff_ids"),
+        },
+        "Labels": config.pointer("/config/Labels"),
+        "Annotations": manifest.and_then(|m| m.get("annotations")),
+        "ManifestType": manifest.and_then(|m| m.get("mediaType")),
+        "User": config.pointer("/config/User").unwrap_or(&json!("")),
+        "History": config.get("history"),
+    })
 }
 
 /// The first 12 digits, as docker shows them.

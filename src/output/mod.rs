@@ -8,6 +8,7 @@
 
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
+pub(crate) mod disk;
 pub(crate) mod duration;
 pub(crate) mod endpoints;
 pub(crate) mod events;

@@ -207,6 +207,17 @@ impl Folder {
         )?)
     }
 
+    /// Moves what is at `name` to another folder, where the new name is free.
+    ///
+    /// # Errors
+    /// It is not there, or the name is taken.
+    pub fn rename(&self, name: Name<'_>, folder: &Self, new: Name<'_>) -> io::Result<()> {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        Ok(rustix::fs::renameat_with(
+            &self.0, name.0, &folder.0, new.0, flags,
+        )?)
+    }
+
     /// Makes a special file; `mode` is subject to the thread's umask.
     ///
     /// # Errors
@@ -395,6 +406,15 @@ pub fn make_folder_at(path: &Path, mode: u32) -> super::fs::Result<bool> {
 /// It cannot be opened.
 pub fn open_file(path: &Path) -> super::fs::Result<File> {
     File::open(path).map_err(|e| super::fs::Error::new("open", path, e))
+}
+
+/// Opens what is no regular file to write: a FIFO, a device.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_to_write(path: &Path) -> super::fs::Result<File> {
+    let opened = File::options().write(true).open(path);
+    opened.map_err(|e| super::fs::Error::new("open", path, e))
 }
 
 /// Makes a file of the caller's own, open to write and to read again.

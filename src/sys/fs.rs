@@ -371,6 +371,38 @@ pub fn try_lock(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
     }
 }
 
+/// A held record lock (`fcntl`) for reading a file that others lock so to write; released when dropped.
+#[derive(Debug)]
+pub struct RecordLock {
+    _file: File,
+}
+
+/// Takes a lock on all of a file that excludes others' `fcntl` locks for writing, and waits for it; `None` if there is no
+/// such file. It is one of the open file, so that other threads and other locks of this process do not release it.
+///
+/// # Errors
+/// The file cannot be opened or locked.
+pub fn lock_record_to_read(path: &Path) -> Result<Option<RecordLock>> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|e| Error::new("open the lock file", path, e))?,
+    };
+    let lock = libc::flock {
+        l_type: libc::F_RDLCK as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    loop {
+        match nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLKW(&lock)) {
+            Ok(_) => return Ok(Some(RecordLock { _file: file })),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(Error::new("lock", path, e)),
+        }
+    }
+}
+
 fn open_lock(path: &Path) -> Result<File> {
     std::fs::OpenOptions::new()
         .read(true)

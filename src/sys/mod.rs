@@ -21,6 +21,7 @@ pub mod identity;
 pub mod ids;
 pub mod inet;
 pub mod iptables;
+pub mod links;
 pub mod listeners;
 pub mod lockfile;
 pub mod memory;

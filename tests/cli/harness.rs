@@ -56,6 +56,8 @@ impl Kplay {
             .env_clear()
             .env("KPLAY_ROOT", self.dir.join("root"))
             .env("KPLAY_RUNROOT", self.dir.join("run"))
+            // A folder is no configuration: a test that looks for other engines' images fails.
+            .env("CONTAINERS_STORAGE_CONF", &self.dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

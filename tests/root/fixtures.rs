@@ -303,11 +303,19 @@ fn tool(folder: &Path, program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+fn tls_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata/image")
+        .join(name)
+}
+
 /// Whom a registry lets in.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Guests {
     Anybody,
     User,
+    /// The same, and only through TLS.
+    UserWithTls,
 }
 
 /// What `htpasswd -Bbn user secret` prints, made in less time.
@@ -335,6 +343,19 @@ impl Registry {
         Self::start_for(Guests::User)
     }
 
+    /// The same with TLS, on `localhost` too.
+    pub(crate) fn with_tls_and_password() -> Self {
+        Self::start_for(Guests::UserWithTls)
+    }
+
+    /// A folder in `parent` with the certificate of who signed the registry's.
+    pub(crate) fn authorities(&self, parent: &Path) -> PathBuf {
+        let folder = parent.join(format!("authorities-{}", self.port));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::copy(tls_file("ca.pem"), folder.join("ca.crt")).expect("a copy");
+        folder
+    }
+
     fn start_for(guests: Guests) -> Self {
         let name = format!("{}registry-{}", leftovers::prefix(), free_port());
         let storage = std::env::temp_dir().join(name);
@@ -359,14 +380,22 @@ impl Registry {
 
     fn try_start(storage: &Path, port: u16, guests: Guests) -> Option<Self> {
         let configuration = storage.join("config.yml");
+        let tls = match guests {
+            Guests::Anybody | Guests::User => String::new(),
+            Guests::UserWithTls => format!(
+                ", tls: {{certificate: {:?}, key: {:?}}}",
+                tls_file("server.pem"),
+                tls_file("server.key")
+            ),
+        };
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: {storage:?}}}}}\n\
-             http: {{addr: \"127.0.0.1:{port}\"}}\n"
+             http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n"
         );
         let auth = match guests {
             Guests::Anybody => String::new(),
-            Guests::User => {
+            Guests::User | Guests::UserWithTls => {
                 let users = storage.join("users");
                 fs::write(&users, USERS).expect("a file");
                 format!("auth: {{htpasswd: {{realm: test, path: {users:?}}}}}\n")

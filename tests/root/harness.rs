@@ -92,6 +92,16 @@ impl Kplay {
         self.runroot().join("pods").join(format!("default_{pod}"))
     }
 
+    /// A `storage.conf` of a machine on which no other engine has images.
+    fn no_other_images(&self) -> PathBuf {
+        let path = self.dir.join("no-storage.conf");
+        if !path.exists() {
+            let text = format!("[storage]\ngraphroot = {:?}\n", self.dir.join("none"));
+            fs::write(&path, text).expect("a file");
+        }
+        path
+    }
+
     /// A path in the test's folder, made with this content.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.dir.join(name);
@@ -422,6 +432,7 @@ impl Call<'_> {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.kplay.dir())
+            .env("CONTAINERS_STORAGE_CONF", self.kplay.no_other_images())
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.kplay.dir());
         command

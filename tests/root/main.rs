@@ -53,6 +53,7 @@ mod shows;
 mod status;
 mod terminal;
 mod traffic;
+mod transfers;
 mod users;
 mod volumes;
 

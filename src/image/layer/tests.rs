@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::image::testing::{Folder, Tar, can_be_root, gzip, tree, zstd};
+use crate::image::unpack::Marks;
 
 fn archive() -> Vec<u8> {
     Tar::default()
@@ -18,12 +19,20 @@ fn expected(archive: &[u8], blob: &[u8]) -> Expected {
     }
 }
 
+fn place(folder: &Folder) -> Place<'_> {
+    Place {
+        folder: folder.path(),
+        beside: None,
+        marks: Marks::Trusted,
+    }
+}
+
 fn check(bytes: &[u8], expected: &Expected, outcome: &str) {
     if !can_be_root() {
         return;
     }
     let folder = Folder::new();
-    let found = match unpack_verified(bytes, expected, folder.path(), Marks::Trusted) {
+    let found = match unpack_verified(bytes, expected, &place(&folder)) {
         Ok(size) => format!("{size}: {}", tree(folder.path()).lines().count()),
         Err(e) => e.to_string(),
     };
@@ -145,11 +154,6 @@ fn a_reader_that_fails_is_not_a_damaged_layer() {
     let blob = gzip(&archive);
     let folder = Folder::new();
     let input = blob[..100].chain(Broken);
-    let result = unpack_verified(
-        input,
-        &expected(&archive, &blob),
-        folder.path(),
-        Marks::Trusted,
-    );
+    let result = unpack_verified(input, &expected(&archive, &blob), &place(&folder));
     assert!(matches!(result, Err(Error::Read(_))), "{result:?}");
 }

@@ -48,6 +48,37 @@ impl std::fmt::Debug for LoadSource<'_> {
     }
 }
 
+/// What a source has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    DockerArchive,
+    /// The same, from Docker itself.
+    DockerDaemon,
+    OciArchive,
+    OciLayout,
+}
+
+impl Shape {
+    fn transport(self) -> Transport {
+        match self {
+            Self::DockerArchive => Transport::DockerArchive,
+            Self::DockerDaemon => Transport::DockerDaemon,
+            Self::OciArchive => Transport::OciArchive,
+            Self::OciLayout => Transport::OciLayout,
+        }
+    }
+}
+
+/// Which images of a source are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    All,
+    /// By a name that the source gives it.
+    Named(String),
+    /// By its place in a docker-archive, from 0 on.
+    Number(usize),
+}
+
 /// An image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -64,6 +95,10 @@ pub enum Error {
         "it is neither an archive of images nor an OCI layout: it has no `manifest.json` and no `index.json`"
     )]
     Unknown,
+    #[error("it is no {0}")]
+    OtherShape(&'static str),
+    #[error("it has no image `{wanted}`; it has {}", names(there))]
+    NoImage { wanted: String, there: Vec<String> },
     #[error("it is compressed with {0}; gzip and zstd are supported")]
     Compression(&'static str),
     #[error("it is damaged")]
@@ -99,12 +134,22 @@ pub enum Error {
     Store(Box<ImageError>),
 }
 
+fn names(there: &[String]) -> String {
+    match there {
+        [] => "none with a name".to_owned(),
+        some => some.join(", "),
+    }
+}
+
 impl Error {
     /// What kind of failure it is.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Unknown | Self::Compression(_) | Self::Reference { .. } => Class::Unsupported,
+            Self::Unknown | Self::OtherShape(_) | Self::Compression(_) | Self::Reference { .. } => {
+                Class::Unsupported
+            }
+            Self::NoImage { .. } => Class::NotFound,
             Self::Archive(MalformedArchive::Read(_)) | Self::Read(_) => Class::Machine,
             Self::Archive(_) | Self::Missing(_) | Self::Json { .. } | Self::Digest { .. } => {
                 Class::Corrupt
@@ -189,11 +234,23 @@ impl Store {
         source: LoadSource<'_>,
         policy: &RegistriesConf,
     ) -> Result<Vec<Loaded>, ImageError> {
+        self.load_part(source, None, &Part::All, policy)
+    }
+
+    /// As [`Self::load`], of a source of a certain shape, some of its images.
+    pub(super) fn load_part(
+        &self,
+        source: LoadSource<'_>,
+        shape: Option<Shape>,
+        part: &Part,
+        policy: &RegistriesConf,
+    ) -> Result<Vec<Loaded>, ImageError> {
         let archive = match &source {
             LoadSource::Path(path) => format!("{path:?}"),
+            LoadSource::Reader(_) if shape == Some(Shape::DockerDaemon) => "Docker".into(),
             LoadSource::Reader(_) => "the standard input".into(),
         };
-        self.load_all(source, policy).map_err(|error| {
+        self.load_all(source, shape, part, policy).map_err(|error| {
             let error = match error {
                 Error::Store(error) => *error,
                 source => ImageError::Load { archive, source },
@@ -205,6 +262,8 @@ impl Store {
     fn load_all(
         &self,
         source: LoadSource<'_>,
+        shape: Option<Shape>,
+        part: &Part,
         policy: &RegistriesConf,
     ) -> Result<Vec<Loaded>, Error> {
         self.sweep()?;
@@ -214,22 +273,43 @@ impl Store {
             LoadSource::Reader(reader) => (Contents::of_reader(reader, self)?, None),
         };
         let check = |transport| {
+            let transport = shape.map_or(transport, Shape::transport);
             let checked = policy.check_load(transport, path);
             checked.map_err(|error| Error::Store(Box::new(error.into())))
         };
-        let plans = if let Some(table) =
-            contents.small("manifest.json", manifest::MOST_MANIFEST_BYTES)?
-        {
-            check(Transport::DockerArchive)?;
-            docker::plans(&contents, &table)?
-        } else if let Some(index) = contents.small("index.json", manifest::MOST_MANIFEST_BYTES)? {
-            check(match contents {
-                Contents::Folder(_) => Transport::OciLayout,
-                Contents::Archive { .. } => Transport::OciArchive,
-            })?;
-            oci::plans(&contents, &index)?
-        } else {
-            return Err(Error::Unknown);
+        let most = manifest::MOST_MANIFEST_BYTES;
+        // What Docker saves has both.
+        let table = match shape {
+            Some(Shape::OciArchive | Shape::OciLayout) => None,
+            Some(Shape::DockerArchive | Shape::DockerDaemon) | None => {
+                contents.small("manifest.json", most)?
+            }
+        };
+        let index = match shape {
+            Some(Shape::DockerArchive) => None,
+            Some(Shape::DockerDaemon | Shape::OciArchive | Shape::OciLayout) | None => {
+                contents.small("index.json", most)?
+            }
+        };
+        let plans = match (table, index, shape) {
+            (Some(table), _, _) => {
+                check(Transport::DockerArchive)?;
+                chosen(docker::plans(&contents, &table)?, part)?
+            }
+            (None, Some(index), _) => {
+                check(match contents {
+                    Contents::Folder(_) => Transport::OciLayout,
+                    Contents::Archive { .. } => Transport::OciArchive,
+                })?;
+                oci::plans(&contents, &index, part)?
+            }
+            (None, None, Some(Shape::DockerArchive | Shape::DockerDaemon)) => {
+                return Err(Error::OtherShape("archive of `docker save`"));
+            }
+            (None, None, Some(Shape::OciArchive | Shape::OciLayout)) => {
+                return Err(Error::OtherShape("OCI layout"));
+            }
+            (None, None, None) => return Err(Error::Unknown),
         };
         plans
             .iter()
@@ -302,13 +382,44 @@ impl Store {
         }
         let content = contents.open(&layer.name)?;
         let content = content.ok_or_else(|| Error::Missing(layer.name.clone()))?;
-        self.add_layer(&layer.chain_id, |folder, marks| {
-            let unpacked = layer::unpack_verified(content.reader, &layer.expected, folder, marks);
+        self.add_layer(&layer.chain_id, |place| {
+            let unpacked = layer::unpack_verified(content.reader, &layer.expected, place);
             unpacked.map_err(|source| Error::Layer {
                 name: layer.name.clone(),
                 source,
             })
         })
+    }
+}
+
+/// The images of a docker-archive that are wanted.
+fn chosen(mut plans: Vec<Plan>, part: &Part) -> Result<Vec<Plan>, Error> {
+    let there = || {
+        let names = plans.iter().flat_map(|plan| &plan.references);
+        names.map(ToString::to_string).collect()
+    };
+    match part {
+        Part::All => Ok(plans),
+        Part::Number(number) if *number < plans.len() => Ok(vec![plans.swap_remove(*number)]),
+        Part::Number(number) => Err(Error::NoImage {
+            wanted: format!("@{number}"),
+            there: there(),
+        }),
+        Part::Named(name) => {
+            let wanted = reference(name)?;
+            let found = plans
+                .iter()
+                .position(|plan| plan.references.contains(&wanted));
+            let Some(found) = found else {
+                return Err(Error::NoImage {
+                    wanted: name.clone(),
+                    there: there(),
+                });
+            };
+            let mut plan = plans.swap_remove(found);
+            plan.references = vec![wanted];
+            Ok(vec![plan])
+        }
     }
 }
 

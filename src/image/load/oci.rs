@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::contents::Contents;
-use super::{Error, Plan, reference};
+use super::{Error, Part, Plan, reference};
 use crate::image::digest::Digest;
 use crate::image::manifest::{
     self, Descriptor, Document, Entry, MOST_CONFIG_BYTES, MOST_MANIFEST_BYTES, Manifest,
@@ -15,11 +15,25 @@ use crate::model::reference::Reference;
 const MOST_NESTED: u32 = 3;
 
 /// The images that the index lists: one for each name, and one for those without a name.
-pub(super) fn plans(contents: &Contents, index: &[u8]) -> Result<Vec<Plan>, Error> {
-    let entries = match parse("index.json", index)? {
+pub(super) fn plans(contents: &Contents, index: &[u8], part: &Part) -> Result<Vec<Plan>, Error> {
+    let mut entries = match parse("index.json", index)? {
         Document::Index(entries) => entries,
         Document::Image(_) => return Err(Error::Unknown),
     };
+    if let Part::Named(wanted) = part {
+        let there = entries.iter().flat_map(own_names).cloned().collect();
+        entries.retain(|entry| own_names(entry).any(|name| name == wanted));
+        if entries.is_empty() {
+            let wanted = wanted.clone();
+            return Err(Error::NoImage { wanted, there });
+        }
+        let reference = match entries.iter().find_map(name) {
+            Some(name) => reference(&name)?,
+            // A tag alone is of this machine, as with podman.
+            None => reference(&format!("localhost/{wanted}"))?,
+        };
+        return Ok(vec![plan(contents, &entries, Some(reference))?]);
+    }
     let mut by_name: BTreeMap<Option<String>, Vec<Entry>> = BTreeMap::new();
     for entry in entries {
         by_name.entry(name(&entry)).or_default().push(entry);
@@ -31,6 +45,16 @@ pub(super) fn plans(contents: &Contents, index: &[u8]) -> Result<Vec<Plan>, Erro
             plan(contents, &entries, reference)
         })
         .collect()
+}
+
+/// What an index may call an image.
+fn own_names(entry: &Entry) -> impl Iterator<Item = &String> {
+    let keys = [
+        "io.containerd.image.name",
+        "org.opencontainers.image.ref.name",
+    ];
+    keys.into_iter()
+        .filter_map(|key| entry.annotations.get(key))
 }
 
 /// The name of an image: all of it is in containerd's annotation; OCI's may have only the tag, which is no name.

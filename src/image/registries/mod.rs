@@ -169,6 +169,11 @@ impl RegistriesConf {
         self.registries()?.endpoints(image)
     }
 
+    /// Where an image is pushed to: its own registry, for mirrors are others' copies.
+    pub(super) fn push_endpoint(&self, image: &Reference) -> Result<Endpoint, Error> {
+        self.registries()?.push_endpoint(image)
+    }
+
     /// Whether a registry as such is called insecure.
     pub(super) fn is_insecure(&self, registry: &str) -> Result<bool, Error> {
         let registry = self.registries()?.of(registry);
@@ -295,6 +300,23 @@ impl Registries {
             Some((registry, length))
         });
         matching.max_by_key(|(registry, _)| registry.prefix.len())
+    }
+
+    fn push_endpoint(&self, image: &Reference) -> Result<Endpoint, Error> {
+        let text = image.to_string();
+        let found = self.of(&text).map(|(registry, _)| registry);
+        if let Some(registry) = found.filter(|registry| registry.blocked) {
+            return Err(Error::Blocked {
+                image: text,
+                place: registry.place.clone(),
+            });
+        }
+        // As with podman, a location is where images are pulled from.
+        Ok(Endpoint {
+            reference: image.clone(),
+            insecure: found.is_some_and(|registry| registry.insecure),
+            mirror: false,
+        })
     }
 
     fn endpoints(&self, image: &Reference) -> Result<Vec<Endpoint>, Error> {

@@ -52,6 +52,8 @@ pub(in super::super) enum Transport {
     DockerArchive,
     OciArchive,
     OciLayout,
+    ContainersStorage,
+    DockerDaemon,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,7 +106,13 @@ impl Policy {
         path: Option<&Path>,
     ) -> Result<(), Error> {
         let image = path.map_or_else(
-            || "the standard input".to_owned(),
+            || match transport {
+                Transport::ContainersStorage => "another engine's store".to_owned(),
+                Transport::DockerDaemon => "Docker's images".to_owned(),
+                Transport::DockerArchive | Transport::OciArchive | Transport::OciLayout => {
+                    "the standard input".to_owned()
+                }
+            },
             |path| path.display().to_string(),
         );
         let (name, has_paths) = match transport {
@@ -112,6 +120,8 @@ impl Policy {
             Transport::DockerArchive => ("docker-archive", false),
             Transport::OciArchive => ("oci-archive", true),
             Transport::OciLayout => ("oci", true),
+            Transport::ContainersStorage => ("containers-storage", false),
+            Transport::DockerDaemon => ("docker-daemon", false),
         };
         let scopes = path
             .filter(|_| has_paths)

@@ -4,6 +4,7 @@ use std::io;
 
 use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 
+use super::Purpose;
 use crate::image::auth;
 use crate::image::error::Class;
 use crate::image::proxy::{InvalidProxy, Proxy};
@@ -12,8 +13,9 @@ use crate::model::cause::chain;
 
 /// What went wrong with a registry, for which image.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot pull `{image}`")]
+#[error("cannot {} `{image}`", purpose.verb())]
 pub struct Error {
+    pub purpose: Purpose,
     pub image: String,
     pub source: Fault,
 }

@@ -1,9 +1,10 @@
-//! A registry, as far as a pull needs it: the address, who asks, and what went wrong in words. Transport is
+//! A registry, as far as pulls and pushes need it: the address, who asks, and what went wrong in words. Transport is
 //! `oci-client`'s; what goes with its requests is got by [`SignIn`], and again when it ends.
 //!
 //! https always, but for registries on loopback that do not speak it, and for those whose TLS is not to be verified.
 
 mod fault;
+mod push;
 mod sources;
 
 use std::io;
@@ -33,6 +34,9 @@ use crate::model::reference::Reference;
 pub use fault::{Error, Fault};
 
 pub(super) use fault::{envelope_message, fault};
+pub use push::Purpose;
+
+pub(super) use push::Sent;
 pub(super) use sources::Sources;
 
 use fault::does_not_speak_tls;
@@ -79,6 +83,7 @@ pub(super) struct Repository {
     /// The same in the words of `oci-client`.
     name: oci_client::Reference,
     registry: String,
+    purpose: Purpose,
     sign_in: SignIn,
     transport: Transport,
     /// Held while it is renewed, so that of layers that come at the same time one does it.
@@ -110,6 +115,7 @@ impl Repository {
         endpoint: &Endpoint,
         login: Option<&Login>,
         options: &PullOptions,
+        purpose: Purpose,
         waits: &'static [Duration],
     ) -> Result<Self, Fault> {
         let registry = &endpoint.reference.registry;
@@ -120,8 +126,9 @@ impl Repository {
             certificates: certificates(&options.registries, registry)?,
             proxies: options.proxies.clone(),
         };
-        let by =
-            async |transport| Self::signed_in(&endpoint.reference, transport, login, waits).await;
+        let by = async |transport| {
+            Self::signed_in(&endpoint.reference, transport, login, purpose, waits).await
+        };
         with_or_without_tls(registry, transport, by).await
     }
 
@@ -129,6 +136,7 @@ impl Repository {
         reference: &Reference,
         transport: Transport,
         login: Option<&Login>,
+        purpose: Purpose,
         waits: &'static [Duration],
     ) -> Result<Self, Fault> {
         let registry = &reference.registry;
@@ -137,7 +145,7 @@ impl Repository {
         let name = name(reference);
         let mut tries = waits.iter();
         let session = loop {
-            match Session::new(&sign_in, &transport, &name, 0).await {
+            match Session::new(&sign_in, &transport, &name, purpose, 0).await {
                 Err(fault) if fault.passes() => match tries.next() {
                     Some(wait) => tokio::time::sleep(*wait).await,
                     None => return Err(fault),
@@ -149,6 +157,7 @@ impl Repository {
             reference: reference.clone(),
             name,
             registry: registry.clone(),
+            purpose,
             sign_in,
             transport,
             session: Mutex::new(session),
@@ -188,7 +197,8 @@ impl Repository {
         let has_ended = session.until.is_some_and(|until| until <= Instant::now());
         if has_ended || refused == Some(session.number) {
             let (number, worked) = (session.number + 1, session.worked);
-            let new = Session::new(&self.sign_in, &self.transport, &self.name, number).await?;
+            let (sign_in, transport) = (&self.sign_in, &self.transport);
+            let new = Session::new(sign_in, transport, &self.name, self.purpose, number).await?;
             *session = Session { worked, ..new };
         }
         Ok(session.clone())
@@ -394,9 +404,10 @@ impl Session {
         sign_in: &SignIn,
         transport: &Transport,
         name: &oci_client::Reference,
+        purpose: Purpose,
         number: u64,
     ) -> Result<Self, Fault> {
-        let scope = format!("repository:{}:pull", name.repository());
+        let scope = format!("repository:{}:{}", name.repository(), purpose.actions());
         let (auth, until) = match sign_in.sign_in(Some(&scope)).await? {
             Grant::Nothing => (None, None),
             Grant::Basic { username, password } => {
@@ -413,11 +424,12 @@ impl Session {
         // A new one each time: what a client knows cannot be taken from it.
         let client = client(transport, name.resolve_registry())?;
         if let Some((token, auth)) = auth {
-            let operation = RegistryOperation::Pull;
             client
                 .store_auth_if_needed(name.resolve_registry(), &auth)
                 .await;
-            client.tokens.insert(name, operation, token).await;
+            for operation in [RegistryOperation::Pull, RegistryOperation::Push] {
+                client.tokens.insert(name, operation, token.clone()).await;
+            }
         }
         Ok(Self {
             client,
@@ -489,6 +501,8 @@ fn client(transport: &Transport, host: &str) -> Result<Client, Fault> {
         https_proxy,
         http_proxy,
         no_proxy,
+        // Blobs that are pushed are whole files: one request for each.
+        use_monolithic_push: true,
         // Whether a token has ended is known here.
         default_token_expiration_secs: 24 * 60 * 60,
         ..ClientConfig::default()

@@ -1,4 +1,4 @@
-//! The places of an image, its mirrors and its own registry, which stand in for each other: where one fails, the next is
+//! The places of an image: of one that is pushed, its registry; of one that is pulled, its mirrors and its own registry, which stand in for each other: where one fails, the next is
 //! asked, and keeps being asked. Digests make sure that it is the same image. Each gets its own credentials only.
 
 use std::cell::{Cell, RefCell};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::{Chunk, Error, Fault, Fetched, Repository, Taken};
+use super::{Chunk, Error, Fault, Fetched, Purpose, Repository, Taken};
 use crate::image::auth::{self, Login};
 use crate::image::digest::Digest;
 use crate::image::manifest::Descriptor;
@@ -21,6 +21,7 @@ pub(in super::super) struct Sources<'a> {
     /// `credential-helpers`.
     helpers: &'a [String],
     options: &'a PullOptions,
+    purpose: Purpose,
     places: Vec<Place>,
     /// The place to ask first; those before it have failed.
     current: Cell<usize>,
@@ -56,6 +57,7 @@ impl<'a> Sources<'a> {
         endpoints: Vec<Endpoint>,
         helpers: &'a [String],
         options: &'a PullOptions,
+        purpose: Purpose,
     ) -> Self {
         let place = |endpoint| Place {
             endpoint,
@@ -67,6 +69,7 @@ impl<'a> Sources<'a> {
             image,
             helpers,
             options,
+            purpose,
             places: endpoints.into_iter().map(place).collect(),
             current: Cell::new(0),
         }
@@ -133,7 +136,10 @@ impl<'a> Sources<'a> {
         self.next(origin.last, Fault::Digest { what }).is_ok()
     }
 
-    async fn ask<T>(&self, get: impl AsyncFn(&Repository) -> Result<T, Fault>) -> Result<T, Error> {
+    pub(super) async fn ask<T>(
+        &self,
+        get: impl AsyncFn(&Repository) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
         let mut at = self.current.get();
         loop {
             match self.ask_place(at, &get).await {
@@ -157,7 +163,8 @@ impl<'a> Sources<'a> {
             let Asker { login, repository } = &askers[number];
             let connect = || {
                 let waits = self.waits(at);
-                Repository::connect(&place.endpoint, login.as_ref(), self.options, waits)
+                let login = login.as_ref();
+                Repository::connect(&place.endpoint, login, self.options, self.purpose, waits)
             };
             let asked = match repository.get_or_try_init(connect).await {
                 Ok(repository) => get(repository).await,
@@ -209,6 +216,7 @@ impl<'a> Sources<'a> {
     /// The place after one that failed; without one, why there is no more.
     fn next(&self, at: usize, fault: Fault) -> Result<usize, Error> {
         let fail = |source| Error {
+            purpose: self.purpose,
             image: self.image.to_string(),
             source,
         };

@@ -254,8 +254,8 @@ fn a_crash_leaves_what_the_next_one_sweeps() {
     std::mem::forget(half);
     let sample = Sample::new(&layers(&["a", "b"]), gzip);
     store
-        .add_layer::<Error>(&sample.chain[0], |folder, _| {
-            Ok(fs::list(folder)?.len() as u64)
+        .add_layer::<Error>(&sample.chain[0], |place| {
+            Ok(fs::list(place.folder)?.len() as u64)
         })
         .expect("a layer");
     assert_eq!(counts(&store), [1, 0, 0, 1]);

@@ -159,6 +159,16 @@ impl Registry {
         self.state.authorizations.lock().expect("a lock").clone()
     }
 
+    /// What is at a path now, and its type.
+    pub(in super::super) fn content(&self, path: &str) -> Option<(String, Vec<u8>)> {
+        self.state
+            .content
+            .lock()
+            .expect("a lock")
+            .get(path)
+            .cloned()
+    }
+
     fn put(&self, path: String, media_type: &str, bytes: &[u8]) {
         let mut content = self.state.content.lock().expect("a lock");
         content.insert(path, (media_type.to_owned(), bytes.to_vec()));
@@ -195,10 +205,9 @@ impl State {
         // Who speaks TLS to a registry without it sends no line.
         stream.by_ref().take(4096).read_until(b'\n', &mut first)?;
         let first = String::from_utf8_lossy(&first).into_owned();
-        let Some(path) = first
-            .strip_prefix("GET ")
-            .or_else(|| first.strip_prefix("POST "))
-            .and_then(|rest| rest.split(' ').next())
+        let mut words = first.split(' ');
+        let (Some(method @ ("GET" | "HEAD" | "POST" | "PUT")), Some(path)) =
+            (words.next(), words.next())
         else {
             return Ok(());
         };
@@ -220,14 +229,15 @@ impl State {
         let length = length.unwrap_or("0").parse().unwrap_or(0);
         let mut body = vec![0; length];
         stream.read_exact(&mut body)?;
-        let body = String::from_utf8_lossy(&body).into_owned();
         let range = headers
             .get("range")
             .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
         let from: usize = range.and_then(|from| from.parse().ok()).unwrap_or(0);
-        self.log.lock().expect("a lock").push(match from {
-            0 => path.to_owned(),
-            from => format!("{path} from {from}"),
+        self.log.lock().expect("a lock").push(match (method, from) {
+            ("GET", 0) => path.to_owned(),
+            ("GET", from) => format!("{path} from {from}"),
+            ("POST", _) if path.starts_with("/token") => path.to_owned(),
+            (method, _) => format!("{method} {path}"),
         });
         let authorization = headers
             .get("authorization")
@@ -238,10 +248,78 @@ impl State {
         drop(shown);
         let (stream, scheme) = (stream.get_mut(), "http");
         let own = format!("{scheme}://{address}");
-        if let Some(answer) = self.refuse(path, authorization, &body, &own) {
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if let Some(answer) = self.refuse(path, authorization, &text, &own) {
             return stream.write_all(answer.as_bytes());
         }
-        self.answer(stream, path, from, range.is_some())
+        let media_type = headers.get("content-type").map(String::as_str);
+        let media_type = media_type.unwrap_or_default();
+        match method {
+            "POST" | "PUT" => {
+                let answer = self.take(method, path, media_type, body);
+                stream.write_all(answer.as_bytes())
+            }
+            "HEAD" => {
+                let mut whole = Vec::new();
+                self.answer(&mut whole, path, 0, false)?;
+                let end = whole.windows(4).position(|four| four == b"\r\n\r\n");
+                stream.write_all(&whole[..end.map_or(whole.len(), |end| end + 4)])
+            }
+            _ => self.answer(stream, path, from, range.is_some()),
+        }
+    }
+
+    /// What is pushed.
+    fn take(&self, method: &str, path: &str, media_type: &str, body: Vec<u8>) -> String {
+        if let Some(Act::Status(status, body)) = self.next_act(path) {
+            return answer(status, "", body);
+        }
+        let mut content = self.content.lock().expect("a lock");
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let query: HashMap<String, String> = reqwest::Url::parse(&format!("http://x/?{query}"))
+            .expect("a query")
+            .query_pairs()
+            .into_owned()
+            .collect();
+        let digest = Digest::of(&body);
+        let (kept, there) = match (
+            method,
+            path.split_once("/blobs/uploads/"),
+            path.rsplit_once("/manifests/"),
+        ) {
+            ("POST", Some((repository, _)), _) => {
+                let mounted = query.get("mount").zip(query.get("from"));
+                let found = mounted.and_then(|(digest, from)| {
+                    let blob = content.get(&format!("/v2/{from}/blobs/{digest}"))?;
+                    Some((format!("{repository}/blobs/{digest}"), blob.clone()))
+                });
+                let Some((path, blob)) = found else {
+                    let location = format!("Location: {repository}/blobs/uploads/1\r\n");
+                    return answer(202, &location, "");
+                };
+                (vec![(path.clone(), blob)], path)
+            }
+            ("PUT", Some((repository, _)), _) => {
+                assert_eq!(
+                    query.get("digest").map(String::as_str),
+                    Some(digest.as_str())
+                );
+                let path = format!("{repository}/blobs/{digest}");
+                (vec![(path.clone(), (String::new(), body))], path)
+            }
+            ("PUT", None, Some((repository, _))) => {
+                let manifest = (media_type.to_owned(), body);
+                let by_digest = format!("{repository}/manifests/{digest}");
+                let by_tag = path.to_owned();
+                (
+                    vec![(by_tag.clone(), manifest.clone()), (by_digest, manifest)],
+                    by_tag,
+                )
+            }
+            _ => return answer(404, "", ""),
+        };
+        content.extend(kept);
+        answer(201, &format!("Location: {there}\r\n"), "")
     }
 
     /// The answer to who may not have more than that.

@@ -44,6 +44,19 @@ pub(in super::super) trait Source: BufRead {
         }
         Ok(())
     }
+
+    /// What is consumed from now on becomes the content of the file at `path`, from `offset` on.
+    fn content_starts(&mut self, _path: &[u8], _offset: u64) {}
+
+    fn content_ends(&mut self) {}
+
+    /// How many pieces of content there were.
+    fn contents(&self) -> u64 {
+        0
+    }
+
+    /// What was at `path`, with the first `before` pieces of content, is kept under this number.
+    fn replaced(&mut self, _path: &[u8], _number: u64, _before: u64) {}
 }
 
 impl Source for &[u8] {}
@@ -162,6 +175,14 @@ impl<S: Source> Archive<S> {
         self.source.consume(bytes);
         self.content -= bytes as u64;
         self.position += bytes as u64;
+    }
+
+    pub(super) fn source(&mut self) -> &mut S {
+        &mut self.source
+    }
+
+    pub(super) fn into_source(self) -> S {
+        self.source
     }
 
     /// Reads what is left of the input.

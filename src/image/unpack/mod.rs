@@ -10,11 +10,15 @@
 //!   and `user.*` are; the others mean something to the host (`trusted.overlay.*` would steer the mount) and are not.
 //! - Parents that the archive does not have are made 0755 and root's, as the root itself is if it has no entry.
 //!
+//! What the archive was besides its files' content is recorded ([`recipe`]), so that it can be made again.
+//!
 //! What is unpacked is not yet to be trusted: `layer` checks the digests after it.
 
 pub(super) mod archive;
 pub(super) mod path;
 mod pax;
+pub(super) mod recipe;
+pub(super) mod tar_split;
 mod writer;
 
 #[cfg(test)]
@@ -24,8 +28,10 @@ use std::io;
 use std::path::Path;
 
 pub use archive::MalformedArchive;
+pub use recipe::Error as RecipeError;
 
 use archive::{Archive, Source};
+use recipe::Recorder;
 use writer::Writer;
 
 /// How much a layer may be. Generous for real images, and finite for hostile ones.
@@ -98,24 +104,61 @@ pub enum Error {
     },
     #[error("cannot prepare the layer's folder")]
     Prepare(#[source] io::Error),
+    #[error("cannot record what the layer's archive is")]
+    Recipe(#[source] io::Error),
     #[error(transparent)]
     Archive(#[from] MalformedArchive),
 }
 
-/// Unpacks an archive into an empty folder of the caller's own, and reads it to its end.
+/// Where a layer is unpacked to.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// An empty folder of the caller's own.
+    pub folder: &'a Path,
+    /// The folder for what is kept beside the layer, so that its archive can be made again.
+    pub beside: Option<&'a Path>,
+    pub marks: Marks,
+}
+
+/// Unpacks an archive, and reads it to its end.
 ///
 /// Runs in a thread of its own, whose umask it changes.
 ///
 /// # Errors
-/// Why not. The folder is then to be removed.
-pub(super) fn unpack(
-    source: impl Source,
-    folder: &Path,
-    marks: Marks,
-    limits: &Limits,
-) -> Result<(), Error> {
+/// Why not. The folders are then to be removed.
+pub(super) fn unpack(source: impl Source, place: &Place<'_>, limits: &Limits) -> Result<(), Error> {
     crate::sys::beneath::clear_thread_umask().map_err(Error::Prepare)?;
-    let mut writer = Writer::new(folder, marks, limits)?;
+    let Some(beside) = place.beside else {
+        return write_all(source, place, limits).map(drop);
+    };
+    let recipe = crate::sys::beneath::make_spool(&beside.join(recipe::FILE));
+    let recipe = recipe.map_err(|e| Error::Recipe(io::Error::other(e)))?;
+    let recorder = Recorder::new(source, recipe).map_err(Error::Recipe)?;
+    let recorder = write_all(recorder, place, limits)?;
+    recorder.finish().map_err(Error::Recipe)
+}
+
+/// Gives a layer's folder what the archive says of the root, of which the beginning is enough: an entry of it comes first.
+///
+/// Runs in a thread of its own, as [`unpack`] does.
+///
+/// # Errors
+/// Why not.
+pub(super) fn set_root(beginning: &[u8], place: &Place<'_>) -> Result<(), Error> {
+    crate::sys::beneath::clear_thread_umask().map_err(Error::Prepare)?;
+    let mut writer = Writer::new(place, &Limits::USUAL)?;
+    writer.own_root()?;
+    let mut archive = Archive::new(beginning);
+    if let Some(entry) = archive.next()?
+        && path::clean(&entry.path).is_some_and(|path| path.is_empty())
+    {
+        writer.write(&entry, &mut archive)?;
+    }
+    writer.finish()
+}
+
+fn write_all<S: Source>(source: S, place: &Place<'_>, limits: &Limits) -> Result<S, Error> {
+    let mut writer = Writer::new(place, limits)?;
     let mut archive = Archive::new(source);
     let mut entries = 0;
     while let Some(entry) = archive.next()? {
@@ -129,7 +172,7 @@ pub(super) fn unpack(
     writer.finish()?;
     // The digest covers everything, also what follows the end of the archive.
     archive.drain()?;
-    Ok(())
+    Ok(archive.into_source())
 }
 
 /// A path of an archive as text for a message: on one line, and not endless.

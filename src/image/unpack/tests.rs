@@ -14,6 +14,14 @@ const SMALL: Limits = Limits {
     folder_bytes: 2000,
 };
 
+fn place(folder: &Path) -> Place<'_> {
+    Place {
+        folder,
+        beside: None,
+        marks: Marks::Trusted,
+    }
+}
+
 /// Unpacks beside a canary that must not change.
 fn unpacked(bytes: &[u8], then: impl FnOnce(Result<(), Error>, &Path)) {
     let outer = Folder::new();
@@ -23,7 +31,7 @@ fn unpacked(bytes: &[u8], then: impl FnOnce(Result<(), Error>, &Path)) {
     fs::replace(&outer.path().join("outside/canary"), 0o644, b"alive").expect("a file");
     let before = tree(&outer.path().join("outside"));
     let result = std::thread::scope(|scope| {
-        let run = scope.spawn(|| unpack(bytes, &root, Marks::Trusted, &SMALL));
+        let run = scope.spawn(|| unpack(bytes, &place(&root), &SMALL));
         run.join().expect("no panic")
     });
     assert_eq!(tree(&outer.path().join("outside")), before);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::archive::{Archive, Entry, Kind, Source};
 use super::path::{clean, link_target, split};
-use super::{Error, Limits, Marks, shown};
+use super::{Error, Limits, Marks, Place, recipe, shown};
 use crate::sys::beneath::{self, Folder, Name, Node, Owner, Root, Time};
 
 /// The owner that new files have without being told: layers are unpacked by root, or by root of a user namespace.
@@ -30,11 +30,17 @@ pub(super) struct Writer<'a> {
     times_bytes: u64,
     /// A setgid folder gives its group to what is made in it: from then on owners are always set.
     inherits_group: bool,
+    /// Where the folder of replaced files is made when it is needed.
+    beside: Option<&'a Path>,
+    kept: Option<Folder>,
+    kept_entries: u64,
+    /// What the current entry replaced, and where that is kept.
+    replaced: Vec<(Vec<u8>, u64)>,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(folder: &Path, marks: Marks, limits: &'a Limits) -> Result<Self, Error> {
-        let root = Root::open(folder).map_err(Error::Prepare)?;
+    pub(super) fn new(place: &Place<'a>, limits: &'a Limits) -> Result<Self, Error> {
+        let root = Root::open(place.folder).map_err(Error::Prepare)?;
         let itself = root
             .folder(b"")
             .and_then(|folder| folder.reopen())
@@ -42,17 +48,44 @@ impl<'a> Writer<'a> {
         beneath::set_file_mode(&itself, 0o755).map_err(Error::Prepare)?;
         Ok(Self {
             root,
-            marks,
+            marks: place.marks,
             limits,
             open: HashMap::new(),
             times: Vec::new(),
             times_bytes: 0,
             inherits_group: false,
+            beside: place.beside,
+            kept: None,
+            kept_entries: 0,
+            replaced: Vec::new(),
         })
+    }
+
+    /// Makes the layer's folder root's, as new ones are.
+    pub(super) fn own_root(&self) -> Result<(), Error> {
+        let root = self.root.folder(b"").and_then(|folder| folder.reopen());
+        let set = root.and_then(|root| {
+            beneath::set_file_owner(&root, ROOT)?;
+            beneath::set_file_mode(&root, 0o755)
+        });
+        set.map_err(failed("set the attributes of", b"/"))
     }
 
     /// Writes an entry, and its content if it has any.
     pub(super) fn write<S: Source>(
+        &mut self,
+        entry: &Entry,
+        archive: &mut Archive<S>,
+    ) -> Result<(), Error> {
+        let before = archive.source().contents();
+        self.write_entry(entry, archive)?;
+        for (path, number) in self.replaced.drain(..) {
+            archive.source().replaced(&path, number, before);
+        }
+        Ok(())
+    }
+
+    fn write_entry<S: Source>(
         &mut self,
         entry: &Entry,
         archive: &mut Archive<S>,
@@ -75,10 +108,14 @@ impl<'a> Writer<'a> {
             .map_err(failed("make the folder of", &path))?;
         match &entry.kind {
             Kind::Folder => self.write_folder(entry, &path, &folder, name),
-            Kind::File => self.write_file(entry, &path, &folder, name, |file| copy(archive, file)),
-            Kind::Sparse { pieces, size } => self.write_file(entry, &path, &folder, name, |file| {
-                copy_pieces(archive, file, pieces, *size)
-            }),
+            Kind::File => {
+                let fill = |file: &mut File| copy(archive, file, &path);
+                self.write_file(entry, &path, &folder, name, fill)
+            }
+            Kind::Sparse { pieces, size } => {
+                let fill = |file: &mut File| copy_pieces(archive, file, &path, pieces, *size);
+                self.write_file(entry, &path, &folder, name, fill)
+            }
             Kind::Symlink => self.write_symlink(entry, &path, &folder, name),
             Kind::HardLink => self.write_hard_link(entry, &path, &folder, name),
             Kind::Character { major, minor } => {
@@ -354,7 +391,40 @@ impl<'a> Writer<'a> {
     fn remove(&mut self, path: &[u8], folder: &Folder, name: Name<'_>) -> Result<(), Error> {
         // Open folders may be in what goes, or be reached through it.
         self.open.clear();
-        folder.remove(name).map_err(failed("replace", path))
+        let there = folder.kind(name).map_err(failed("look at", path))?;
+        match (there, self.beside) {
+            (Some(beneath::Kind::Folder | beneath::Kind::Other), Some(beside)) => self
+                .keep(beside, path, folder, name)
+                .map_err(failed("put aside", path)),
+            // A link's target and a whiteout's name are in their headers.
+            _ => folder.remove(name).map_err(failed("replace", path)),
+        }
+    }
+
+    /// Puts aside what is replaced: its content is a part of the archive.
+    fn keep(
+        &mut self,
+        beside: &Path,
+        path: &[u8],
+        folder: &Folder,
+        name: Name<'_>,
+    ) -> io::Result<()> {
+        let kept = match self.kept.take() {
+            Some(kept) => kept,
+            None => {
+                let kept = beside.join(recipe::KEPT);
+                beneath::make_folder_at(&kept, 0o700).map_err(io::Error::other)?;
+                Folder::open(&kept)?
+            }
+        };
+        let number = self.kept_entries;
+        self.kept_entries += 1;
+        if let Some(new_name) = Name::parse(number.to_string().as_bytes()) {
+            folder.rename(name, &kept, new_name)?;
+        }
+        self.kept = Some(kept);
+        self.replaced.push((path.to_vec(), number));
+        Ok(())
     }
 
     /// The folder at a cleaned path; it and its parents are made if they are not there.
@@ -427,11 +497,17 @@ enum FillError {
     Write(io::Error),
 }
 
-fn copy<S: Source>(archive: &mut Archive<S>, file: &mut File) -> Result<(), FillError> {
+fn copy<S: Source>(
+    archive: &mut Archive<S>,
+    file: &mut File,
+    path: &[u8],
+) -> Result<(), FillError> {
+    archive.source().content_starts(path, 0);
     loop {
         let bytes = archive.content(u64::MAX).map_err(FillError::Archive)?;
         let length = bytes.len();
         if length == 0 {
+            archive.source().content_ends();
             return Ok(());
         }
         file.write_all(bytes).map_err(FillError::Write)?;
@@ -442,6 +518,7 @@ fn copy<S: Source>(archive: &mut Archive<S>, file: &mut File) -> Result<(), Fill
 fn copy_pieces<S: Source>(
     archive: &mut Archive<S>,
     file: &mut File,
+    path: &[u8],
     pieces: &[(u64, u64)],
     size: u64,
 ) -> Result<(), FillError> {
@@ -449,6 +526,7 @@ fn copy_pieces<S: Source>(
         file.seek(SeekFrom::Start(*offset))
             .map_err(FillError::Write)?;
         let mut left = *bytes;
+        archive.source().content_starts(path, *offset);
         while left > 0 {
             let piece = archive.content(left).map_err(FillError::Archive)?;
             let length = piece.len();
@@ -459,6 +537,7 @@ fn copy_pieces<S: Source>(
             archive.consume(length);
             left -= length as u64;
         }
+        archive.source().content_ends();
     }
     file.set_len(size).map_err(FillError::Write)
 }
