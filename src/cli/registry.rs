@@ -7,7 +7,9 @@ use clap::Args;
 
 use crate::image::auth::Places;
 use crate::image::registries::{self, RegistriesConf};
-use crate::image::{Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, TlsVerify};
+use crate::image::{
+    Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, SILENCE, Slots, TlsVerify,
+};
 use crate::sys::identity;
 
 /// Whether registries have to prove who they are.
@@ -72,6 +74,8 @@ impl AuthfileArgs {
             },
             proxies: proxies(),
             waits: RETRY_WAITS,
+            silence: SILENCE,
+            slots: Slots::new(Slots::USUAL),
         }
     }
 }

@@ -20,12 +20,26 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 #[derive(Clone, Debug)]
 pub(in super::super) enum Act {
     Status(u16, &'static str),
+    /// Answers with this status, and when to come again.
+    ComeAgain(u16, &'static str),
     /// Sends so many bytes of the content and then closes the connection.
     Cut(usize),
     /// Sends other bytes, as many.
     Garble,
     /// Says less than it has.
     Shorten(usize),
+    /// Says more than it has.
+    Stretch(usize),
+    /// Sends so many bytes of the content and then nothing more.
+    Stall(usize),
+    /// Sends nothing at all.
+    Silence,
+    /// Sends a byte every now and then.
+    Trickle,
+    /// Sends bytes without an end.
+    Endless,
+    /// Sends another part than the one that was asked for.
+    Misplace(usize),
     /// Sends the client to another server, with the same path.
     Redirect(SocketAddr),
 }
@@ -41,6 +55,9 @@ pub(in super::super) enum Access {
     /// As with `Bearer`, but a token is good for six requests.
     ShortTokens,
 }
+
+/// How long a client may wait for what does not come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For how many requests a short token is good.
 const SHORT: usize = 6;
@@ -314,6 +331,14 @@ impl State {
         if let Some(Act::Status(status, body)) = act {
             return stream.write_all(answer(status, "", body).as_bytes());
         }
+        if let Some(Act::ComeAgain(status, when)) = act {
+            let header = format!("Retry-After: {when}\r\n");
+            return stream.write_all(answer(status, &header, "").as_bytes());
+        }
+        if let Some(Act::Silence) = act {
+            std::thread::park_timeout(PATIENCE);
+            return Ok(());
+        }
         if let Some(Act::Redirect(address)) = act {
             let location = format!("Location: http://{address}{path}\r\n");
             return stream.write_all(answer(307, &location, "").as_bytes());
@@ -327,27 +352,58 @@ impl State {
             return stream.write_all(answer(404, "", body).as_bytes());
         };
         let mut status = 200;
+        let mut headers = String::new();
         if ranged && self.ranges {
-            bytes.drain(..from);
+            let missed = match act {
+                Some(Act::Misplace(bytes)) => bytes,
+                _ => 0,
+            };
+            let (start, all) = (from + missed, bytes.len());
+            bytes.drain(..start);
             status = 206;
+            headers = format!("Content-Range: bytes {start}-{}/{all}\r\n", all - 1);
         }
-        let mut send = bytes.len();
+        let (mut send, mut claim) = (bytes.len(), bytes.len());
         match act {
             Some(Act::Garble) => bytes.iter_mut().for_each(|byte| *byte ^= 0x55),
             Some(Act::Shorten(length)) => {
                 bytes.truncate(length);
-                send = bytes.len();
+                (send, claim) = (bytes.len(), bytes.len());
             }
-            Some(Act::Cut(length)) => send = length.min(bytes.len()),
-            Some(Act::Status(..) | Act::Redirect(_)) | None => {}
+            Some(Act::Cut(length) | Act::Stall(length)) => send = length.min(bytes.len()),
+            Some(Act::Stretch(more)) => claim += more,
+            Some(Act::Trickle) => send = 0,
+            Some(Act::Endless) => claim = usize::MAX >> 1,
+            Some(
+                Act::Status(..)
+                | Act::ComeAgain(..)
+                | Act::Silence
+                | Act::Misplace(_)
+                | Act::Redirect(_),
+            )
+            | None => {}
         }
         let head = format!(
-            "HTTP/1.1 {status} X\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            bytes.len()
+            "HTTP/1.1 {status} X\r\nContent-Type: {media_type}\r\n{headers}Content-Length: {claim}\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(head.as_bytes())?;
         stream.write_all(&bytes[..send])?;
-        stream.flush()
+        stream.flush()?;
+        match act {
+            Some(Act::Stall(_)) => std::thread::park_timeout(PATIENCE),
+            // Until the client goes.
+            Some(Act::Trickle) => {
+                for byte in bytes.chunks(1) {
+                    stream.write_all(byte)?;
+                    std::thread::park_timeout(Duration::from_millis(10));
+                }
+            }
+            Some(Act::Endless) => loop {
+                stream.write_all(&[b' '; 4096])?;
+            },
+            _ => {}
+        }
+        Ok(())
     }
 
     fn next_act(&self, path: &str) -> Option<Act> {
