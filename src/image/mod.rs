@@ -40,7 +40,9 @@ pub use load::{Error as LoadError, LoadSource, Loaded};
 pub use manifest::Error as ManifestError;
 pub use platform::{InvalidPlatform, Platform};
 pub use proxy::{InvalidProxy, Proxies};
-pub use pull::{PullOptions, PullProgress, pull};
-pub use registry::{Error as RegistryError, Fault as RegistryFault, RETRY_WAITS, TlsVerify};
+pub use pull::{PullOptions, PullProgress, Slots, pull};
+pub use registry::{
+    Error as RegistryError, Fault as RegistryFault, RETRY_WAITS, SILENCE, Then, TlsVerify, Trouble,
+};
 pub use remove::{Removed, Unnamed};
 pub use store::{Hold, Store, StoredImage};

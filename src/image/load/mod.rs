@@ -207,7 +207,6 @@ impl Store {
         source: LoadSource<'_>,
         policy: &RegistriesConf,
     ) -> Result<Vec<Loaded>, Error> {
-        self.sweep()?;
         let _hold = self.hold()?;
         let (contents, path) = match source {
             LoadSource::Path(path) => (Contents::of_path(path, self)?, Some(path)),

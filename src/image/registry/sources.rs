@@ -2,11 +2,12 @@
 //! asked, and keeps being asked. Digests make sure that it is the same image. Each gets its own credentials only.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::{Chunk, Error, Fault, Fetched, Repository, Taken};
+use super::tries::{Patience, Tell, Then, Trouble};
+use super::{Error, Fault, Fetched, Repository, Taken};
 use crate::image::auth::{self, Login};
 use crate::image::digest::Digest;
 use crate::image::manifest::Descriptor;
@@ -21,6 +22,7 @@ pub(in super::super) struct Sources<'a> {
     /// `credential-helpers`.
     helpers: &'a [String],
     options: &'a PullOptions,
+    tell: Tell<'a>,
     places: Vec<Place>,
     /// The place to ask first; those before it have failed.
     current: Cell<usize>,
@@ -56,6 +58,7 @@ impl<'a> Sources<'a> {
         endpoints: Vec<Endpoint>,
         helpers: &'a [String],
         options: &'a PullOptions,
+        tell: Tell<'a>,
     ) -> Self {
         let place = |endpoint| Place {
             endpoint,
@@ -67,9 +70,16 @@ impl<'a> Sources<'a> {
             image,
             helpers,
             options,
+            tell,
             places: endpoints.into_iter().map(place).collect(),
             current: Cell::new(0),
         }
+    }
+
+    /// The digest that the image has now, if its registry says so without giving it.
+    pub(in super::super) async fn digest(&self) -> Result<Option<Digest>, Error> {
+        self.ask(async |repository| repository.digest(self.tell).await)
+            .await
     }
 
     /// The manifest or index of a digest, or else of the image.
@@ -77,7 +87,7 @@ impl<'a> Sources<'a> {
         &self,
         digest: Option<&Digest>,
     ) -> Result<Fetched, Error> {
-        self.ask(async |repository| repository.manifest(digest).await)
+        self.ask(async |repository| repository.manifest(digest, self.tell).await)
             .await
     }
 
@@ -87,19 +97,19 @@ impl<'a> Sources<'a> {
         blob: &Descriptor,
         most: u64,
     ) -> Result<Vec<u8>, Error> {
-        self.ask(async |repository| repository.small_blob(blob, most).await)
+        self.ask(async |repository| repository.small_blob(blob, most, self.tell).await)
             .await
     }
 
     /// Gives a blob's bytes to `take`, in order, each once, whatever happens to connections and places. They are not
-    /// verified. Ends early without an error when `take` says so, or when the registry has no more.
+    /// verified. Ends early without an error when `take` says so.
     pub(in super::super) async fn blob<T, F>(
         &self,
         blob: &Descriptor,
         mut take: T,
     ) -> Result<Origin, Error>
     where
-        T: FnMut(Chunk) -> F,
+        T: FnMut(Bytes) -> F,
         F: Future<Output = Taken>,
     {
         let (mut received, mut first) = (0, None);
@@ -107,7 +117,8 @@ impl<'a> Sources<'a> {
         loop {
             let before = received;
             let get = async |repository: &Repository| {
-                repository.blob(blob, &mut received, &mut take).await
+                let (received, take) = (&mut received, &mut take);
+                repository.blob(blob, received, take, self.tell).await
             };
             let asked = self.ask_place(at, get).await;
             if received > before {
@@ -156,8 +167,8 @@ impl<'a> Sources<'a> {
         loop {
             let Asker { login, repository } = &askers[number];
             let connect = || {
-                let waits = self.waits(at);
-                Repository::connect(&place.endpoint, login.as_ref(), self.options, waits)
+                let (login, patience) = (login.as_ref(), self.patience(at));
+                Repository::connect(&place.endpoint, login, self.options, patience, self.tell)
             };
             let asked = match repository.get_or_try_init(connect).await {
                 Ok(repository) => get(repository).await,
@@ -198,11 +209,10 @@ impl<'a> Sources<'a> {
     }
 
     /// Where there is somebody else to ask, waiting is short.
-    fn waits(&self, at: usize) -> &'static [Duration] {
-        let waits = self.options.waits;
-        match waits.get(..1) {
-            Some(short) if at + 1 < self.places.len() => short,
-            _ => waits,
+    fn patience(&self, at: usize) -> Patience {
+        match at + 1 < self.places.len() {
+            true => Patience::with_one_of_several(self.options.waits),
+            false => Patience::with_the_last(self.options.waits),
         }
     }
 
@@ -223,6 +233,10 @@ impl<'a> Sources<'a> {
         if at + 1 < self.places.len() {
             let from = place(&self.places[at]);
             tracing::warn!(image = %self.image, from, fault = chain(&fault), "the next place is asked");
+            (self.tell)(Trouble {
+                fault: format!("`{from}`: {}", chain(&fault)),
+                then: Then::Elsewhere,
+            });
             self.places[at].fault.replace(Some(fault));
             let current = self.current.get().max(at + 1);
             self.current.set(current);
