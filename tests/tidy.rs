@@ -54,7 +54,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("k8s_openapi", &["loader", "output"]),
     ("saphyr_parser", &["loader"]),
     ("serde_yaml", &["loader", "output"]),
-    ("oci_client", &["image"]),
     ("reqwest", &["image"]),
     ("http_auth", &["image"]),
     ("rustls", &["image", "executor", "toolbox"]),

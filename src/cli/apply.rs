@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::error::{Done, Error};
-use super::image::ByteCounter;
+use super::image;
 use super::inventory::{Inventory, Scope};
 use super::manifests::{self, ManifestArgs, Publishing};
 use super::registry::{AuthfileArgs, other_stores, registry_places};
@@ -353,7 +353,6 @@ struct Teller<'a> {
     lines: Lines,
     session: &'a Session,
     progress: Progress<'a>,
-    counters: std::collections::BTreeMap<String, ByteCounter>,
     changes: Changes,
     /// How many of the changes have been printed.
     printed: bool,
@@ -366,8 +365,7 @@ impl<'a> Teller<'a> {
             job,
             lines,
             session,
-            progress: Progress::new(&session.ui),
-            counters: std::collections::BTreeMap::new(),
+            progress: image::progress(session),
             changes: Vec::new(),
             printed: false,
             failed: None,
@@ -378,19 +376,9 @@ impl<'a> Teller<'a> {
         self.session.note(&event);
         let ui = &self.session.ui;
         match event {
-            Event::ImagePulling(image) => {
-                self.counters
-                    .insert(image.to_string(), ByteCounter::default());
-            }
+            Event::ImagePulling(_) => {}
             Event::ImageProgress(image, step) => {
-                let name = image.to_string();
-                let sums = self
-                    .counters
-                    .get(&name)
-                    .and_then(|counter| counter.add(step));
-                if let Some((done, total)) = sums {
-                    self.progress.update(&name, done, total);
-                }
+                self.progress.update(&image.to_string(), image::shown(step));
             }
             Event::ImageImported(image, from) => {
                 ui.talk(&format!("took {image} from {}", from.display()));
@@ -447,7 +435,8 @@ impl<'a> Teller<'a> {
             Event::PodReached(key) => ui.detail(&format!("{} is as wanted", pod_object(&key))),
             Event::PodRestored(key) => ui.talk(&format!("{} runs again", pod_object(&key))),
             // They are in the error at the end.
-            Event::PodFailed(..) | Event::ImageFailed { .. } => {}
+            Event::ImageFailed { image, .. } => self.progress.give_up(&image.to_string()),
+            Event::PodFailed(..) => {}
         }
     }
 

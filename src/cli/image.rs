@@ -21,16 +21,19 @@ use super::short_name::{self, Chosen};
 use crate::image::registries::RegistriesConf;
 use crate::image::{
     self, Credentials, Daemon, LoadSource, Platform, PullOptions, PullProgress, PullSource, Store,
+    Then, Trouble,
 };
 use crate::model::cause::chain;
 use crate::model::image::Image;
 use crate::model::reference::{ImageName, Reference};
 use crate::output::images::{self, Row};
 use crate::output::object::{self, Notation};
-use crate::output::progress::Progress;
+use crate::output::progress::{Progress, Step};
 use crate::output::report;
 use crate::output::table::Headers;
 use crate::state::view;
+use crate::sys::poll::Interrupt;
+use crate::sys::terminal;
 
 pub(crate) use prune::prune_unused;
 pub(crate) use push::{PushArgs, push};
@@ -80,6 +83,7 @@ Files:
       What is set there counts more
   ~/.config/containers/certs.d/HOST, /etc/containers/certs.d/HOST, /etc/docker/certs.d/HOST
       *.crt: whom to trust beside the machine's own authorities
+      NAME.cert and NAME.key: what to show to a registry that wants a certificate of who asks
   ~/.config/containers/policy.json, /etc/containers/policy.json
       Which images may be pulled and loaded; those that must be signed are refused";
 
@@ -232,38 +236,56 @@ fn pull_one(
             what: "start the pull",
             source,
         })?;
-    let progress = RefCell::new(Progress::new(&session.ui));
+    // What a signal ends removes what it wrote.
+    let interrupt = Interrupt::install().map_err(|source| Error::Machine {
+        what: "handle signals",
+        source,
+    })?;
+    let progress = RefCell::new(progress(session));
     let chosen = short_name::choose(name, &options.registries, store, session)?;
     let name = &chosen.as_ref().map_or_else(|| name.clone(), Chosen::name);
     let names = options.registries.names(name).map_err(image::Error::from)?;
-    let shown = names.first().unwrap_or(name.reference()).to_string();
-    let counter = ByteCounter::default();
-    let image = runtime.block_on(image::pull(store, name, options, &|step| {
-        if let Some((done, total)) = counter.add(step) {
-            progress.borrow_mut().update(&shown, done, total);
+    let shown_name = names.first().unwrap_or(name.reference()).to_string();
+    let tell = |step| progress.borrow_mut().update(&shown_name, shown(step));
+    let image = runtime.block_on(async {
+        tokio::select! {
+            pulled = image::pull(store, name, options, &tell) => Ok(pulled?),
+            signal = interrupt.wait() => Err(match signal {
+                Ok(number) => Error::Signal(number),
+                Err(source) => Error::Machine { what: "take a signal", source },
+            }),
         }
-    }))?;
-    progress.borrow_mut().finish(&shown);
+    })?;
+    progress.borrow_mut().finish(&shown_name);
     if let Some(chosen) = chosen {
         chosen.record(&options.registries)?;
     }
     Ok(session.ui.line(&image.id)?)
 }
 
-/// Adds up the steps of a pull.
-#[derive(Debug, Default)]
-pub(crate) struct ByteCounter(RefCell<(u64, u64)>);
+/// The progress of this command's pulls.
+pub(crate) fn progress(session: &Session) -> Progress<'_> {
+    Progress::new(&session.ui, || {
+        let size = terminal::size(std::io::stderr())?;
+        Some((size.rows.into(), size.columns.into()))
+    })
+}
 
-impl ByteCounter {
-    /// Bytes that came, and bytes in all, if a step says something about bytes.
-    pub(crate) fn add(&self, step: PullProgress) -> Option<(u64, u64)> {
-        let mut sum = self.0.borrow_mut();
-        match step {
-            PullProgress::Resolved { bytes, .. } => sum.1 = bytes,
-            PullProgress::Received { bytes, .. } => sum.0 += bytes,
-            PullProgress::LayerDone { .. } => return None,
-        }
-        Some(*sum)
+/// A step of a pull, as it is shown.
+pub(crate) fn shown(step: PullProgress) -> Step {
+    match step {
+        PullProgress::Resolved { missing, bytes, .. } => Step::Resolved {
+            layers: missing,
+            bytes,
+        },
+        PullProgress::Waiting { layer } => Step::Waiting { layer },
+        PullProgress::Started { layer, bytes } => Step::Started { layer, bytes },
+        PullProgress::Received { layer, bytes } => Step::Received { layer, bytes },
+        PullProgress::LayerDone { layer } => Step::Done { layer },
+        PullProgress::Trouble(Trouble { fault, then }) => Step::Trouble(match then {
+            Then::Again(wait) => format!("{fault}; again in {:.1} s", wait.as_secs_f64()),
+            Then::Elsewhere => format!("{fault}; the next place is asked"),
+        }),
     }
 }
 

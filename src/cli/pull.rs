@@ -70,7 +70,7 @@ fn pull(run_dir: &Path, container: &OsStr) -> Result<(Image, Hold), Error> {
     let name = ImageName::parse(&plan.image)?;
     let (began, bytes) = (Timestamp::now(), std::cell::Cell::new(0));
     let progress = |step| {
-        if let PullProgress::Resolved { bytes: all, .. } = step {
+        if let PullProgress::Resolved { size: all, .. } = step {
             bytes.set(all);
         }
     };

@@ -8,7 +8,9 @@ use clap::Args;
 use crate::image::auth::Places;
 use crate::image::containers::{self, OtherStores};
 use crate::image::registries::{self, RegistriesConf};
-use crate::image::{Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, TlsVerify};
+use crate::image::{
+    Credentials, Keychain, Platform, Proxies, PullOptions, RETRY_WAITS, SILENCE, Slots, TlsVerify,
+};
 use crate::manager::apply::PullWays;
 use crate::sys::identity;
 
@@ -115,6 +117,8 @@ impl AuthfileArgs {
             },
             proxies: proxies(),
             waits: RETRY_WAITS,
+            silence: SILENCE,
+            slots: Slots::new(Slots::USUAL),
         }
     }
 }

@@ -449,7 +449,7 @@ impl<R: Runtime + 'static> Run<R> {
         };
         let took = go_seconds(pull.milliseconds);
         let size = match pull.size {
-            // All layers were there.
+            // It was made on this machine.
             0 => String::new(),
             bytes => format!(" Image size: {bytes} bytes."),
         };

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::Class;
-use super::registry::envelope_message;
 use crate::model::reference::Reference;
 
 /// How long Docker may say nothing: it reads all layers before the first byte.
@@ -117,7 +116,7 @@ async fn ask(socket: &Path, image: &str) -> Result<reqwest::Response, Error> {
             let message = serde_json::from_str::<serde_json::Value>(&body)
                 .ok()
                 .and_then(|json| Some(json.get("message")?.as_str()?.to_owned()));
-            let message = message.unwrap_or_else(|| envelope_message(&body));
+            let message = message.unwrap_or_else(|| body.clone());
             let message = message.chars().filter(|c| !c.is_control()).take(300);
             let message = message.collect();
             Err(Error::Answer { status, message })

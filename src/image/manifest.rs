@@ -160,6 +160,8 @@ pub(super) struct Descriptor {
     pub(super) digest: Digest,
     /// Bytes.
     pub(super) size: u64,
+    /// Where it is if its registry may not give it.
+    pub(super) urls: Vec<String>,
 }
 
 /// An image for one platform.
@@ -218,6 +220,7 @@ struct RawDescriptor {
     size: u64,
     platform: Option<RawPlatform>,
     annotations: Option<BTreeMap<String, String>>,
+    urls: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -439,6 +442,7 @@ fn descriptor(raw: RawDescriptor, of: &'static str) -> Result<Descriptor, Error>
         digest: digest(&raw.digest, "manifest", of)?,
         media_type: raw.media_type,
         size: raw.size,
+        urls: raw.urls.unwrap_or_default(),
     })
 }
 
@@ -657,6 +661,7 @@ mod tests {
                         media_type: String::new(),
                         digest: Digest::of(&[]),
                         size: i as u64,
+                        urls: Vec::new(),
                     },
                     platform: Platform::parse(platform).ok(),
                     annotations: BTreeMap::new(),

@@ -54,10 +54,11 @@ pub use manifest::{Error as ManifestError, ManifestFormat};
 pub use names::Details;
 pub use platform::{InvalidPlatform, Platform};
 pub use proxy::{InvalidProxy, Proxies};
-pub use pull::{PullOptions, PullProgress, pull};
+pub use pull::{PullOptions, PullProgress, Slots, pull};
 pub use push::{PushHow, PushProgress, push};
 pub use registry::{
-    Error as RegistryError, Fault as RegistryFault, Purpose, RETRY_WAITS, TlsVerify,
+    Error as RegistryError, Fault as RegistryFault, Purpose, RETRY_WAITS, SILENCE, Then, TlsVerify,
+    Trouble,
 };
 pub use remove::{Removed, Unnamed};
 pub use save::{ArchiveFormat, ToSave};

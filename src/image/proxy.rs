@@ -93,49 +93,6 @@ impl Proxies {
         let is_direct = is_here(host) || self.direct.iter().any(|entry| entry.matches(host, port));
         (!is_direct).then_some(proxy)
     }
-
-    /// The same for a client that knows less of it: both proxies and who is asked directly. `server` is treated right;
-    /// others, to which it may send on, are asked directly whatever their port is.
-    pub(super) fn for_client_of(&self, server: &Url) -> ClientProxies {
-        let url = |proxy: &Option<Result<Proxy, InvalidProxy>>| {
-            let proxy = proxy.as_ref()?.as_ref().ok()?;
-            Some(proxy.url.to_string())
-        };
-        let host = server
-            .host_str()
-            .unwrap_or_default()
-            .trim_matches(['[', ']']);
-        let is_direct = self.of(server).is_none();
-        let mut direct: Vec<String> = vec!["localhost".into(), "127.0.0.0/8".into(), "::1".into()];
-        let entries = self.direct.iter();
-        // Those that mean another port of the server would hide the proxy from it.
-        let others = entries.filter(|entry| is_direct || !entry.without_port().matches(host, 0));
-        direct.extend(others.map(Entry::to_string));
-        if is_direct {
-            direct.push(host.to_owned());
-        }
-        let (https, http) = (url(&self.https), url(&self.http));
-        if https.is_none() && http.is_none() {
-            // A client that is told of no proxy would look into the environment itself: it is told of one for nobody.
-            return ClientProxies {
-                https: Some("http://localhost".into()),
-                http: None,
-                direct: Entry::All.to_string(),
-            };
-        }
-        ClientProxies {
-            https,
-            http,
-            direct: direct.join(","),
-        }
-    }
-}
-
-/// What `oci-client` is told.
-pub(super) struct ClientProxies {
-    pub(super) https: Option<String>,
-    pub(super) http: Option<String>,
-    pub(super) direct: String,
 }
 
 impl Proxy {
@@ -220,29 +177,6 @@ impl Entry {
             Self::Network { address, bits } => host
                 .parse()
                 .is_ok_and(|host| is_within(host, *address, *bits)),
-        }
-    }
-
-    fn without_port(&self) -> Self {
-        match self.clone() {
-            Self::Domain { name, .. } => Self::Domain { name, port: None },
-            Self::Address { address, .. } => Self::Address {
-                address,
-                port: None,
-            },
-            other @ (Self::All | Self::Network { .. }) => other,
-        }
-    }
-}
-
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // There, `*` is all names and no address.
-            Self::All => f.write_str("*,0.0.0.0/0,::/0"),
-            Self::Domain { name, .. } => f.write_str(name),
-            Self::Address { address, .. } => write!(f, "{address}"),
-            Self::Network { address, bits } => write!(f, "{address}/{bits}"),
         }
     }
 }
@@ -366,34 +300,6 @@ mod tests {
         check("[2001:db8::1]:5000", "[2001:db8::1]:5000", true);
         check("[2001:db8::1]:5000", "[2001:db8::1]", false);
         check(",, ,", "example.com", false);
-    }
-
-    #[test]
-    fn a_client_that_knows_less_is_told_the_same() {
-        let check = |list: &str, server: &str, expected: &str| {
-            let variables = [("ALL_PROXY", "http://u:p@proxy"), ("NO_PROXY", list)];
-            let server = Url::parse(server).expect("a URL");
-            let told = proxies(&variables).for_client_of(&server);
-            let own = told.direct.strip_prefix("localhost,127.0.0.0/8,::1");
-            assert_eq!(own, Some(expected), "{list} {server}");
-            assert_eq!(told.https.as_deref(), Some("http://u:p@proxy/"));
-        };
-        check("", "https://a.example.com", "");
-        check(
-            "*.example.com",
-            "https://a.example.com",
-            ",example.com,a.example.com",
-        );
-        check("a.example.com:5000", "https://a.example.com", "");
-        check(
-            "a.example.com:5000",
-            "https://a.example.com:5000",
-            ",a.example.com,a.example.com",
-        );
-        check("10.0.0.0/8,cdn:99", "https://a", ",10.0.0.0/8,cdn");
-        let server = Url::parse("https://a.example.com").expect("a URL");
-        let told = Proxies::default().for_client_of(&server);
-        assert_eq!(told.direct, "*,0.0.0.0/0,::/0");
     }
 
     #[test]

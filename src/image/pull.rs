@@ -1,6 +1,8 @@
-//! Pulls an image: manifest, configuration, and the layers that are missing, three at a time, the largest first.
+//! Pulls an image: manifest, configuration, and the layers that are missing, several at a time, the largest first.
 //!
-//! The caller's runtime only receives bytes; each layer is inflated and written by two threads of its own.
+//! The caller's runtime only receives bytes; each layer is inflated and written by two threads of its own, and what
+//! waits between them is bounded. Who unpacks a layer holds its lock in the store: two pulls that want the same do it
+//! once, and when one is killed the other takes over.
 
 #[cfg(test)]
 mod tests;
@@ -11,8 +13,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
-use tokio::sync::{mpsc, oneshot};
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::auth::Keychain;
@@ -23,16 +27,16 @@ use super::manifest::{self, Configuration, Descriptor, Document, MOST_CONFIG_BYT
 use super::platform::Platform;
 use super::proxy::Proxies;
 use super::registries::RegistriesConf;
-use super::registry::{Chunk, Fetched, Purpose, Sources, Taken, TlsVerify};
+use super::registry::{Fetched, Purpose, Sources, Taken, TlsVerify, Trouble};
 use super::store::{Hold, NewImage, Store};
 use crate::model::cause::chain;
 use crate::model::image::Image;
 use crate::model::reference::{ImageName, Reference};
+use crate::sys::fs;
+use crate::sys::fs::Lock;
 
-/// Layers at a time: enough to keep two processors busy while one layer waits for the network.
-const LAYERS_AT_ONCE: usize = 3;
-/// Pieces of a layer that wait to be inflated, each some KiB as the network gave it.
-const WAITING_CHUNKS: usize = 64;
+/// Pieces of a layer that wait to be inflated, each of up to 400 KiB as the network gave it.
+const WAITING_CHUNKS: usize = 8;
 /// Indexes within indexes that are followed.
 const MOST_NESTED: usize = 2;
 
@@ -49,21 +53,54 @@ pub struct PullOptions {
     /// How long to wait before each further try when the registry fails or a connection breaks; usually
     /// [`RETRY_WAITS`](super::RETRY_WAITS). They start anew when bytes came in between.
     pub waits: &'static [Duration],
+    /// How long a registry may say nothing in the middle of an answer; usually [`SILENCE`](super::SILENCE).
+    pub silence: Duration,
+    /// Shared by all pulls of a command.
+    pub slots: Slots,
+}
+
+/// How many layers come at a time.
+#[derive(Clone, Debug)]
+pub struct Slots(Arc<Semaphore>);
+
+impl Slots {
+    /// Enough to keep two processors busy while some layers wait for the network.
+    pub const USUAL: usize = 4;
+
+    /// Slots for so many layers.
+    #[must_use]
+    pub fn new(layers: usize) -> Self {
+        Self(Arc::new(Semaphore::new(layers)))
+    }
+
+    async fn take(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let taken = Arc::clone(&self.0).acquire_owned().await;
+        taken.map_err(|e| Error::Worker(io::Error::other(e)))
+    }
 }
 
 /// What a pull has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullProgress {
-    /// It is known what the image is: how many layers it has, how many are missing, and their compressed bytes.
+    /// It is known what the image is.
     Resolved {
         layers: usize,
         missing: usize,
+        /// Compressed bytes of those that are missing.
         bytes: u64,
+        /// Compressed bytes of all of it.
+        size: u64,
     },
+    /// Another pull is at this layer.
+    Waiting { layer: String },
+    /// A layer of so many compressed bytes is asked for.
+    Started { layer: String, bytes: u64 },
     /// So many bytes more came of this layer.
     Received { layer: String, bytes: u64 },
     /// A layer is there, by this pull or by another one at the same time.
     LayerDone { layer: String },
+    /// Something went wrong, and is tried again.
+    Trouble(Trouble),
 }
 
 /// Pulls an image into the store, where it replaces what had the name. Layers that are there are not fetched again. A
@@ -115,13 +152,13 @@ async fn pull_named(
     }
     let endpoints = options.registries.endpoints(reference)?;
     let helpers = options.registries.credential_helpers()?;
-    store.sweep()?;
+    let tell = |trouble| progress(PullProgress::Trouble(trouble));
     let pull = Pull {
         store,
         reference,
         options,
         progress,
-        sources: Sources::new(reference, endpoints, helpers, options, Purpose::Pull),
+        sources: Sources::new(reference, endpoints, helpers, options, Purpose::Pull, &tell),
         hold: Arc::new(store.hold()?),
         workers: RefCell::default(),
     };
@@ -152,6 +189,9 @@ struct Wanted {
 
 impl Pull<'_> {
     async fn run(&self) -> Result<Image, Error> {
+        if let Some(image) = self.unchanged().await? {
+            return Ok(image);
+        }
         let (digests, fetched, manifest) = self.resolve().await?;
         let config = self
             .sources
@@ -178,6 +218,59 @@ impl Pull<'_> {
             self.store.add_reference(&name, &manifest.config.digest)?;
         }
         Ok(image)
+    }
+
+    /// The image that is there, if the name still means it: then nothing is transferred.
+    async fn unchanged(&self) -> Result<Option<Image>, Error> {
+        if self.reference.digest.is_some() || self.store.find(self.reference)?.is_none() {
+            return Ok(None);
+        }
+        let Some(digest) = self.sources.digest().await? else {
+            return Ok(None);
+        };
+        let by_digest = Reference {
+            tag: None,
+            digest: Some(digest.to_string()),
+            ..self.reference.clone()
+        };
+        let Some(image) = self.store.find(&by_digest)? else {
+            return Ok(None);
+        };
+        let id = Digest::parse(&image.id).map_err(|_| Error::NotStored(image.id.clone()))?;
+        let Platform {
+            os,
+            architecture,
+            variant,
+        } = &self.options.platform;
+        // Of an index, that for another platform may be there.
+        let fits = self.store.record(&id)?.is_some_and(|record| {
+            let own = record.platform;
+            own.os == *os
+                && own.architecture == *architecture
+                && (variant.is_empty() || own.variant == *variant)
+        });
+        if !fits {
+            return Ok(None);
+        }
+        (self.progress)(PullProgress::Resolved {
+            layers: image.layers.len(),
+            missing: 0,
+            bytes: 0,
+            size: self.size(&id)?,
+        });
+        self.store.add_reference(self.reference, &id)?;
+        Ok(Some(image))
+    }
+
+    /// How many bytes a stored image had on its way, as its manifest says.
+    fn size(&self, id: &Digest) -> Result<u64, Error> {
+        let path = self.store.image_path(id).join("manifest.json");
+        let bytes = fs::read_if_there(&path)?.unwrap_or_default();
+        let Ok(Document::Image(manifest)) = Document::parse(&bytes) else {
+            return Ok(0);
+        };
+        let layers = manifest.layers.iter().map(|layer| layer.size);
+        Ok(layers.fold(manifest.config.size, u64::saturating_add))
     }
 
     /// Follows indexes to the image for the platform. Returns the digests on the way as well.
@@ -239,16 +332,18 @@ impl Pull<'_> {
         }
         let mut missing: Vec<Wanted> = missing.into_values().collect();
         missing.sort_by_key(|layer| std::cmp::Reverse(layer.blob.size));
+        self.check_space(&missing)?;
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
         (self.progress)(PullProgress::Resolved {
             layers: manifest.layers.len(),
             missing: missing.len(),
-            bytes: missing
-                .iter()
-                .map(|layer| layer.blob.size)
-                .fold(0, u64::saturating_add),
+            bytes: sum(&mut missing.iter().map(|layer| layer.blob.size)),
+            size: sum(&mut manifest.layers.iter().map(|layer| layer.size))
+                .saturating_add(manifest.config.size),
         });
+        // Slots are given in the order in which they are asked for.
         let fetches = missing.iter().map(|layer| self.fetch_layer(layer));
-        let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE);
+        let mut fetches: FuturesUnordered<_> = fetches.collect();
         while let Some(fetched) = fetches.next().await {
             // The first error ends the others: what they receive goes nowhere.
             fetched?;
@@ -256,24 +351,38 @@ impl Pull<'_> {
         Ok(())
     }
 
+    /// Checks that the disk could hold at least what comes: who claims more than that is not waited for.
+    fn check_space(&self, missing: &[Wanted]) -> Result<(), Error> {
+        let sizes = missing.iter().map(|layer| layer.blob.size);
+        let wanted = sizes.fold(0, u64::saturating_add);
+        if wanted <= fs::free_bytes(self.store.dir())? {
+            return Ok(());
+        }
+        Err(Error::NoSpace {
+            dir: self.store.dir().to_owned(),
+            source: format!("the layers of `{}` have {wanted} bytes", self.reference).into(),
+        })
+    }
+
     async fn fetch_layer(&self, layer: &Wanted) -> Result<(), Error> {
+        let digest = layer.blob.digest.to_string();
+        let received = |bytes: u64| PullProgress::Received {
+            layer: digest.clone(),
+            bytes,
+        };
         loop {
-            let (store, chain_id) = (self.store.clone(), layer.chain_id.clone());
-            // Another process may be at it; then this waits for the other, and finds the layer.
-            let claim = tokio::task::spawn_blocking(move || store.claim_layer(&chain_id));
-            let claim = claim.await.map_err(|e| Error::Worker(e.into()))??;
+            let (claim, _slot) = self.turn(layer).await?;
             if self.store.has_layer(&layer.chain_id) {
                 break;
             }
+            (self.progress)(PullProgress::Started {
+                layer: digest.clone(),
+                bytes: layer.blob.size,
+            });
             let (send, receive) = mpsc::channel(WAITING_CHUNKS);
             let unpacked = self.unpack(layer, claim, receive);
-            let take = |chunk: Chunk| {
-                let bytes = chunk.as_ref().len() as u64;
-                let digest = layer.blob.digest.to_string();
-                (self.progress)(PullProgress::Received {
-                    layer: digest,
-                    bytes,
-                });
+            let take = |chunk: Bytes| {
+                (self.progress)(received(chunk.len() as u64));
                 let send = &send;
                 async move {
                     match send.send(chunk).await {
@@ -301,18 +410,41 @@ impl Pull<'_> {
                 }
             }
         }
-        (self.progress)(PullProgress::LayerDone {
+        (self.progress)(PullProgress::LayerDone { layer: digest });
+        Ok(())
+    }
+
+    /// The right to unpack a layer, and a slot to do it in. The layer may be there by then.
+    ///
+    /// Who waits for another pull has no slot, and who has one never waits for another pull.
+    async fn turn(&self, layer: &Wanted) -> Result<(Lock, OwnedSemaphorePermit), Error> {
+        let slot = self.options.slots.take().await?;
+        if let Some(claim) = self.store.try_claim_layer(&layer.chain_id)? {
+            return Ok((claim, slot));
+        }
+        drop(slot);
+        (self.progress)(PullProgress::Waiting {
             layer: layer.blob.digest.to_string(),
         });
-        Ok(())
+        let (done, claimed) = oneshot::channel();
+        let (store, chain_id) = (self.store.clone(), layer.chain_id.clone());
+        // Not one of the runtime's threads: those are waited for, also when this pull is given up.
+        std::thread::Builder::new()
+            .name("claim".into())
+            .spawn(move || done.send(store.claim_layer(&chain_id)).ok())
+            .map_err(Error::Worker)?;
+        let claim = claimed
+            .await
+            .map_err(|e| Error::Worker(io::Error::other(e)))??;
+        Ok((claim, self.options.slots.take().await?))
     }
 
     /// Starts unpacking what comes through the channel.
     fn unpack(
         &self,
         layer: &Wanted,
-        claim: crate::sys::fs::Lock,
-        receive: mpsc::Receiver<Chunk>,
+        claim: Lock,
+        receive: mpsc::Receiver<Bytes>,
     ) -> oneshot::Receiver<Result<(), Error>> {
         let (done, unpacked) = oneshot::channel();
         let (store, hold) = (self.store.clone(), Arc::clone(&self.hold));
@@ -330,8 +462,7 @@ impl Pull<'_> {
             let (_claim, _hold) = (claim, hold);
             let reader = ChunkReader {
                 receive,
-                chunk: None,
-                at: 0,
+                chunk: Bytes::new(),
             };
             let added = store.add_layer(&chain_id, |place| {
                 layer::unpack_verified(reader, &expected, place).map_err(|source| Error::Layer {
@@ -355,28 +486,20 @@ impl Pull<'_> {
 
 /// Reads in a thread what the runtime receives.
 struct ChunkReader {
-    receive: mpsc::Receiver<Chunk>,
-    chunk: Option<Chunk>,
-    at: usize,
+    receive: mpsc::Receiver<Bytes>,
+    chunk: Bytes,
 }
 
 impl Read for ChunkReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(chunk) = &self.chunk {
-                let bytes = &chunk.as_ref()[self.at..];
-                if !bytes.is_empty() {
-                    let length = bytes.len().min(buffer.len());
-                    buffer[..length].copy_from_slice(&bytes[..length]);
-                    self.at += length;
-                    return Ok(length);
-                }
-            }
-            self.chunk = self.receive.blocking_recv();
-            self.at = 0;
-            if self.chunk.is_none() {
-                return Ok(0);
+        while self.chunk.is_empty() {
+            match self.receive.blocking_recv() {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
             }
         }
+        let length = self.chunk.len().min(buffer.len());
+        self.chunk.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
     }
 }

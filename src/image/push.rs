@@ -19,7 +19,7 @@ use super::export::{Blob, Export, LayerCompression, exporting};
 use super::manifest::{Descriptor, ManifestFormat, layer_type, translated};
 use super::pull::PullOptions;
 use super::records::LayerRecord;
-use super::registry::{Purpose, Sent, Sources};
+use super::registry::{Purpose, Sent, Sources, Trouble};
 use super::store::{Store, Temporary};
 use crate::model::reference::Reference;
 use crate::sys::beneath;
@@ -65,10 +65,12 @@ pub async fn push(
     let own = export.original.as_ref().map(|original| original.format);
     // An image without a manifest is one of `docker save`.
     let format = how.format.or(own).unwrap_or(ManifestFormat::Docker);
+    // The log has it.
+    let tell = |_: Trouble| {};
     let push = Push {
         store,
         to,
-        sources: Sources::new(to, vec![endpoint], helpers, options, Purpose::Push),
+        sources: Sources::new(to, vec![endpoint], helpers, options, Purpose::Push, &tell),
         spools: store.temporary()?,
         elsewhere: elsewhere(store, &id, to)?,
         export: &export,

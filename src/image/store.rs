@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A folder in its place is whole: it was renamed there after its digests were checked. A process that dies leaves
-//! only folders in `tmp`, and layers and images that nothing names; the next one that has the lock alone removes them.
+//! folders in `tmp`, of which the next one finds that nobody has them locked, and layers and images that nothing names,
+//! which go with the next removal.
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,10 @@ impl Store {
         // Only root may look into layers: they have setuid programs and devices.
         for folder in ["", "layers", "images", "references", "busy", "tmp"] {
             fs::create_dir_all(&dir.join(folder), 0o700)?;
+        }
+        if let Err(error) = store.sweep() {
+            // It is in nobody's way, and the next one tries again.
+            tracing::warn!(%error, "cannot remove what a process left that died");
         }
         Ok(store)
     }
@@ -165,16 +170,16 @@ impl Store {
         self.dir.join("lock")
     }
 
-    /// Removes what processes that died left, if nobody is using the store now. To be called before a [`Hold`].
+    /// Removes what processes left that died in the middle.
     pub(super) fn sweep(&self) -> Result<(), Error> {
         let temporary = self.dir.join("tmp");
-        if fs::list(&temporary)?.is_empty() {
-            return Ok(());
+        for name in fs::list(&temporary)? {
+            let path = temporary.join(name);
+            if let Some(_lock) = fs::try_lock_existing(&path, LockMode::Exclusive)? {
+                beneath::remove_all(&path)?;
+            }
         }
-        match fs::try_lock(&self.lock_path(), LockMode::Exclusive)? {
-            Some(_alone) => self.empty_temporary(),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Empties `tmp`; the caller has the lock alone.
@@ -194,8 +199,12 @@ impl Store {
             let name = format!("{}-{number}", std::process::id());
             let path = self.dir.join("tmp").join(name);
             // Another process may have had this pid, or have it in another pid namespace.
-            if beneath::make_folder_at(&path, 0o700)? {
-                return Ok(Temporary { path });
+            if !beneath::make_folder_at(&path, 0o700)? {
+                continue;
+            }
+            // Else another process has just taken it for something that was left, and removes it.
+            if let Some(lock) = fs::try_lock_existing(&path, LockMode::Exclusive)? {
+                return Ok(Temporary { path, _lock: lock });
             }
         }
     }
@@ -203,6 +212,14 @@ impl Store {
     /// Whether a layer is there.
     pub(super) fn has_layer(&self, chain_id: &Digest) -> bool {
         self.diff_path(chain_id).is_dir()
+    }
+
+    /// Takes the right to unpack a layer, if nobody has it. The layer may be there already.
+    pub(super) fn try_claim_layer(&self, chain_id: &Digest) -> Result<Option<Lock>, Error> {
+        Ok(fs::try_lock(
+            &self.dir.join("busy").join(chain_id.hex()),
+            LockMode::Exclusive,
+        )?)
     }
 
     /// Takes the right to unpack a layer, and waits for who has it. The layer may be there afterwards.
@@ -397,10 +414,11 @@ pub(super) struct NewImage<'a> {
     pub(super) embedded: bool,
 }
 
-/// A folder in `tmp`.
+/// A folder in `tmp`. As long as it is locked, nobody takes it for something that was left.
 #[derive(Debug)]
 pub(super) struct Temporary {
     path: PathBuf,
+    _lock: Lock,
 }
 
 impl Temporary {

@@ -63,7 +63,6 @@ impl Store {
     }
 
     fn make_toolbox(&self) -> Result<Image, Error> {
-        self.sweep()?;
         let _hold = self.hold()?;
         let binary = Binary::open()?;
         let identity = binary.identity()?;

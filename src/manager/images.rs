@@ -405,8 +405,8 @@ fn pull_all<'r>(
             tell(Event::ImagePulling(reference.clone()));
             let (began, start, size) = (Timestamp::now(), Instant::now(), Cell::new(0));
             let progress = |progress| {
-                if let PullProgress::Resolved { bytes, .. } = progress {
-                    size.set(bytes);
+                if let PullProgress::Resolved { size: all, .. } = &progress {
+                    size.set(*all);
                 }
                 tell(Event::ImageProgress(reference.clone(), progress));
             };

@@ -219,6 +219,7 @@ impl ImageSource for FakeImages {
             layers: 1,
             missing: 1,
             bytes: 1,
+            size: 2,
         });
         if self.there.contains(reference) || self.here.contains(reference) {
             Ok(image(&format!("{reference} as pulled")))

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -149,6 +149,15 @@ pub fn replace_in_memory(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
 pub fn size(path: &Path) -> Result<u64> {
     let found = rustix::fs::statvfs(path).map_err(|e| Error::new("see the size of", path, e))?;
     Ok(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
+/// The bytes that are left for whoever asks on the file system that `path` is on.
+///
+/// # Errors
+/// It is not there.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path).map_err(|e| Error::new("see the size of", path, e))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Writes a file where it is: those who have it open, or mounted, see the new content.
@@ -354,12 +363,35 @@ fn wait_for_lock(file: File, path: &Path, mode: LockMode) -> Result<Lock> {
     }
 }
 
+/// Takes a lock on a file or folder that is there, if nobody holds one that excludes it. None as well if it is not
+/// there any more when the lock is taken.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn try_lock_existing(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|e| Error::new("open the lock file", path, e))?,
+    };
+    let Some(lock) = try_to_lock(file, path, mode)? else {
+        return Ok(None);
+    };
+    let locked = lock._file.metadata();
+    let locked = locked.map_err(|e| Error::new("look at", path, e))?;
+    let is_there = metadata_if_there(path)?
+        .is_some_and(|now| (now.dev(), now.ino()) == (locked.dev(), locked.ino()));
+    Ok(is_there.then_some(lock))
+}
+
 /// Takes a lock on a file if nobody holds one that excludes it.
 ///
 /// # Errors
 /// The file cannot be opened.
 pub fn try_lock(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
-    let file = open_lock(path)?;
+    try_to_lock(open_lock(path)?, path, mode)
+}
+
+fn try_to_lock(file: File, path: &Path, mode: LockMode) -> Result<Option<Lock>> {
     let operation = match mode {
         LockMode::Shared => FlockOperation::NonBlockingLockShared,
         LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,

@@ -11,7 +11,7 @@ use crate::cli::registry::{AuthfileArgs, Hidden, TlsArgs};
 use crate::cli::session::{Network, Session};
 use crate::image::{self, LayerCompression, ManifestFormat, PushHow, PushProgress};
 use crate::model::reference::ImageName;
-use crate::output::progress::Progress;
+use crate::output::progress::Step;
 use crate::sys::fs;
 
 /// Flags of `image push`.
@@ -156,7 +156,8 @@ async fn shown<T>(
     session: &Session,
     push: impl Future<Output = T>,
 ) -> T {
-    let mut progress = Progress::new(&session.ui);
+    let mut progress = super::progress(session);
+    let mut told = (0, 0);
     let mut push = std::pin::pin!(push);
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -164,7 +165,14 @@ async fn shown<T>(
             done = &mut push => return done,
             _ = tick.tick() => {
                 let (sent, all) = *bytes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                progress.update(name, sent, all);
+                let layer = "sent".to_owned();
+                if all != told.1 {
+                    progress.update(name, Step::Resolved { layers: 1, bytes: all });
+                    progress.update(name, Step::Started { layer: layer.clone(), bytes: all });
+                    told = (0, all);
+                }
+                progress.update(name, Step::Received { layer, bytes: sent - told.0 });
+                told.0 = sent;
             }
         }
     }

@@ -7,25 +7,20 @@
 //!          ─ anything   → the registry's own token, if the user has one
 //! ```
 //!
-//! `oci-client` could do a part of it, but neither identity tokens nor tokens that end, and it would give a password
-//! to a token server without TLS.
+//! A password is not given to a token server without TLS.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_auth::parser::ChallengeParser;
-use oci_client::errors::OciDistributionError;
-use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use super::{Credentials, Login};
 use crate::image::proxy::Proxies;
 use crate::image::registries::Certificates;
-use crate::image::registry::{Fault, envelope_message, fault};
+use crate::image::registry::{Fault, Http, Server, fault, refusal, retry_after};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(15);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long a token is good whose server does not say, and the least that is believed: it is tried for so long at least.
@@ -64,7 +59,7 @@ impl Scheme {
 /// One registry, and who asks.
 #[derive(Debug)]
 pub(in crate::image) struct SignIn {
-    http: Client,
+    http: Http,
     /// As messages name it.
     registry: String,
     /// `https://HOST/`.
@@ -74,6 +69,7 @@ pub(in crate::image) struct SignIn {
 }
 
 /// What goes with every request.
+#[derive(Clone)]
 pub(in crate::image) enum Grant {
     Nothing,
     Basic {
@@ -121,9 +117,8 @@ impl SignIn {
             .proxies
             .check(&base)
             .map_err(Fault::ProxyVariable)?;
-        let http = client(&transport).map_err(Fault::Client)?;
         Ok(Self {
-            http,
+            http: Http::new(&registry, base.clone(), &transport)?,
             registry,
             base,
             login,
@@ -131,15 +126,28 @@ impl SignIn {
         })
     }
 
+    /// The connections that it uses, for what is asked with its grant.
+    pub(in crate::image) fn http(&self) -> &Http {
+        &self.http
+    }
+
     /// As whom it is asked, in words.
     pub(in crate::image) fn asked_as(&self) -> Option<String> {
         self.login.as_ref().map(ToString::to_string)
     }
 
+    /// What goes with a request, which nothing shows.
+    pub(in crate::image) fn header(&self, text: &str) -> Result<HeaderValue, Fault> {
+        let header = HeaderValue::from_str(text);
+        let mut header = header.map_err(|_| unusable(&self.registry, "its token is no text"))?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+
     /// What the registry gives for the credentials. Without a scope it is only asked whether they are right.
     pub(in crate::image) async fn sign_in(&self, scope: Option<&str>) -> Result<Grant, Fault> {
         // Asked in any case: the answer says whether the registry speaks TLS.
-        let answer = self.send(self.http.get(self.versions())).await?;
+        let answer = self.send(self.http.client().get(self.versions())).await?;
         if let Some(Credentials::Registry { token }) = self.credentials() {
             let (token, until) = (token.clone(), None);
             return Ok(Grant::Bearer { token, until });
@@ -158,7 +166,7 @@ impl SignIn {
 
     /// Whether a grant opens the registry: the question of `login`.
     pub(super) async fn check(&self, grant: &Grant) -> Result<(), Fault> {
-        let request = self.http.get(self.versions());
+        let request = self.http.client().get(self.versions());
         let request = match grant {
             // Basic was tried when it was granted.
             Grant::Nothing | Grant::Basic { .. } => return Ok(()),
@@ -188,12 +196,13 @@ impl SignIn {
         };
         let request = self
             .http
+            .client()
             .get(self.versions())
             .basic_auth(username, Some(password));
         let answer = self.send(request).await?;
         match answer.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.refused(answer).await),
-            status if is_trouble(status) => Err(self.trouble(answer).await),
+            status if is_trouble(status) => Err(self.refused(answer).await),
             _ => Ok(Grant::Basic {
                 username: username.clone(),
                 password: password.clone(),
@@ -207,10 +216,7 @@ impl SignIn {
         service: Option<&str>,
         scope: Option<&str>,
     ) -> Result<Grant, Fault> {
-        let mut url = Url::parse(realm)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "https" | "http"))
-            .ok_or_else(|| unusable(&self.registry, "it names no usable token server"))?;
+        let Server { mut url, client } = self.http.token_server(&self.registry, realm)?;
         let is_plain = url.scheme() == "http" && self.transport.scheme == Scheme::Https;
         if is_plain && self.login.is_some() && self.transport.verify {
             let registry = self.registry.clone();
@@ -228,7 +234,7 @@ impl SignIn {
                 form.append_pair("client_id", "kplay");
                 form.append_pair("refresh_token", token);
                 form.extend_pairs(common);
-                self.http
+                client
                     .post(url)
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(form.finish())
@@ -237,18 +243,17 @@ impl SignIn {
                 url.query_pairs_mut()
                     .append_pair("account", username)
                     .extend_pairs(common);
-                self.http.get(url).basic_auth(username, Some(password))
+                client.get(url).basic_auth(username, Some(password))
             }
             Some(Credentials::Registry { .. }) | None => {
                 url.query_pairs_mut().extend_pairs(common);
-                self.http.get(url)
+                client.get(url)
             }
         };
         let begun = Instant::now();
         let answer = self.send(request).await?;
         match answer.status() {
             StatusCode::OK => self.token(answer, begun).await,
-            status if is_trouble(status) => Err(self.trouble(answer).await),
             _ => Err(self.refused(answer).await),
         }
     }
@@ -270,39 +275,30 @@ impl SignIn {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Fault> {
-        let answer = request.send().await;
+        let answer = request.timeout(ANSWER).send().await;
         answer.map_err(|error| self.broken(error))
     }
 
     fn broken(&self, error: reqwest::Error) -> Fault {
-        // Addresses of token servers have the user's name in them.
-        let error = OciDistributionError::RequestError(error.without_url());
-        let fault = fault(error, &self.registry, "a token");
+        let fault = fault(error, &self.registry);
         let proxy = self.transport.proxies.of(&self.base);
         fault.through(proxy, &self.registry)
     }
 
+    /// What an answer says that is none.
     async fn refused(&self, answer: Response) -> Fault {
-        let message = self.text(answer).await.unwrap_or_default();
-        Fault::Unauthorized {
-            registry: self.registry.clone(),
-            message: envelope_message(&message),
-            asked_as: self.asked_as(),
+        let (status, wait) = (answer.status(), retry_after(answer.headers()));
+        let text = self.text(answer).await.unwrap_or_default();
+        // Whatever else a token server says instead of a token means that it gives none.
+        let status = match is_trouble(status) {
+            true => status,
+            false => StatusCode::UNAUTHORIZED,
+        };
+        let mut fault = refusal(status, wait, &text, &self.registry, "a token");
+        if let Fault::Unauthorized { asked_as, .. } = &mut fault {
+            *asked_as = self.asked_as();
         }
-    }
-
-    async fn trouble(&self, answer: Response) -> Fault {
-        let status = answer.status();
-        let message = envelope_message(&self.text(answer).await.unwrap_or_default());
-        let registry = self.registry.clone();
-        match status {
-            StatusCode::TOO_MANY_REQUESTS => Fault::TooManyRequests { registry, message },
-            _ => Fault::Status {
-                registry,
-                status: status.as_u16(),
-                message,
-            },
-        }
+        fault
     }
 
     async fn text(&self, mut answer: Response) -> Result<String, Fault> {
@@ -321,44 +317,9 @@ fn is_trouble(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
-fn unusable(registry: &str, why: &str) -> Fault {
-    Fault::Answer {
-        registry: registry.to_owned(),
-        source: OciDistributionError::GenericError(Some(why.to_owned())),
-    }
-}
-
-/// A client that takes a request nowhere else: a redirection to another server would take a secret along.
-fn client(transport: &Transport) -> Result<Client, OciDistributionError> {
-    let own_server = reqwest::redirect::Policy::custom(|attempt| {
-        let origin = |url: &Url| url.origin().ascii_serialization();
-        let previous = attempt.previous();
-        let stays = previous
-            .last()
-            .is_some_and(|last| origin(last) == origin(attempt.url()));
-        match stays && previous.len() < 5 {
-            true => attempt.follow(),
-            false => attempt.stop(),
-        }
-    });
-    crate::image::registry::provide_cryptography();
-    let proxies = Arc::new(transport.proxies.clone());
-    let proxy = reqwest::Proxy::custom(move |url| proxies.of(url).map(|proxy| proxy.url.clone()));
-    let authorities = transport.certificates.0.iter();
-    let authorities = authorities.map(|pem| reqwest::Certificate::from_pem(pem));
-    let authorities: Vec<_> = authorities
-        .collect::<Result<_, _>>()
-        .map_err(OciDistributionError::RequestError)?;
-    Client::builder()
-        .tls_certs_merge(authorities)
-        .danger_accept_invalid_certs(!transport.verify)
-        .connect_timeout(CONNECT)
-        .timeout(ANSWER)
-        .user_agent(concat!("kplay/", env!("CARGO_PKG_VERSION")))
-        .redirect(own_server)
-        .proxy(proxy)
-        .build()
-        .map_err(OciDistributionError::RequestError)
+fn unusable(registry: &str, why: &'static str) -> Fault {
+    let registry = registry.to_owned();
+    Fault::Answer { registry, why }
 }
 
 /// What an answer asks for: a token rather than a password.

@@ -19,6 +19,8 @@ use crate::sys::fs::Error as FileError;
 
 /// Entries of an archive of images; real ones have some hundreds.
 const MOST_ENTRIES: usize = 100_000;
+/// Bytes of all their names; real ones have some thousands.
+const MOST_NAME_BYTES: usize = 32 << 20;
 /// Links to links within an archive; `docker save` has one.
 const MOST_LINKS: usize = 8;
 /// Bytes that a compressed archive or one from a pipe may have.
@@ -97,7 +99,7 @@ impl Contents {
         let mut reader = file.try_clone().map_err(Error::Read)?;
         io::Seek::rewind(&mut reader).map_err(Error::Read)?;
         let mut archive = Archive::new(BufReader::with_capacity(1 << 13, reader));
-        let mut places = HashMap::new();
+        let (mut places, mut name_bytes) = (HashMap::new(), 0);
         while let Some(entry) = archive.next()? {
             // Skipping over content does not notice that the file is too short for it.
             if entry.offset.saturating_add(entry.size) > length {
@@ -115,8 +117,9 @@ impl Contents {
                 Kind::HardLink => Place::Link(clean(&entry.target).unwrap_or_default()),
                 _ => continue,
             };
+            name_bytes += path.len() + entry.target.len();
             places.insert(path, place);
-            if places.len() > MOST_ENTRIES {
+            if places.len() > MOST_ENTRIES || name_bytes > MOST_NAME_BYTES {
                 return Err(Error::TooManyEntries(MOST_ENTRIES));
             }
         }

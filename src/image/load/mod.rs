@@ -266,7 +266,6 @@ impl Store {
         part: &Part,
         policy: &RegistriesConf,
     ) -> Result<Vec<Loaded>, Error> {
-        self.sweep()?;
         let _hold = self.hold()?;
         let (contents, path) = match source {
             LoadSource::Path(path) => (Contents::of_path(path, self)?, Some(path)),

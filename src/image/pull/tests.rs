@@ -1,5 +1,7 @@
 //! Pulls from a registry in this process.
 
+mod faults;
+mod hostile;
 mod places;
 mod processes;
 mod sign_in;
@@ -65,6 +67,8 @@ fn options() -> PullOptions {
         tls_verify: TlsVerify::Configured,
         registries: Arc::default(),
         waits: WAITS,
+        silence: Duration::from_secs(20),
+        slots: Slots::new(Slots::USUAL),
         keychain: Keychain::empty(),
         proxies: Proxies::default(),
     }
@@ -104,22 +108,6 @@ fn fails(act: impl FnOnce(&Registry, &Sample), class: Class, message: &str) {
     assert_eq!(setup.left(), 0);
 }
 
-/// As [`fails`], and expects it to go well in the end.
-fn recovers(registry: &Registry, act: impl FnOnce(&Registry, &Sample)) -> Vec<String> {
-    let (setup, sample) = (Setup::new(), sample());
-    registry.add("app", "1", &sample);
-    act(registry, &sample);
-    let image = setup
-        .pull(&registry.reference("app:1"))
-        .expect("it goes well");
-    assert_eq!(image.id, sample.id());
-    assert_eq!(
-        tree(&image.layers[1]),
-        "755 0:0 /\n644 0:0 big = 2000000 bytes"
-    );
-    registry.log()
-}
-
 fn blob(sample: &Sample, layer: usize) -> String {
     format!("blobs/{}", Digest::of(&sample.layers[layer]))
 }
@@ -150,12 +138,17 @@ fn an_image_is_pulled_and_found_by_tag_and_digest() {
         PullProgress::Resolved {
             layers: 2,
             missing: 2,
-            bytes: bytes as u64
+            bytes: bytes as u64,
+            size: (bytes + sample.config.len()) as u64,
         }
     );
     let received = seen.iter().map(|event| match event {
         PullProgress::Received { bytes, .. } => *bytes,
-        PullProgress::Resolved { .. } | PullProgress::LayerDone { .. } => 0,
+        PullProgress::Resolved { .. }
+        | PullProgress::Waiting { .. }
+        | PullProgress::Started { .. }
+        | PullProgress::LayerDone { .. }
+        | PullProgress::Trouble(_) => 0,
     });
     assert_eq!(received.sum::<u64>(), bytes as u64);
     let by_digest = registry.reference(&format!("ns/app@{}", Digest::of(&sample.manifest)));
@@ -336,15 +329,6 @@ fn wrong_content_is_refused() {
 }
 
 #[test]
-fn a_layer_that_stays_short_is_truncated() {
-    fails(
-        |r, s| r.act(blob(s, 1), 99, Act::Shorten(0)),
-        Class::Corrupt,
-        "it ends after 0 of",
-    );
-}
-
-#[test]
 fn a_hostile_layer_is_refused_by_name() {
     if !can_be_root() {
         return;
@@ -357,40 +341,6 @@ fn a_hostile_layer_is_refused_by_name() {
         .expect_err("refused");
     assert_eq!(error.class(), Class::Hostile, "{error:?}");
     assert_eq!(setup.left(), 0);
-}
-
-#[test]
-fn what_passes_is_tried_again() {
-    if !can_be_root() {
-        return;
-    }
-    let start = || Registry::start(Access::Anybody);
-    recovers(&start(), |r, _| {
-        r.act("manifests/1", 1, Act::Status(500, ""));
-    });
-    recovers(&start(), |r, s| r.act(blob(s, 1), 2, Act::Status(503, "")));
-    recovers(&start(), |r, s| {
-        r.act(Digest::of(&s.config), 1, Act::Status(429, ""));
-    });
-    fails(
-        |r, _| r.act("manifests/1", 99, Act::Status(500, "it burns")),
-        Class::Registry,
-        "status 500: it burns",
-    );
-}
-
-#[test]
-fn a_broken_download_goes_on_where_it_was() {
-    if !can_be_root() {
-        return;
-    }
-    let registry = Registry::start(Access::Anybody);
-    let log = recovers(&registry, |r, s| r.act(blob(s, 1), 2, Act::Cut(500_000)));
-    assert!(log.iter().any(|path| path.contains(" from ")), "{log:?}");
-    // A registry without ranges sends everything again.
-    recovers(&Registry::without_ranges(), |r, s| {
-        r.act(blob(s, 1), 1, Act::Cut(500_000));
-    });
 }
 
 #[test]

@@ -1,10 +1,15 @@
-//! What can go wrong with a registry, in words; sorted from what `oci-client` reports.
+//! What can go wrong with a registry, in words; sorted from what `reqwest` and the registry's answers say.
 
 use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
+use oci_client::errors::OciDistributionError;
+use reqwest::StatusCode;
+use serde::Deserialize;
 
 use super::Purpose;
+use super::onward::Refusal;
 use crate::image::auth;
 use crate::image::error::Class;
 use crate::image::proxy::{InvalidProxy, Proxy};
@@ -45,37 +50,73 @@ pub enum Fault {
         proxy: String,
         source: Box<Self>,
     },
-    #[error("the registry `{registry}` wants fewer requests{}", reason(message))]
-    TooManyRequests { registry: String, message: String },
+    #[error("the registry `{registry}` wants fewer requests{}{}", again(*wait), reason(message))]
+    TooManyRequests {
+        registry: String,
+        message: String,
+        /// When it says to come again.
+        wait: Option<Duration>,
+    },
     #[error(
-        "the registry `{registry}` answers with status {status}{}",
+        "the registry `{registry}` answers with status {status}{}{}",
+        again(*wait),
         reason(message)
     )]
     Status {
         registry: String,
         status: u16,
         message: String,
+        wait: Option<Duration>,
     },
     #[error("the address of the registry `{registry}` cannot be found")]
     Name {
         registry: String,
-        source: OciDistributionError,
+        source: reqwest::Error,
     },
     #[error("cannot connect to the registry `{registry}`")]
     Connect {
         registry: String,
-        source: OciDistributionError,
+        source: reqwest::Error,
     },
     #[error("cannot make a secure connection to the registry `{registry}`")]
     Tls {
         registry: String,
-        source: OciDistributionError,
+        source: reqwest::Error,
     },
     #[error("the connection to the registry `{registry}` broke")]
     Broken {
         registry: String,
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: reqwest::Error,
     },
+    #[error("the registry `{registry}` has not answered for {} s", time.as_secs())]
+    Silent { registry: String, time: Duration },
+    #[error(
+        "the registry `{registry}` sent only {bytes} bytes of its answer in {} s",
+        time.as_secs()
+    )]
+    Stalled {
+        registry: String,
+        bytes: usize,
+        time: Duration,
+    },
+    #[error("the registry `{registry}` sends on to `{to}`, {why}")]
+    Sent {
+        registry: String,
+        to: String,
+        why: Refusal,
+    },
+    #[error("it cannot be had from `{to}` either, where its manifest says that it is")]
+    Elsewhere { to: String, source: Box<Self> },
+    #[error("{what} ends after {actual} of {expected} bytes")]
+    Short {
+        what: String,
+        expected: u64,
+        actual: u64,
+    },
+    #[error("{what} has more than the {expected} bytes that the manifest says")]
+    Long { what: String, expected: u64 },
+    #[error("{what} has more than {most} bytes")]
+    TooBig { what: String, most: u64 },
     #[error("what came for {what} is something else")]
     Digest { what: String },
     #[error("{what} has {actual} bytes, and the manifest says {expected}")]
@@ -84,13 +125,20 @@ pub enum Fault {
         expected: u64,
         actual: u64,
     },
-    #[error("what the registry `{registry}` answers cannot be used")]
-    Answer {
+    #[error("what the registry `{registry}` answers cannot be used: {why}")]
+    Answer { registry: String, why: &'static str },
+    #[error(
+        "the registry `{registry}` may want the client certificate {path:?}, which kplay shows only when it pulls; push with `skopeo` or `podman`, or remove it if the registry does not want it"
+    )]
+    ClientCertificate { registry: String, path: PathBuf },
+    #[error("the registry `{registry}` does not take {what}")]
+    Upload {
         registry: String,
-        source: OciDistributionError,
+        what: String,
+        source: Box<OciDistributionError>,
     },
     #[error("cannot set up the connection")]
-    Client(#[source] OciDistributionError),
+    Client(#[source] reqwest::Error),
     #[error("the certificates for the registry `{registry}` cannot be used")]
     Certificates {
         registry: String,
@@ -115,6 +163,12 @@ fn each(faults: &[(String, Fault)]) -> String {
 
 fn who(asked_as: Option<&str>) -> &str {
     asked_as.unwrap_or("without credentials")
+}
+
+fn again(wait: Option<Duration>) -> String {
+    wait.map_or_else(String::new, |wait| {
+        format!(", to be asked again in {} s", wait.as_secs())
+    })
 }
 
 fn reason(message: &str) -> String {
@@ -142,18 +196,28 @@ impl Fault {
             Self::NotFound { .. } => Class::NotFound,
             Self::Unauthorized { .. } => Class::Unauthorized,
             Self::PlainTokens { .. } => Class::Tls,
-            Self::TooManyRequests { .. } | Self::Status { .. } | Self::Answer { .. } => {
-                Class::Registry
-            }
+            Self::TooManyRequests { .. }
+            | Self::Status { .. }
+            | Self::Answer { .. }
+            | Self::Upload { .. } => Class::Registry,
             Self::Name { .. }
             | Self::Connect { .. }
             | Self::Broken { .. }
+            | Self::Silent { .. }
+            | Self::Stalled { .. }
             | Self::Proxy { .. }
             | Self::ProxyVariable(_) => Class::Unreachable,
             Self::Tls { .. } => Class::Tls,
-            Self::Digest { .. } | Self::Size { .. } => Class::Corrupt,
+            Self::Digest { .. } | Self::Size { .. } | Self::Short { .. } | Self::Long { .. } => {
+                Class::Corrupt
+            }
+            Self::TooBig { .. } | Self::Sent { .. } => Class::Hostile,
+            Self::Elsewhere { source, .. } => source.class(),
             Self::Configuration(_) => Class::Configuration,
-            Self::Client(_) | Self::Certificates { .. } | Self::Credentials(_) => Class::Machine,
+            Self::Client(_)
+            | Self::ClientCertificate { .. }
+            | Self::Certificates { .. }
+            | Self::Credentials(_) => Class::Machine,
             // The last is the image's own registry.
             Self::Everywhere(faults) => faults
                 .last()
@@ -164,8 +228,13 @@ impl Fault {
     /// Whether trying again may help.
     pub(super) fn passes(&self) -> bool {
         match self {
-            Self::TooManyRequests { .. } | Self::Broken { .. } => true,
+            Self::TooManyRequests { .. }
+            | Self::Broken { .. }
+            | Self::Silent { .. }
+            | Self::Stalled { .. }
+            | Self::Short { .. } => true,
             Self::Status { status, .. } => *status >= 500,
+            Self::Elsewhere { source, .. } => source.passes(),
             Self::NotFound { .. }
             | Self::Unauthorized { .. }
             | Self::PlainTokens { .. }
@@ -174,14 +243,45 @@ impl Fault {
             | Self::Name { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
+            | Self::Long { .. }
+            | Self::TooBig { .. }
+            | Self::Sent { .. }
             | Self::Digest { .. }
             | Self::Size { .. }
             | Self::Answer { .. }
+            | Self::Upload { .. }
+            | Self::ClientCertificate { .. }
             | Self::Client(_)
             | Self::Certificates { .. }
             | Self::Configuration(_)
             | Self::Credentials(_)
             | Self::Everywhere(_) => false,
+        }
+    }
+
+    /// Whether it is about the way to the registry, which may have been there before.
+    pub(super) fn is_of_the_way(&self) -> bool {
+        match self {
+            Self::Name { .. } | Self::Connect { .. } => true,
+            Self::Proxy { source, .. } => source.is_of_the_way(),
+            _ => false,
+        }
+    }
+
+    /// Whether nothing listens where the registry should be. A name without an address is more likely a wrong one.
+    pub(super) fn is_of_connecting(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Proxy { source, .. } => source.is_of_connecting(),
+            _ => false,
+        }
+    }
+
+    /// How long the registry wants to be left alone.
+    pub(super) fn comes_again(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests { wait, .. } | Self::Status { wait, .. } => *wait,
+            _ => None,
         }
     }
 
@@ -215,98 +315,100 @@ pub(super) fn does_not_speak_tls(fault: &Fault) -> bool {
     }
 }
 
-/// Sorts an error; `what` was asked for.
-pub(in crate::image) fn fault(error: OciDistributionError, registry: &str, what: &str) -> Fault {
-    use OciDistributionError as E;
-    let (registry, what) = (registry.to_owned(), what.to_owned());
-    match error {
-        E::UnauthorizedError { .. } => Fault::Unauthorized {
-            registry,
-            message: String::new(),
-            asked_as: None,
-        },
-        E::ImageManifestNotFoundError(_) => Fault::NotFound { registry, what },
-        E::ServerError { code: 404, .. } => Fault::NotFound { registry, what },
-        E::ServerError {
-            code: 401 | 403,
-            message,
-            ..
-        } => Fault::Unauthorized {
-            registry,
-            message: envelope_message(&message),
-            asked_as: None,
-        },
-        E::ServerError {
-            code: 429, message, ..
-        } => Fault::TooManyRequests { registry, message },
-        E::ServerError { code, message, .. } => Fault::Status {
-            registry,
-            status: code,
-            message: envelope_message(&message),
-        },
-        E::RegistryError { envelope, .. } => {
-            let first = envelope.errors.into_iter().next();
-            let message = first
-                .as_ref()
-                .map(|e| e.message.clone())
-                .unwrap_or_default();
-            match first.map(|e| e.code) {
-                Some(
-                    OciErrorCode::ManifestUnknown
-                    | OciErrorCode::NameUnknown
-                    | OciErrorCode::NotFound
-                    | OciErrorCode::BlobUnknown
-                    | OciErrorCode::ManifestBlobUnknown,
-                ) => Fault::NotFound { registry, what },
-                Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => Fault::Unauthorized {
-                    registry,
-                    message,
-                    asked_as: None,
-                },
-                Some(OciErrorCode::Toomanyrequests) => Fault::TooManyRequests { registry, message },
-                _ => Fault::Status {
-                    registry,
-                    status: 400,
-                    message,
-                },
-            }
-        }
-        E::DigestError(DigestError::VerificationError { .. }) => Fault::Digest { what },
-        E::RequestError(_) => request_fault(error, registry),
-        E::IoError(e) => Fault::Broken {
-            registry,
-            source: e.into(),
-        },
-        source => Fault::Answer { registry, source },
+/// Sorts what goes wrong on the way to an answer, or within it.
+pub(in crate::image) fn fault(mut source: reqwest::Error, registry: &str) -> Fault {
+    let registry = registry.to_owned();
+    if let Some(url) = source.url_mut() {
+        // Addresses that blobs are sent on to have keys in them, those of token servers the user's name.
+        url.set_query(None);
     }
-}
-
-/// Sorts what `reqwest` reports; its own types are not named here, so the causes are looked at.
-fn request_fault(source: OciDistributionError, registry: String) -> Fault {
     if tls_error(&source).is_some() {
         return Fault::Tls { registry, source };
     }
+    if !source.is_connect() {
+        return Fault::Broken { registry, source };
+    }
     let texts: Vec<String> = causes(&source).map(ToString::to_string).collect();
-    let connecting = texts
-        .iter()
-        .any(|text| text.contains("client error (Connect)"));
-    if connecting && texts.iter().any(|text| text.contains("dns error")) {
+    let says = |part: &str| texts.iter().any(|text| text.contains(part));
+    if says("dns error") {
         return Fault::Name { registry, source };
     }
     // A handshake that the other side ends is one with something that does not speak TLS.
-    if connecting && texts.iter().any(|text| text.contains("tls handshake eof")) {
-        return Fault::Tls { registry, source };
-    }
-    if connecting {
-        return Fault::Connect { registry, source };
-    }
-    Fault::Broken {
-        registry,
-        source: source.into(),
+    match says("tls handshake eof") {
+        true => Fault::Tls { registry, source },
+        false => Fault::Connect { registry, source },
     }
 }
 
-fn tls_error(error: &OciDistributionError) -> Option<&rustls::Error> {
+/// Sorts what goes wrong with what is sent; `what` it is.
+pub(super) fn upload_fault(error: OciDistributionError, registry: &str, what: &str) -> Fault {
+    use OciDistributionError as E;
+    let answer = |status: u16, body: &str| {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+        refusal(status, None, body, registry, what)
+    };
+    match error {
+        // An answer that comes as a failed request.
+        E::RequestError(error) => match error.status() {
+            Some(status) => answer(status.as_u16(), ""),
+            None => fault(error, registry),
+        },
+        E::ServerError { code, message, .. } => answer(code, &message),
+        E::RegistryError { envelope, .. } => {
+            answer(400, &serde_json::to_string(&envelope).unwrap_or_default())
+        }
+        E::UnauthorizedError { .. } => answer(401, ""),
+        source => Fault::Upload {
+            registry: registry.to_owned(),
+            what: what.to_owned(),
+            source: Box::new(source),
+        },
+    }
+}
+
+/// Sorts an answer that says no; `what` was asked for.
+pub(in crate::image) fn refusal(
+    status: StatusCode,
+    wait: Option<Duration>,
+    body: &str,
+    registry: &str,
+    what: &str,
+) -> Fault {
+    let (code, message) = envelope(body);
+    let registry = registry.to_owned();
+    match (status.as_u16(), code.as_str()) {
+        (429, _) | (400..500, "TOOMANYREQUESTS") => Fault::TooManyRequests {
+            registry,
+            message,
+            wait,
+        },
+        (401 | 403, _) | (400..500, "UNAUTHORIZED" | "DENIED") => Fault::Unauthorized {
+            registry,
+            message,
+            asked_as: None,
+        },
+        (404, _)
+        | (
+            400..500,
+            "MANIFEST_UNKNOWN"
+            | "NAME_UNKNOWN"
+            | "NOT_FOUND"
+            | "BLOB_UNKNOWN"
+            | "MANIFEST_BLOB_UNKNOWN",
+        ) => Fault::NotFound {
+            registry,
+            what: what.to_owned(),
+        },
+        (status, _) => Fault::Status {
+            registry,
+            status,
+            message,
+            wait,
+        },
+    }
+}
+
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     causes(error).find_map(|cause| {
         let mut cause = cause;
         // An `io::Error` is no cause of the one that wraps it: `source` skips it.
@@ -321,20 +423,30 @@ fn tls_error(error: &OciDistributionError) -> Option<&rustls::Error> {
 }
 
 fn causes<'a>(
-    error: &'a OciDistributionError,
+    error: &'a reqwest::Error,
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    // The error itself is transparent: its source is the cause of its cause.
-    let first: &'a (dyn std::error::Error + 'static) = match error {
-        OciDistributionError::RequestError(e) => e,
-        other => other,
-    };
+    let first: &'a (dyn std::error::Error + 'static) = error;
     std::iter::successors(Some(first), |cause| (*cause).source())
 }
 
-/// The message of a registry's answer in JSON, or the answer.
-pub(in crate::image) fn envelope_message(body: &str) -> String {
-    let message = serde_json::from_str::<serde_json::Value>(body)
+/// The code and the message of a registry's answer in JSON, or the answer.
+fn envelope(body: &str) -> (String, String) {
+    #[derive(Deserialize)]
+    struct Envelope {
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let first = serde_json::from_str::<Envelope>(body)
         .ok()
-        .and_then(|json| Some(json.pointer("/errors/0/message")?.as_str()?.to_owned()));
-    message.unwrap_or_else(|| body.to_owned())
+        .and_then(|envelope| envelope.errors.into_iter().next());
+    match first {
+        Some(Entry { code, message }) => (code, message),
+        None => (String::new(), body.to_owned()),
+    }
 }

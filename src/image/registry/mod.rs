@@ -1,59 +1,59 @@
-//! A registry, as far as pulls and pushes need it: the address, who asks, and what went wrong in words. Transport is
-//! `oci-client`'s; what goes with its requests is got by [`SignIn`], and again when it ends.
+//! A registry, as far as pulls and pushes need it: the address, who asks, and what went wrong in words. What goes with
+//! its requests is got by [`SignIn`], and again when it ends; what passes is tried again ([`tries`]). Pushes are
+//! `oci-client`'s ([`push`]); pulls need what it cannot do: to choose where an answer leads on to, to show a certificate,
+//! to go on in the middle of a blob with a new grant.
 //!
 //! https always, but for registries on loopback that do not speak it, and for those whose TLS is not to be verified.
 
 mod fault;
+mod http;
+mod onward;
 mod push;
 mod sources;
+mod tries;
 
-use std::io;
+use std::cell::Cell;
 use std::net::IpAddr;
-use std::sync::Once;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
-use oci_client::Client;
-use oci_client::client::{
-    BlobResponse, Certificate, CertificateEncoding, ClientConfig, ClientProtocol, LayerDescriptor,
-};
-use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth;
-use oci_client::token_cache::{RegistryOperation, RegistryToken, RegistryTokenType};
-use reqwest::Url;
-use tokio::sync::Mutex;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::sync::{Mutex, OnceCell};
 
 use super::auth::{Grant, Login, Scheme, SignIn, Transport};
 use super::digest::Digest;
-use super::manifest::{self, Descriptor};
+use super::manifest::{self, Descriptor, MOST_MANIFEST_BYTES};
 use super::pull::PullOptions;
 use super::registries::{Certificates, Endpoint, RegistriesConf};
 use crate::model::reference::Reference;
 
 pub use fault::{Error, Fault};
-
-pub(super) use fault::{envelope_message, fault};
 pub use push::Purpose;
+pub use tries::{RETRY_WAITS, SILENCE, Then, Trouble};
 
+pub(super) use fault::{fault, refusal};
+pub(super) use http::{provide_cryptography, retry_after};
+pub(super) use onward::{Http, Server};
 pub(super) use push::Sent;
 pub(super) use sources::Sources;
 
 use fault::does_not_speak_tls;
+use http::{Body, ENOUGH, start_of_range};
+use onward::Place;
+use tries::{Patience, Tell, Tries};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(15);
-/// How long a registry may say nothing in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
+/// So many times the usual silence may come before an answer: a registry may have to get it from another one first.
+const ANSWER: u32 = 3;
 /// How often a request is sent with a new grant: what other layers sign in for may have ended as well.
 const RENEWALS: u32 = 2;
-/// The usual waits before another try of what may pass: 12 seconds together.
-pub const RETRY_WAITS: &[Duration] = &[
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(8),
-];
+/// Other places of a layer that are tried.
+const MOST_URLS: usize = 8;
+/// How much of an answer is read that says no.
+const MOST_REFUSAL_BYTES: u64 = 64 << 10;
 
 /// Whether the registry has to prove who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,33 +80,42 @@ impl TlsVerify {
 pub(super) struct Repository {
     /// With a tag or digest that does not matter.
     reference: Reference,
-    /// The same in the words of `oci-client`.
-    name: oci_client::Reference,
-    registry: String,
+    /// `https://HOST/v2/REPOSITORY/`.
+    base: Url,
     purpose: Purpose,
     sign_in: SignIn,
     transport: Transport,
     /// Held while it is renewed, so that of layers that come at the same time one does it.
     session: Mutex<Session>,
-    /// Before another try. After each progress they start anew.
-    waits: &'static [Duration],
+    /// Whether it has given something: then what is refused may have ended, rather than never been enough, and what
+    /// does not answer was there.
+    worked: Cell<bool>,
+    patience: Patience,
+    silence: Duration,
 }
 
-/// Requests with a grant, as long as that is good.
+/// What requests are allowed with, as long as that is good.
 #[derive(Clone)]
 struct Session {
-    client: Client,
+    grant: Grant,
+    authorization: Option<HeaderValue>,
+    /// What pushes send with, made when it is first needed.
+    uploads: Arc<OnceCell<oci_client::Client>>,
     until: Option<Instant>,
     /// Which of this repository's sessions it is.
     number: u64,
-    /// Whether a grant that is refused may have ended, rather than never been enough.
-    worked: bool,
 }
 
 /// A manifest or index, verified.
 pub(super) struct Fetched {
     pub(super) bytes: Vec<u8>,
     pub(super) digest: Digest,
+}
+
+/// Whether more is wanted.
+pub(super) enum Taken {
+    More,
+    Stop,
 }
 
 impl Repository {
@@ -116,7 +125,8 @@ impl Repository {
         login: Option<&Login>,
         options: &PullOptions,
         purpose: Purpose,
-        waits: &'static [Duration],
+        patience: Patience,
+        tell: Tell<'_>,
     ) -> Result<Self, Fault> {
         let registry = &endpoint.reference.registry;
         let transport = Transport {
@@ -127,9 +137,19 @@ impl Repository {
             proxies: options.proxies.clone(),
         };
         let by = async |transport| {
-            Self::signed_in(&endpoint.reference, transport, login, purpose, waits).await
+            let (reference, silence) = (&endpoint.reference, options.silence);
+            let sign_in = Self::signed_in(
+                reference, transport, login, purpose, patience, silence, tell,
+            );
+            sign_in.await
         };
-        with_or_without_tls(registry, transport, by).await
+        let mut tries = Tries::new(patience.with_strangers(), tell);
+        loop {
+            match with_or_without_tls(registry, transport.clone(), by).await {
+                Err(fault) if fault.is_of_connecting() => tries.wait(fault).await?,
+                other => return other,
+            }
+        }
     }
 
     async fn signed_in(
@@ -137,132 +157,116 @@ impl Repository {
         transport: Transport,
         login: Option<&Login>,
         purpose: Purpose,
-        waits: &'static [Duration],
+        patience: Patience,
+        silence: Duration,
+        tell: Tell<'_>,
     ) -> Result<Self, Fault> {
-        let registry = &reference.registry;
-        let (login, own) = (login.cloned(), transport.clone());
-        let sign_in = SignIn::new(registry, address(registry), login, own)?;
-        let name = name(reference);
-        let mut tries = waits.iter();
+        let (registry, repository) = (&reference.registry, &reference.repository);
+        let host = address(registry);
+        let sign_in = SignIn::new(registry, host, login.cloned(), transport.clone())?;
+        let text = format!("{}://{host}/v2/{repository}/", transport.scheme.as_str());
+        let base = Url::parse(&text).map_err(|_| Fault::Answer {
+            registry: registry.clone(),
+            why: "its name makes no address",
+        })?;
+        let mut tries = Tries::new(patience, tell);
         let session = loop {
-            match Session::new(&sign_in, &transport, &name, purpose, 0).await {
-                Err(fault) if fault.passes() => match tries.next() {
-                    Some(wait) => tokio::time::sleep(*wait).await,
-                    None => return Err(fault),
-                },
+            match Session::new(&sign_in, repository, purpose, 0).await {
+                Err(fault) if fault.passes() => tries.wait(fault).await?,
                 other => break other?,
             }
         };
         Ok(Self {
             reference: reference.clone(),
-            name,
-            registry: registry.clone(),
+            base,
             purpose,
             sign_in,
             transport,
             session: Mutex::new(session),
-            waits,
+            worked: Cell::new(false),
+            patience,
+            silence,
         })
     }
 
-    /// Asks with a grant that is good, and again with a new one if it turns out to have ended.
-    async fn ask<T, F>(&self, what: &str, request: impl Fn(Client) -> F) -> Result<T, Fault>
-    where
-        F: Future<Output = Result<T, OciDistributionError>>,
-    {
-        let mut session = self.session(None).await?;
-        let mut renewals = if session.worked { RENEWALS } else { 0 };
-        loop {
-            match request(session.client.clone()).await {
-                Ok(answer) => {
-                    self.session.lock().await.worked = true;
-                    return Ok(answer);
-                }
-                Err(error) => {
-                    let fault = self.fault(error, what);
-                    if !matches!(fault, Fault::Unauthorized { .. }) || renewals == 0 {
-                        return Err(fault);
-                    }
-                }
-            }
-            tracing::debug!(registry = self.registry, "the registry wants a new sign-in");
-            renewals -= 1;
-            session = self.session(Some(session.number)).await?;
-        }
-    }
-
-    /// A session that is not at its end, and is not the one that was refused.
-    async fn session(&self, refused: Option<u64>) -> Result<Session, Fault> {
-        let mut session = self.session.lock().await;
-        let has_ended = session.until.is_some_and(|until| until <= Instant::now());
-        if has_ended || refused == Some(session.number) {
-            let (number, worked) = (session.number + 1, session.worked);
-            let (sign_in, transport) = (&self.sign_in, &self.transport);
-            let new = Session::new(sign_in, transport, &self.name, self.purpose, number).await?;
-            *session = Session { worked, ..new };
-        }
-        Ok(session.clone())
-    }
-
     /// The manifest or index of a digest, or else of the tag or digest that the repository was connected for.
-    async fn manifest(&self, digest: Option<&Digest>) -> Result<Fetched, Fault> {
-        let mut wanted = self.reference.clone();
-        if let Some(digest) = digest {
-            wanted.digest = Some(digest.to_string());
+    async fn manifest(&self, digest: Option<&Digest>, tell: Tell<'_>) -> Result<Fetched, Fault> {
+        let Reference {
+            repository,
+            tag,
+            digest: own,
+            ..
+        } = &self.reference;
+        let wanted = digest.map(Digest::as_str).or(own.as_deref());
+        let (name, what) = match wanted {
+            Some(digest) => (digest, format!("the manifest `{digest}` of `{repository}`")),
+            None => {
+                let tag = tag.as_deref().unwrap_or("latest");
+                (tag, format!("`{repository}:{tag}`"))
+            }
+        };
+        let path = format!("manifests/{name}");
+        let accepted = manifest::ACCEPTED.join(", ");
+        let bytes = self
+            .fetch(
+                &path,
+                Some((ACCEPT, &accepted)),
+                &what,
+                MOST_MANIFEST_BYTES,
+                tell,
+            )
+            .await?;
+        if bytes.len() as u64 > MOST_MANIFEST_BYTES {
+            let most = MOST_MANIFEST_BYTES;
+            return Err(Fault::TooBig { what, most });
         }
-        let wanted_name = name(&wanted);
-        let what = match (&wanted.digest, &wanted.tag) {
-            (Some(digest), _) => format!("the manifest `{digest}` of `{}`", wanted.repository),
-            (None, tag) => format!(
-                "`{}:{}`",
-                wanted.repository,
-                tag.as_deref().unwrap_or("latest")
-            ),
-        };
-        let get = || {
-            self.ask(&what, |client| {
-                let wanted_name = &wanted_name;
-                async move {
-                    // What is sent was decided when the client was made.
-                    let auth = &RegistryAuth::Anonymous;
-                    client
-                        .pull_manifest_raw(wanted_name, auth, manifest::ACCEPTED)
-                        .await
-                }
-            })
-        };
-        let (bytes, _) = self.retry(get).await?;
         let digest = Digest::of(&bytes);
-        if wanted
-            .digest
-            .as_ref()
-            .is_some_and(|wanted| *wanted != digest.as_str())
-        {
+        if wanted.is_some_and(|wanted| wanted != digest.as_str()) {
             return Err(Fault::Digest { what });
         }
-        let bytes = bytes.to_vec();
         Ok(Fetched { bytes, digest })
     }
 
-    /// A small blob, verified.
-    async fn small_blob(&self, blob: &Descriptor, most: u64) -> Result<Vec<u8>, Fault> {
-        let get = || async {
-            let mut bytes = Vec::new();
-            let mut stream = self.open_blob(&blob.digest, 0).await?;
-            while let Some(chunk) = stream.next().await {
-                bytes.extend_from_slice(chunk.map_err(|e| self.broken(e))?.as_ref());
-                // One byte more than is right is enough to know.
-                if bytes.len() as u64 > most.min(blob.size) {
-                    break;
+    /// The digest of what the repository was connected for, by the registry's word; nothing if it does not say.
+    async fn digest(&self, tell: Tell<'_>) -> Result<Option<Digest>, Fault> {
+        let tag = self.reference.tag.as_deref().unwrap_or("latest");
+        let what = format!("`{}:{tag}`", self.reference.repository);
+        let place = self.place(&format!("manifests/{tag}"))?;
+        let accepted = manifest::ACCEPTED.join(", ");
+        let mut tries = Tries::new(self.patience, tell);
+        loop {
+            let header = Some((ACCEPT, accepted.as_str()));
+            match self.ask_place(Method::HEAD, &place, header, &what).await {
+                Err(fault) if self.passes(&fault) => tries.wait(fault).await?,
+                // Not all answer such a question; what is wrong shows with the next one.
+                Err(Fault::NotFound { .. } | Fault::Status { .. }) => return Ok(None),
+                Err(fault) => return Err(fault),
+                Ok(answer) => {
+                    let digest = answer.headers().get("Docker-Content-Digest");
+                    let digest =
+                        digest.and_then(|digest| Digest::parse(digest.to_str().ok()?).ok());
+                    return Ok(digest);
                 }
             }
-            Ok(bytes)
-        };
-        let bytes = self.retry(get).await?;
+        }
+    }
+
+    /// A small blob, verified.
+    async fn small_blob(
+        &self,
+        blob: &Descriptor,
+        most: u64,
+        tell: Tell<'_>,
+    ) -> Result<Vec<u8>, Fault> {
         let what = format!("the configuration `{}`", blob.digest);
-        let actual = bytes.len() as u64;
-        if actual != blob.size {
-            let expected = blob.size;
+        let path = format!("blobs/{}", blob.digest);
+        let most = most.min(blob.size);
+        let bytes = self.fetch(&path, None, &what, most, tell).await?;
+        let (expected, actual) = (blob.size, bytes.len() as u64);
+        if actual > expected {
+            return Err(Fault::Long { what, expected });
+        }
+        if actual != expected {
             return Err(Fault::Size {
                 what,
                 expected,
@@ -275,39 +279,64 @@ impl Repository {
         Ok(bytes)
     }
 
+    /// All of a small answer, or a little more than `most` bytes.
+    async fn fetch(
+        &self,
+        path: &str,
+        header: Option<(HeaderName, &str)>,
+        what: &str,
+        most: u64,
+        tell: Tell<'_>,
+    ) -> Result<Vec<u8>, Fault> {
+        let mut tries = Tries::new(self.patience, tell);
+        loop {
+            let fetched = async {
+                let header = header.as_ref();
+                let header = header.map(|(name, value)| (name.clone(), *value));
+                let answer = self.ask(path, header, what).await?;
+                self.body(answer).read(most).await
+            };
+            match fetched.await {
+                Err(fault) if self.passes(&fault) => tries.wait(fault).await?,
+                other => return other,
+            }
+        }
+    }
+
     /// Gives a blob's bytes after the first `received` to `take`, in order, each once, whatever happens to connections.
-    /// They are not verified. Ends early without an error when `take` says so, or when the registry has no more.
+    /// They are not verified, but as many as there should be, unless `take` ends it early.
     async fn blob<T, F>(
         &self,
         blob: &Descriptor,
         received: &mut u64,
         take: &mut T,
+        tell: Tell<'_>,
     ) -> Result<(), Fault>
     where
-        T: FnMut(Chunk) -> F,
+        T: FnMut(Bytes) -> F,
         F: Future<Output = Taken>,
     {
-        let mut waits = self.waits.iter();
+        let mut tries = Tries::new(self.patience, tell);
         loop {
             let start = *received;
             let fault = match self.blob_from(blob, received, take).await {
                 Ok(Taken::Stop) => return Ok(()),
-                Ok(Taken::More) if *received >= blob.size => return Ok(()),
-                // It ended, but not where it should: as a broken connection does that has no length.
-                Ok(Taken::More) => None,
-                Err(fault) if fault.passes() => Some(fault),
-                Err(fault) => return Err(fault),
+                // All is there, however the connection ended.
+                Ok(Taken::More) | Err(_) if *received == blob.size => return Ok(()),
+                // As a broken connection does that has no length.
+                Ok(Taken::More) => Fault::Short {
+                    what: format!("the blob `{}`", blob.digest),
+                    expected: blob.size,
+                    actual: *received,
+                },
+                Err(fault) => fault,
             };
-            if *received > start {
-                waits = self.waits.iter();
+            if *received - start >= ENOUGH as u64 {
+                tries.progressed();
             }
-            match (waits.next(), fault) {
-                (Some(wait), fault) => {
-                    tracing::debug!(digest = %blob.digest, %received, ?fault, "blob is asked for again");
-                    tokio::time::sleep(*wait).await;
-                }
-                (None, Some(fault)) => return Err(fault),
-                (None, None) => return Ok(()),
+            match self.passes(&fault) {
+                true => tries.wait(fault).await?,
+                false => return Err(fault),
             }
         }
     }
@@ -319,200 +348,198 @@ impl Repository {
         take: &mut T,
     ) -> Result<Taken, Fault>
     where
-        T: FnMut(Chunk) -> F,
+        T: FnMut(Bytes) -> F,
         F: Future<Output = Taken>,
     {
-        let mut stream = self.open_blob(&blob.digest, *received).await?;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|e| self.broken(e))?;
-            *received += chunk.as_ref().len() as u64;
-            if let Taken::Stop = take(chunk).await {
+        let from = *received;
+        let what = format!("the blob `{}`", blob.digest);
+        let path = format!("blobs/{}", blob.digest);
+        let range = format!("bytes={from}-");
+        let range = (from > 0).then_some((RANGE, range.as_str()));
+        let mut answer = self.ask(&path, range.clone(), &what).await;
+        for url in blob.urls.iter().take(MOST_URLS) {
+            if !matches!(
+                answer,
+                Err(Fault::NotFound { .. } | Fault::Elsewhere { .. })
+            ) {
+                break;
+            }
+            // A layer that may not be given on: its owner gives it.
+            let place = Place::Elsewhere(url.clone());
+            let asked = self.ask_place(Method::GET, &place, range.clone(), &what);
+            answer = asked.await.map_err(|source| Fault::Elsewhere {
+                to: onward::shown(url),
+                source: Box::new(source),
+            });
+        }
+        let answer = answer?;
+        // A registry that does not do ranges sends what is known already, which is left out.
+        let start = match answer.status() {
+            StatusCode::PARTIAL_CONTENT => start_of_range(answer.headers()).unwrap_or(from),
+            _ => 0,
+        };
+        let mut known = from.checked_sub(start).ok_or_else(|| Fault::Answer {
+            registry: self.reference.registry.clone(),
+            why: "it leaves out a part of a blob",
+        })?;
+        let mut body = self.body(answer);
+        while let Some(mut bytes) = body.next().await? {
+            let skipped = known.min(bytes.len() as u64);
+            drop(bytes.split_to(skipped as usize));
+            known -= skipped;
+            if *received + bytes.len() as u64 > blob.size {
+                let expected = blob.size;
+                return Err(Fault::Long { what, expected });
+            }
+            *received += bytes.len() as u64;
+            if let Taken::Stop = take(bytes).await {
                 return Ok(Taken::Stop);
             }
         }
         Ok(Taken::More)
     }
 
-    async fn open_blob(&self, digest: &Digest, from: u64) -> Result<ChunkStream, Fault> {
-        let request = |client: Client| async move {
-            let layer = LayerDescriptor {
-                digest: digest.as_str(),
-                urls: &None,
-            };
-            client
-                .pull_blob_stream_partial(&self.name, &layer, from, None)
-                .await
+    /// Asks with a grant that is good, and again with a new one if it turns out to have ended.
+    async fn ask(
+        &self,
+        path: &str,
+        header: Option<(HeaderName, &str)>,
+        what: &str,
+    ) -> Result<Response, Fault> {
+        let place = self.place(path)?;
+        self.ask_place(Method::GET, &place, header, what).await
+    }
+
+    /// What is beneath the repository.
+    fn place(&self, path: &str) -> Result<Place, Fault> {
+        let url = self.base.join(path).map_err(|_| Fault::Answer {
+            registry: self.reference.registry.clone(),
+            why: "its name makes no address",
+        })?;
+        Ok(Place::Own(url))
+    }
+
+    async fn ask_place(
+        &self,
+        method: Method,
+        place: &Place,
+        header: Option<(HeaderName, &str)>,
+        what: &str,
+    ) -> Result<Response, Fault> {
+        let mut headers = HeaderMap::new();
+        if let Some((name, value)) = header
+            && let Ok(value) = HeaderValue::from_str(value)
+        {
+            headers.insert(name, value);
+        }
+        let mut session = self.session(None).await?;
+        let own = matches!(place, Place::Own(_));
+        let mut renewals = if own && self.worked.get() {
+            RENEWALS
+        } else {
+            0
         };
-        match self.ask(&format!("the blob `{digest}`"), request).await? {
-            BlobResponse::Partial(sized) => {
-                Ok(sized.stream.map(|chunk| chunk.map(Chunk::new)).boxed())
-            }
-            // The registry does not do ranges: what is known already is left out.
-            BlobResponse::Full(sized) => {
-                let mut skip = from;
-                let rest = sized.stream.map(move |chunk| {
-                    chunk.map(|bytes| {
-                        let known = skip.min(bytes.as_ref().len() as u64);
-                        skip -= known;
-                        Chunk {
-                            skip: known as usize,
-                            ..Chunk::new(bytes)
-                        }
-                    })
-                });
-                Ok(rest.boxed())
-            }
-        }
-    }
-
-    async fn retry<T, F>(&self, get: impl Fn() -> F) -> Result<T, Fault>
-    where
-        F: Future<Output = Result<T, Fault>>,
-    {
-        let mut waits = self.waits.iter();
         loop {
-            match get().await {
-                Err(fault) if fault.passes() => match waits.next() {
-                    Some(wait) => tokio::time::sleep(*wait).await,
-                    None => return Err(fault),
-                },
-                other => return other,
+            let grant = session.authorization.as_ref();
+            let http = self.sign_in.http();
+            let request = http.ask(method.clone(), place, &headers, grant);
+            let time = self.silence * ANSWER;
+            let answer = match tokio::time::timeout(time, request).await {
+                Ok(answer) => answer.map_err(|error| self.fault(error))?,
+                Err(_) => {
+                    return Err(Fault::Silent {
+                        registry: self.reference.registry.clone(),
+                        time,
+                    });
+                }
+            };
+            if answer.status().is_success() {
+                self.worked.set(true);
+                return Ok(answer);
             }
+            let fault = self.refusal(answer, what).await;
+            if !matches!(fault, Fault::Unauthorized { .. }) || renewals == 0 {
+                return Err(fault);
+            }
+            let registry = &self.reference.registry;
+            tracing::debug!(registry, "the registry wants a new sign-in");
+            renewals -= 1;
+            session = self.session(Some(session.number)).await?;
         }
     }
 
-    fn broken(&self, source: io::Error) -> Fault {
-        Fault::Broken {
-            registry: self.registry.clone(),
-            source: source.into(),
+    /// A session that is not at its end, and is not the one that was refused.
+    async fn session(&self, refused: Option<u64>) -> Result<Session, Fault> {
+        let mut session = self.session.lock().await;
+        let has_ended = session.until.is_some_and(|until| until <= Instant::now());
+        if has_ended || refused == Some(session.number) {
+            let (repository, number) = (&self.reference.repository, session.number + 1);
+            *session = Session::new(&self.sign_in, repository, self.purpose, number).await?;
         }
+        Ok(session.clone())
     }
 
-    fn fault(&self, error: OciDistributionError, what: &str) -> Fault {
-        let mut fault = fault(error, &self.registry, what);
+    /// Whether trying again may help.
+    fn passes(&self, fault: &Fault) -> bool {
+        fault.passes() || (self.worked.get() && fault.is_of_the_way())
+    }
+
+    fn body(&self, answer: Response) -> Body<'_> {
+        Body::new(answer, &self.reference.registry, self.silence)
+    }
+
+    async fn refusal(&self, answer: Response, what: &str) -> Fault {
+        let (status, wait) = (answer.status(), retry_after(answer.headers()));
+        // What was said is good to know, but no more.
+        let text = self.body(answer).read(MOST_REFUSAL_BYTES).await;
+        let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+        let registry = &self.reference.registry;
+        let mut fault = refusal(status, wait, &text, registry, what);
         if let Fault::Unauthorized { asked_as, .. } = &mut fault {
             *asked_as = self.sign_in.asked_as();
         }
-        let base = base(&self.transport, self.name.resolve_registry());
-        let proxy = base.and_then(|base| self.transport.proxies.of(&base).cloned());
-        fault.through(proxy.as_ref(), &self.registry)
+        fault.through(self.transport.proxies.of(&self.base), registry)
+    }
+
+    fn fault(&self, error: onward::Error) -> Fault {
+        let registry = &self.reference.registry;
+        let error = match error {
+            onward::Error::Request(error) => error,
+            onward::Error::Sent { to, why } => {
+                let registry = registry.clone();
+                return Fault::Sent { registry, to, why };
+            }
+        };
+        fault(error, registry).through(self.transport.proxies.of(&self.base), registry)
     }
 }
 
 impl Session {
     async fn new(
         sign_in: &SignIn,
-        transport: &Transport,
-        name: &oci_client::Reference,
+        repository: &str,
         purpose: Purpose,
         number: u64,
     ) -> Result<Self, Fault> {
-        let scope = format!("repository:{}:{}", name.repository(), purpose.actions());
-        let (auth, until) = match sign_in.sign_in(Some(&scope)).await? {
+        let scope = format!("repository:{repository}:{}", purpose.actions());
+        let grant = sign_in.sign_in(Some(&scope)).await?;
+        let (text, until) = match &grant {
             Grant::Nothing => (None, None),
             Grant::Basic { username, password } => {
-                let token = RegistryTokenType::Basic(username, password);
-                (Some((token, RegistryAuth::Anonymous)), None)
+                let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
+                (Some(format!("Basic {pair}")), None)
             }
-            Grant::Bearer { token, until } => {
-                // Also as what tokens are made from: a token that looks broken is not taken by the store of tokens.
-                let auth = RegistryAuth::Bearer(token.clone());
-                let token = RegistryTokenType::Bearer(RegistryToken::Token { token });
-                (Some((token, auth)), until)
-            }
+            Grant::Bearer { token, until } => (Some(format!("Bearer {token}")), *until),
         };
-        // A new one each time: what a client knows cannot be taken from it.
-        let client = client(transport, name.resolve_registry())?;
-        if let Some((token, auth)) = auth {
-            client
-                .store_auth_if_needed(name.resolve_registry(), &auth)
-                .await;
-            for operation in [RegistryOperation::Pull, RegistryOperation::Push] {
-                client.tokens.insert(name, operation, token.clone()).await;
-            }
-        }
+        let authorization = text.map(|text| sign_in.header(&text)).transpose()?;
         Ok(Self {
-            client,
+            grant,
+            authorization,
+            uploads: Arc::default(),
             until,
             number,
-            worked: false,
         })
     }
-}
-
-/// Whether more is wanted.
-pub(super) enum Taken {
-    More,
-    Stop,
-}
-
-/// Bytes as they came.
-pub(super) struct Chunk {
-    bytes: Box<dyn AsRef<[u8]> + Send>,
-    skip: usize,
-}
-
-impl Chunk {
-    fn new(bytes: impl AsRef<[u8]> + Send + 'static) -> Self {
-        Self {
-            bytes: Box::new(bytes),
-            skip: 0,
-        }
-    }
-}
-
-impl AsRef<[u8]> for Chunk {
-    fn as_ref(&self) -> &[u8] {
-        &(*self.bytes).as_ref()[self.skip..]
-    }
-}
-
-type ChunkStream = BoxStream<'static, io::Result<Chunk>>;
-
-/// Makes the cryptography known that TLS is done with.
-pub(super) fn provide_cryptography() {
-    static PROVIDER: Once = Once::new();
-    // Fails only if there is a provider already, and then all is well.
-    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-}
-
-fn client(transport: &Transport, host: &str) -> Result<Client, Fault> {
-    provide_cryptography();
-    let base = base(transport, host);
-    let proxies = base.map(|base| transport.proxies.for_client_of(&base));
-    let (https_proxy, http_proxy, no_proxy) = match proxies {
-        Some(proxies) => (proxies.https, proxies.http, Some(proxies.direct)),
-        None => (None, None, None),
-    };
-    let authorities = transport.certificates.0.iter().map(|pem| Certificate {
-        encoding: CertificateEncoding::Pem,
-        data: pem.clone(),
-    });
-    let config = ClientConfig {
-        protocol: match transport.scheme {
-            Scheme::Https => ClientProtocol::Https,
-            Scheme::Http => ClientProtocol::Http,
-        },
-        accept_invalid_certificates: !transport.verify,
-        extra_root_certificates: authorities.collect(),
-        connect_timeout: Some(CONNECT),
-        read_timeout: Some(SILENCE),
-        user_agent: concat!("kplay/", env!("CARGO_PKG_VERSION")),
-        https_proxy,
-        http_proxy,
-        no_proxy,
-        // Blobs that are pushed are whole files: one request for each.
-        use_monolithic_push: true,
-        // Whether a token has ended is known here.
-        default_token_expiration_secs: 24 * 60 * 60,
-        ..ClientConfig::default()
-    };
-    // Not `Client::new`: it would go on with another configuration.
-    Client::try_from(config).map_err(Fault::Client)
-}
-
-fn base(transport: &Transport, host: &str) -> Option<Url> {
-    Url::parse(&format!("{}://{host}/", transport.scheme.as_str())).ok()
 }
 
 /// Where the requests for a registry go.
@@ -520,22 +547,6 @@ pub(super) fn address(registry: &str) -> &str {
     match registry {
         "docker.io" => "index.docker.io",
         other => other,
-    }
-}
-
-fn name(reference: &Reference) -> oci_client::Reference {
-    let Reference {
-        registry,
-        repository,
-        tag,
-        digest,
-    } = reference.clone();
-    match digest {
-        Some(digest) => oci_client::Reference::with_digest(registry, repository, digest),
-        None => {
-            let tag = tag.unwrap_or_else(|| "latest".into());
-            oci_client::Reference::with_tag(registry, repository, tag)
-        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! The places of an image: of one that is pushed, its registry; of one that is pulled, its mirrors and its own registry, which stand in for each other: where one fails, the next is
-//! asked, and keeps being asked. Digests make sure that it is the same image. Each gets its own credentials only.
+//! The places of an image: of one that is pushed, its registry; of one that is pulled, its mirrors and its own registry,
+//! which stand in for each other: where one fails, the next is asked, and keeps being asked. Digests make sure that it
+//! is the same image. Each gets its own credentials only.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::{Chunk, Error, Fault, Fetched, Purpose, Repository, Taken};
+use super::tries::{Patience, Tell, Then, Trouble};
+use super::{Error, Fault, Fetched, Purpose, Repository, Taken};
 use crate::image::auth::{self, Login};
 use crate::image::digest::Digest;
 use crate::image::manifest::Descriptor;
@@ -22,6 +24,7 @@ pub(in super::super) struct Sources<'a> {
     helpers: &'a [String],
     options: &'a PullOptions,
     purpose: Purpose,
+    pub(super) tell: Tell<'a>,
     places: Vec<Place>,
     /// The place to ask first; those before it have failed.
     current: Cell<usize>,
@@ -58,6 +61,7 @@ impl<'a> Sources<'a> {
         helpers: &'a [String],
         options: &'a PullOptions,
         purpose: Purpose,
+        tell: Tell<'a>,
     ) -> Self {
         let place = |endpoint| Place {
             endpoint,
@@ -70,9 +74,16 @@ impl<'a> Sources<'a> {
             helpers,
             options,
             purpose,
+            tell,
             places: endpoints.into_iter().map(place).collect(),
             current: Cell::new(0),
         }
+    }
+
+    /// The digest that the image has now, if its registry says so without giving it.
+    pub(in super::super) async fn digest(&self) -> Result<Option<Digest>, Error> {
+        self.ask(async |repository| repository.digest(self.tell).await)
+            .await
     }
 
     /// The manifest or index of a digest, or else of the image.
@@ -80,7 +91,7 @@ impl<'a> Sources<'a> {
         &self,
         digest: Option<&Digest>,
     ) -> Result<Fetched, Error> {
-        self.ask(async |repository| repository.manifest(digest).await)
+        self.ask(async |repository| repository.manifest(digest, self.tell).await)
             .await
     }
 
@@ -90,19 +101,19 @@ impl<'a> Sources<'a> {
         blob: &Descriptor,
         most: u64,
     ) -> Result<Vec<u8>, Error> {
-        self.ask(async |repository| repository.small_blob(blob, most).await)
+        self.ask(async |repository| repository.small_blob(blob, most, self.tell).await)
             .await
     }
 
     /// Gives a blob's bytes to `take`, in order, each once, whatever happens to connections and places. They are not
-    /// verified. Ends early without an error when `take` says so, or when the registry has no more.
+    /// verified. Ends early without an error when `take` says so.
     pub(in super::super) async fn blob<T, F>(
         &self,
         blob: &Descriptor,
         mut take: T,
     ) -> Result<Origin, Error>
     where
-        T: FnMut(Chunk) -> F,
+        T: FnMut(Bytes) -> F,
         F: Future<Output = Taken>,
     {
         let (mut received, mut first) = (0, None);
@@ -110,7 +121,8 @@ impl<'a> Sources<'a> {
         loop {
             let before = received;
             let get = async |repository: &Repository| {
-                repository.blob(blob, &mut received, &mut take).await
+                let (received, take) = (&mut received, &mut take);
+                repository.blob(blob, received, take, self.tell).await
             };
             let asked = self.ask_place(at, get).await;
             if received > before {
@@ -162,9 +174,16 @@ impl<'a> Sources<'a> {
         loop {
             let Asker { login, repository } = &askers[number];
             let connect = || {
-                let waits = self.waits(at);
-                let login = login.as_ref();
-                Repository::connect(&place.endpoint, login, self.options, self.purpose, waits)
+                let (login, patience) = (login.as_ref(), self.patience(at));
+                let (options, purpose) = (self.options, self.purpose);
+                Repository::connect(
+                    &place.endpoint,
+                    login,
+                    options,
+                    purpose,
+                    patience,
+                    self.tell,
+                )
             };
             let asked = match repository.get_or_try_init(connect).await {
                 Ok(repository) => get(repository).await,
@@ -205,11 +224,10 @@ impl<'a> Sources<'a> {
     }
 
     /// Where there is somebody else to ask, waiting is short.
-    fn waits(&self, at: usize) -> &'static [Duration] {
-        let waits = self.options.waits;
-        match waits.get(..1) {
-            Some(short) if at + 1 < self.places.len() => short,
-            _ => waits,
+    fn patience(&self, at: usize) -> Patience {
+        match at + 1 < self.places.len() {
+            true => Patience::with_one_of_several(self.options.waits),
+            false => Patience::with_the_last(self.options.waits),
         }
     }
 
@@ -231,6 +249,10 @@ impl<'a> Sources<'a> {
         if at + 1 < self.places.len() {
             let from = place(&self.places[at]);
             tracing::warn!(image = %self.image, from, fault = chain(&fault), "the next place is asked");
+            (self.tell)(Trouble {
+                fault: format!("`{from}`: {}", chain(&fault)),
+                then: Then::Elsewhere,
+            });
             self.places[at].fault.replace(Some(fault));
             let current = self.current.get().max(at + 1);
             self.current.set(current);

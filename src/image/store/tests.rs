@@ -248,23 +248,23 @@ fn a_crash_leaves_what_the_next_one_sweeps() {
     }
     let folder = Folder::new();
     let store = Store::open(folder.path()).expect("a store");
-    // A process that died while it unpacked, and one that died before it recorded the image.
-    let half = store.temporary().expect("a folder");
-    fs::create_dir_all(&half.path().join("diff/some/where"), 0o755).expect("folders");
-    std::mem::forget(half);
+    // A process that died while it unpacked, one that died before it recorded the image, and one that is at work.
+    let half = store.dir().join("tmp/1-1/diff/some/where");
+    fs::create_dir_all(&half, 0o755).expect("folders");
     let sample = Sample::new(&layers(&["a", "b"]), gzip);
     store
         .add_layer::<Error>(&sample.chain[0], |place| {
             Ok(fs::list(place.folder)?.len() as u64)
         })
         .expect("a layer");
-    assert_eq!(counts(&store), [1, 0, 0, 1]);
-    let other = store.hold().expect("held");
-    store.sweep().expect("swept");
-    assert_eq!(counts(&store)[3], 1, "somebody may be writing there");
-    drop(other);
-    store.sweep().expect("swept");
+    let busy = store.temporary().expect("a folder");
+    assert_eq!(counts(&store), [1, 0, 0, 2]);
+    let user = store.hold().expect("held");
+    Store::open(folder.path()).expect("the same store");
+    assert!(!half.exists() && busy.path().exists());
+    drop(busy);
     assert_eq!(counts(&store), [1, 0, 0, 0]);
+    drop(user);
     store.collect(Unnamed::Keep, &unused).expect("collected");
     assert_eq!(counts(&store), [0, 0, 0, 0]);
 }

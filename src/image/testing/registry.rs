@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 
 use super::Sample;
 use crate::image::digest::Digest;
@@ -20,14 +21,32 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 #[derive(Clone, Debug)]
 pub(in super::super) enum Act {
     Status(u16, &'static str),
+    /// Answers with this status, and when to come again.
+    ComeAgain(u16, &'static str),
     /// Sends so many bytes of the content and then closes the connection.
     Cut(usize),
     /// Sends other bytes, as many.
     Garble,
     /// Says less than it has.
     Shorten(usize),
+    /// Says more than it has.
+    Stretch(usize),
+    /// Sends so many bytes of the content and then nothing more.
+    Stall(usize),
+    /// Sends nothing at all.
+    Silence,
+    /// Sends a byte every now and then.
+    Trickle,
+    /// Sends bytes without an end.
+    Endless,
+    /// Sends another part than the one that was asked for.
+    Misplace(usize),
     /// Sends the client to another server, with the same path.
     Redirect(SocketAddr),
+    /// Sends the client to another address; a `*` at its end stands for the path.
+    Location(String),
+    /// Sends so many bytes of headers before the content.
+    Headers(usize),
 }
 
 /// Who is let in.
@@ -42,8 +61,36 @@ pub(in super::super) enum Access {
     ShortTokens,
 }
 
+/// How long a client may wait for what does not come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// For how many requests a short token is good.
 const SHORT: usize = 6;
+
+/// A file of `testdata/image`.
+pub(in super::super) fn file(name: &str) -> String {
+    format!("{}/testdata/image/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tls(clients: Option<rustls::RootCertStore>) -> Arc<rustls::ServerConfig> {
+    let certificate = CertificateDer::from_pem_file(file("server.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions");
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(authorities) => {
+            let authorities = Arc::new(authorities);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(authorities, provider).build();
+            config.with_client_cert_verifier(verifier.expect("a verifier"))
+        }
+    };
+    let config = config.with_single_cert(vec![certificate], key);
+    Arc::new(config.expect("a usable key"))
+}
 
 /// A registry that runs until the process ends.
 pub(in super::super) struct Registry {
@@ -75,17 +122,16 @@ impl Registry {
 
     /// With the certificate of `testdata/image`.
     pub(in super::super) fn with_tls(access: Access) -> Self {
-        let file = |name: &str| format!("{}/testdata/image/{name}", env!("CARGO_MANIFEST_DIR"));
-        let certificate = CertificateDer::from_pem_file(file("server.pem")).expect("a certificate");
-        let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .expect("a usable key");
-        Self::run(access, true, Some(Arc::new(config)))
+        Self::run(access, true, Some(tls(None)))
+    }
+
+    /// The same, for those that have a certificate of `testdata/image/client-ca.pem`.
+    pub(in super::super) fn with_client_certificates() -> Self {
+        let authority = CertificateDer::from_pem_file(file("client-ca.pem"));
+        let mut authorities = rustls::RootCertStore::empty();
+        let added = authorities.add(authority.expect("a certificate"));
+        added.expect("an authority");
+        Self::run(Access::Anybody, true, Some(tls(Some(authorities))))
     }
 
     fn run(access: Access, ranges: bool, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
@@ -135,9 +181,23 @@ impl Registry {
         media_type: &str,
         bytes: &[u8],
     ) {
-        let path = |name: &str| format!("/v2/{repository}/manifests/{name}");
-        self.put(path(Digest::of(bytes).as_str()), media_type, bytes);
-        self.put(path(tag), media_type, bytes);
+        self.put_manifest(repository, Digest::of(bytes).as_str(), media_type, bytes);
+        self.put_manifest(repository, tag, media_type, bytes);
+    }
+
+    /// Gives a manifest a name, which may be another's digest.
+    pub(in super::super) fn put_manifest(
+        &self,
+        repository: &str,
+        name: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) {
+        self.put(
+            format!("/v2/{repository}/manifests/{name}"),
+            media_type,
+            bytes,
+        );
     }
 
     /// Does something to the next requests whose path has this in it.
@@ -260,10 +320,16 @@ impl State {
                 stream.write_all(answer.as_bytes())
             }
             "HEAD" => {
-                let mut whole = Vec::new();
-                self.answer(&mut whole, path, 0, false)?;
-                let end = whole.windows(4).position(|four| four == b"\r\n\r\n");
-                stream.write_all(&whole[..end.map_or(whole.len(), |end| end + 4)])
+                let content = self.content.lock().expect("a lock").get(path).cloned();
+                let Some((media_type, bytes)) = content else {
+                    return stream.write_all(b"HTTP/1.1 404 X\r\nConnection: close\r\n\r\n");
+                };
+                let (digest, length) = (Digest::of(&bytes), bytes.len());
+                let answer = format!(
+                    "HTTP/1.1 200 X\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\
+                     Docker-Content-Digest: {digest}\r\nConnection: close\r\n\r\n"
+                );
+                stream.write_all(answer.as_bytes())
             }
             _ => self.answer(stream, path, from, range.is_some()),
         }
@@ -392,9 +458,33 @@ impl State {
         if let Some(Act::Status(status, body)) = act {
             return stream.write_all(answer(status, "", body).as_bytes());
         }
+        if let Some(Act::ComeAgain(status, when)) = act {
+            let header = format!("Retry-After: {when}\r\n");
+            return stream.write_all(answer(status, &header, "").as_bytes());
+        }
+        if let Some(Act::Silence) = act {
+            std::thread::park_timeout(PATIENCE);
+            return Ok(());
+        }
         if let Some(Act::Redirect(address)) = act {
             let location = format!("Location: http://{address}{path}\r\n");
             return stream.write_all(answer(307, &location, "").as_bytes());
+        }
+        if let Some(Act::Location(place)) = &act {
+            let place = match place.strip_suffix('*') {
+                Some(place) => format!("{place}{path}"),
+                None => place.clone(),
+            };
+            let location = format!("Location: {place}\r\n");
+            return stream.write_all(answer(307, &location, "").as_bytes());
+        }
+        if let Some(Act::Headers(bytes)) = act {
+            stream.write_all(b"HTTP/1.1 200 X\r\n")?;
+            for number in 0..bytes / 1000 {
+                let value = "x".repeat(985);
+                stream.write_all(format!("X-{number:08}: {value}\r\n").as_bytes())?;
+            }
+            return stream.write_all(b"Content-Length: 0\r\n\r\n");
         }
         if path == "/v2/" {
             return stream.write_all(answer(200, "", "{}").as_bytes());
@@ -405,27 +495,60 @@ impl State {
             return stream.write_all(answer(404, "", body).as_bytes());
         };
         let mut status = 200;
+        let mut headers = String::new();
         if ranged && self.ranges {
-            bytes.drain(..from);
+            let missed = match act {
+                Some(Act::Misplace(bytes)) => bytes,
+                _ => 0,
+            };
+            let (start, all) = (from + missed, bytes.len());
+            bytes.drain(..start);
             status = 206;
+            headers = format!("Content-Range: bytes {start}-{}/{all}\r\n", all - 1);
         }
-        let mut send = bytes.len();
+        let (mut send, mut claim) = (bytes.len(), bytes.len());
         match act {
             Some(Act::Garble) => bytes.iter_mut().for_each(|byte| *byte ^= 0x55),
             Some(Act::Shorten(length)) => {
                 bytes.truncate(length);
-                send = bytes.len();
+                (send, claim) = (bytes.len(), bytes.len());
             }
-            Some(Act::Cut(length)) => send = length.min(bytes.len()),
-            Some(Act::Status(..) | Act::Redirect(_)) | None => {}
+            Some(Act::Cut(length) | Act::Stall(length)) => send = length.min(bytes.len()),
+            Some(Act::Stretch(more)) => claim += more,
+            Some(Act::Trickle) => send = 0,
+            Some(Act::Endless) => claim = usize::MAX >> 1,
+            Some(
+                Act::Status(..)
+                | Act::ComeAgain(..)
+                | Act::Silence
+                | Act::Misplace(_)
+                | Act::Redirect(_)
+                | Act::Location(_)
+                | Act::Headers(_),
+            )
+            | None => {}
         }
         let head = format!(
-            "HTTP/1.1 {status} X\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            bytes.len()
+            "HTTP/1.1 {status} X\r\nContent-Type: {media_type}\r\n{headers}Content-Length: {claim}\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(head.as_bytes())?;
         stream.write_all(&bytes[..send])?;
-        stream.flush()
+        stream.flush()?;
+        match act {
+            Some(Act::Stall(_)) => std::thread::park_timeout(PATIENCE),
+            // Until the client goes.
+            Some(Act::Trickle) => {
+                for byte in bytes.chunks(1) {
+                    stream.write_all(byte)?;
+                    std::thread::park_timeout(Duration::from_millis(10));
+                }
+            }
+            Some(Act::Endless) => loop {
+                stream.write_all(&[b' '; 4096])?;
+            },
+            _ => {}
+        }
+        Ok(())
     }
 
     fn next_act(&self, path: &str) -> Option<Act> {

@@ -12,7 +12,7 @@ use super::pax::{self, Extended};
 use crate::sys::beneath::{Owner, Time};
 
 const BLOCK: usize = 512;
-/// Most bytes of one extended header: PAX records with all extended attributes, or a long name.
+/// Most bytes of the extended headers of an entry: PAX records with all extended attributes, or a long name.
 const MOST_EXTENDED: u64 = 1 << 20;
 /// Most pieces of a file with holes.
 const MOST_PIECES: usize = 1 << 16;
@@ -132,7 +132,7 @@ impl<S: Source> Archive<S> {
 
     /// The next entry; what was left of the last one is skipped.
     pub(in super::super) fn next(&mut self) -> Result<Option<Entry>, MalformedArchive> {
-        let mut extended = Extended::default();
+        let (mut extended, mut extended_bytes) = (Extended::default(), 0_u64);
         loop {
             self.skip_content()?;
             let offset = self.position;
@@ -143,14 +143,21 @@ impl<S: Source> Archive<S> {
             let size = header
                 .entry_size()
                 .map_err(|_| broken("its size is no number"))?;
+            if matches!(header.entry_type().as_byte(), b'x' | b'g' | b'L' | b'K') {
+                // Of one entry all together: each is held until the entry comes.
+                extended_bytes = extended_bytes.saturating_add(size);
+                if extended_bytes > MOST_EXTENDED {
+                    return Err(broken("an extended header of more than 1 MiB"));
+                }
+            }
             match header.entry_type().as_byte() {
                 b'x' => extended
-                    .add_records(&self.extended(size, offset)?)
+                    .add_records(&self.extended(size)?)
                     .map_err(broken)?,
                 // Global records (a comment of `git archive`) say nothing about a file.
-                b'g' => drop(self.extended(size, offset)?),
-                b'L' => extended.long_path = Some(until_nul(self.extended(size, offset)?)),
-                b'K' => extended.long_target = Some(until_nul(self.extended(size, offset)?)),
+                b'g' => drop(self.extended(size)?),
+                b'L' => extended.long_path = Some(until_nul(self.extended(size)?)),
+                b'K' => extended.long_target = Some(until_nul(self.extended(size)?)),
                 _ => return self.entry(&header, extended, size, offset).map(Some),
             }
         }
@@ -293,11 +300,7 @@ impl<S: Source> Archive<S> {
         Ok(Some(block))
     }
 
-    fn extended(&mut self, size: u64, offset: u64) -> Result<Vec<u8>, MalformedArchive> {
-        if size > MOST_EXTENDED {
-            let what = "an extended header of more than 1 MiB";
-            return Err(MalformedArchive::Header { offset, what });
-        }
+    fn extended(&mut self, size: u64) -> Result<Vec<u8>, MalformedArchive> {
         self.set_content(size);
         let mut bytes = Vec::with_capacity(size as usize);
         loop {

@@ -37,17 +37,17 @@ use writer::Writer;
 /// How much a layer may be. Generous for real images, and finite for hostile ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Entries of the archive.
+    /// Entries of the archive, and folders that are made for them.
     pub entries: u64,
     /// Bytes that all paths of folders have together: they are held in memory until their times are set.
     pub folder_bytes: u64,
 }
 
 impl Limits {
-    /// Ten million entries, and 256 MiB of folders' paths.
+    /// Three million entries, several times as many as the largest images have, and 64 MiB of folders' paths.
     pub const USUAL: Self = Self {
-        entries: 10_000_000,
-        folder_bytes: 256 << 20,
+        entries: 3_000_000,
+        folder_bytes: 64 << 20,
     };
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Writer<'a> {
     /// Times of folders are set last, because every file made in one changes them.
     times: Vec<(Vec<u8>, Time)>,
     times_bytes: u64,
+    /// Folders that the archive does not have.
+    made: u64,
     /// A setgid folder gives its group to what is made in it: from then on owners are always set.
     inherits_group: bool,
     /// Where the folder of replaced files is made when it is needed.
@@ -53,6 +55,7 @@ impl<'a> Writer<'a> {
             open: HashMap::new(),
             times: Vec::new(),
             times_bytes: 0,
+            made: 0,
             inherits_group: false,
             beside: place.beside,
             kept: None,
@@ -463,8 +466,15 @@ impl<'a> Writer<'a> {
             };
             let folder = self.existing(parent)?;
             match folder.make_folder(name, 0o755) {
-                Ok(()) if self.inherits_group => folder.set_owner(name, ROOT)?,
-                Ok(()) => {}
+                Ok(()) => {
+                    self.made += 1;
+                    if self.made > self.limits.entries {
+                        return Err(io::Error::other("too many folders"));
+                    }
+                    if self.inherits_group {
+                        folder.set_owner(name, ROOT)?;
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                     if folder.kind(name)? == Some(beneath::Kind::Symlink)
                         && self.existing(&path[..end]).is_err()

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::*;
 use crate::image::registries::Places;
+use crate::image::testing::registry::file;
 use crate::image::{Credentials, auth};
 
 /// A name that has no address, so that a pull that succeeds was sent elsewhere.
@@ -266,19 +267,6 @@ fn certs_d_says_whom_to_trust() {
     Configured::new(&conf(&address, &[]))
         .with("certs.d/127.0.0.1/ca.crt", &authority)
         .fails(IMAGE, Class::Tls, &[&address]);
-    trusting()
-        .with(&format!("{host}/me.cert"), b"")
-        .with(&format!("{host}/me.key"), b"")
-        .fails(
-            IMAGE,
-            Class::Machine,
-            &["client certificates", "me.cert", "me.key"],
-        );
-    trusting().with(&format!("{host}/me.key"), b"").fails(
-        IMAGE,
-        Class::Machine,
-        &["me.key\" has no certificate"],
-    );
 }
 
 #[test]
@@ -366,6 +354,47 @@ fn each_place_gets_its_own_credentials() {
     };
     check("secret", "guess", true);
     check("guess", "secret", false);
+}
+
+#[test]
+fn a_client_certificate_opens_a_registry_and_goes_nowhere_else() {
+    if !can_be_root() {
+        return;
+    }
+    let (sample, registry) = (sample(), Registry::with_client_certificates());
+    registry.add("lib/app", "1", &sample);
+    let (address, content) = (registry.address(), Registry::with_client_certificates());
+    content.add("lib/app", "1", &sample);
+    let pem = |name: &str| fs::read(file(name).as_ref()).expect("a file");
+    let folder = |name: &str| format!("certs.d/{address}/{name}");
+    let trusting = || {
+        let configured = Configured::new(&conf(&address.to_string(), &[]));
+        configured.with(&folder("ca.crt"), &pem("ca.pem"))
+    };
+    trusting().fails(IMAGE, Class::Tls, &["cannot make a secure connection"]);
+    let identified = || {
+        let trusting = trusting().with(&folder("me.cert"), &pem("client.pem"));
+        trusting.with(&folder("me.key"), &pem("client.key"))
+    };
+    identified().pulls(&sample);
+    // Another server wants one as well, and is not the one that it is for.
+    let elsewhere = Act::Location(format!("https://{}*", content.address()));
+    registry.act("/blobs/", 99, elsewhere);
+    identified().fails(IMAGE, Class::Tls, &["cannot make a secure connection"]);
+    let kind = Class::Machine;
+    let other = |name: &str, content: &[u8]| identified().with(&folder(name), content);
+    other("me.key", &pem("server.key")).fails(
+        IMAGE,
+        kind,
+        &["me.cert", "does not go with the key"],
+    );
+    let locked =
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    other("me.key", locked).fails(IMAGE, kind, &["me.key", "without a password"]);
+    other("a.cert", &pem("client.pem")).fails(IMAGE, kind, &["a.cert", "has no key"]);
+    other("a.key", &pem("client.key")).fails(IMAGE, kind, &["a.key", "has no certificate"]);
+    let two = other("a.cert", &pem("client.pem")).with(&folder("a.key"), &pem("client.key"));
+    two.fails(IMAGE, kind, &["a.cert", "me.cert", "one counts"]);
 }
 
 #[test]

@@ -228,3 +228,68 @@ fn broken_archives_are_errors() {
         "the entry `.` replaces the root filesystem itself",
     );
 }
+
+#[test]
+fn headers_of_one_entry_are_bounded_together() {
+    let value = vec![b'v'; 100_000];
+    let many = (0..11).fold(Tar::default(), |tar, number| {
+        tar.pax(&[(&format!("SCHILY.xattr.user.{number}"), value.as_slice())])
+    });
+    refused(
+        many.clone().file("x", b""),
+        "the archive has a broken header at byte ",
+    );
+    // What another entry had does not count.
+    let few = (0..20).fold(Tar::default(), |tar, number| {
+        tar.pax(&[("comment", value.as_slice())])
+            .file(&number.to_string(), b"")
+    });
+    unpacked(&few.end(), |result, _| result.expect("it unpacks"));
+}
+
+#[test]
+fn sizes_below_zero_and_beyond_measure_are_broken() {
+    let with_size = |size: [u8; 12]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("x").expect("a path");
+        header.set_mode(0o644);
+        header.as_mut_bytes()[124..136].copy_from_slice(&size);
+        Tar::default().raw(&mut header, b"")
+    };
+    let number = |start: u8, rest: u8| {
+        let mut size = [rest; 12];
+        size[0] = start;
+        size
+    };
+    // Minus one, and more than there is, in the binary form of GNU.
+    for size in [number(0xff, 0xff), number(0x80, 0xff), number(0x80, 0x7f)] {
+        let tar = with_size(size);
+        unpacked(&tar.end(), |result, _| {
+            result.expect_err("no such size");
+        });
+    }
+    refused(
+        with_size(*b"-0000000001\0"),
+        "the archive has a broken header",
+    );
+    let tar = Tar::default()
+        .pax(&[("size", b"18446744073709551615")])
+        .file("x", b"1");
+    unpacked(&tar.end(), |result, _| {
+        result.expect_err("no such size");
+    });
+}
+
+#[test]
+fn folders_that_nobody_lists_count() {
+    let deep = "d/".repeat(25);
+    refused(
+        Tar::default().file(&format!("{deep}x"), b""),
+        &format!("cannot make the folder of `{deep}x`: too many folders"),
+    );
+    let endless = "d/".repeat(3000);
+    let tar = Tar::default()
+        .pax(&[("path", format!("{endless}x").as_bytes())])
+        .file("x", b"");
+    refused(tar, "cannot make the folder of `d/d/");
+}
