@@ -1,9 +1,10 @@
 //! References to root filesystems: pulls and loads images, keeps them unpacked, and says where their layers are.
 //!
 //! ```text
-//! registry ─ pull ─┐                        ┌─ layers/CHAIN/diff     unpacked, as overlayfs takes them
-//! archive  ─ load ─┼─ layer ─ unpack ─ store ┼─ images/ID/…           manifest and configuration, verbatim
-//! kplay itself ────┘                        └─ references/…          name → image
+//! registry ──────── pull ─┐                         ┌─ layers/CHAIN/diff     unpacked, as overlayfs takes them
+//! archive, Docker ─ load ─┼─ layer ─ unpack ─ store ┼─ images/ID/…           manifest and configuration, verbatim
+//! kplay itself ───────────┤                         └─ references/…          name → image
+//! podman ──── containers ─┘ hard links
 //!
 //! store ─ export ─┬─ save ─ archive, folder
 //!                 └─ push ─ registry
@@ -11,8 +12,8 @@
 //!
 //! A layer goes through as a stream: its compressed bytes are counted and hashed, inflated, hashed again and
 //! written beneath the layer's own folder ([`unpack`]); nothing is used before both digests are right. Compressed
-//! layers are not kept; what is needed to make their archives again is. Where a name leads to, and whether it may, is the machine's configuration ([`registries`]).
-//! Mounting is the business of `runtime`.
+//! layers are not kept; what is needed to make their archives again is. Where a name leads to, and whether it may, is
+//! the machine's configuration ([`registries`]). Mounting is the business of `runtime`.
 #![forbid(unsafe_code)]
 
 pub mod auth;

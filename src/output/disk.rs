@@ -237,8 +237,8 @@ mod tests {
             .lines()
             .map(|l| l.split_whitespace().collect())
             .collect();
-        assert_eq!(lines[1], ["Images", "1", "1", "4kB", "1kB", "(25%)"]);
-        assert_eq!(lines[2], ["Pods", "2", "1", "4kB", "3kB", "(75%)"]);
+        assert_eq!(lines[1], ["Images", "1", "1", "4.00kB", "1.00kB", "(25%)"]);
+        assert_eq!(lines[2], ["Pods", "2", "1", "4.00kB", "3.00kB", "(75%)"]);
         assert_eq!(lines[3], ["Volumes", "2", "1", "500B", "500B", "(100%)"]);
         let details = details(&report, Timestamp::UNIX_EPOCH);
         assert!(details.contains("default/b"), "{details}");
