@@ -188,7 +188,7 @@ mod tests {
         fs::replace_in_memory(&layout.pod(&key("a")).ids(), 0o600, b"").unwrap();
         assert_eq!(take_for(&layout, "c", 2), Some(0));
         // Nor does what nobody has written stand in the way.
-        fs::replace_in_memory(&layout.ids(), 0o600, b"x\0\0 \x001000000\01000000 /no\0").unwrap();
+        fs::replace_in_memory(&layout.ids(), 0o600, b"x\0\0 \x001000000\x001000000 /no\0").unwrap();
         assert_eq!(take_for(&layout, "d", 1), Some(0));
     }
 
