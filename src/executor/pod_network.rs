@@ -42,7 +42,7 @@ pub(super) fn join<R>(context: &Context<R>, sandbox: &Sandbox) -> Result<PodNetw
     let listening = match set {
         Ok(()) => LISTENING,
         Err(error) => {
-            services.has_complained();
+            services.complain_no_more();
             complain(
                 context,
                 format!(

@@ -69,7 +69,11 @@ impl ServiceAddresses {
         resolver: VirtualAddress,
     ) -> io::Result<()> {
         self.resolver = Some(resolver);
-        self.set(cluster)
+        let set = self.set(cluster);
+        if set.is_err() {
+            self.resolver = None;
+        }
+        set
     }
 
     /// Has the table say what is known now.
@@ -85,19 +89,21 @@ impl ServiceAddresses {
         if let Err(error) = set
             && !std::mem::replace(&mut self.has_complained, true)
         {
-            let place = match self.scope {
-                Scope::Pod => "in this pod",
-                Scope::Machine => "in the machine's network, which this pod has,",
+            let message = match self.scope {
+                Scope::Pod => {
+                    format!("Services' addresses in this pod are not up to date: nftables: {error}")
+                }
+                Scope::Machine => format!(
+                    "Services' addresses in the machine's network, which this pod has, are not there or not up to date: the \
+                     kernel refuses a table of nftables that ends with this pod, as there is since Linux 5.12 ({error})"
+                ),
             };
-            pod_network::complain(
-                context,
-                format!("Services' addresses {place} are not up to date: nftables: {error}"),
-            );
+            pod_network::complain(context, message);
         }
     }
 
-    /// There is no need to tell that the table cannot be written.
-    pub(super) fn has_complained(&mut self) {
+    /// It was told by the caller that the table cannot be written.
+    pub(super) fn complain_no_more(&mut self) {
         self.has_complained = true;
     }
 

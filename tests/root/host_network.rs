@@ -87,7 +87,7 @@ fn services_are_reached_by_name_from_the_machines_network() {
     let listening = listening_of(&kplay);
     assert_eq!(listening.len(), 4, "{listening:?}");
     for address in listening {
-        let ip = IpAddr::from(address.ip());
+        let ip = address.ip();
         assert!(ip.is_loopback(), "{address}");
     }
 

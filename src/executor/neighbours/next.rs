@@ -30,7 +30,7 @@ pub(super) async fn end_of(next: Option<&Next>) {
     };
     if let Err(error) = process::ended(&next.process).await {
         tracing::error!(%error, pod = %next.key, "cannot wait for the end of another executor");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -167,8 +167,9 @@ impl ServiceTable {
 /// The ways of datagrams that are not the right ones any more.
 fn stale(before: &[VirtualAddress], now: &[VirtualAddress]) -> Vec<Lead> {
     let (mut gone, leads) = (leads(before), leads(now));
-    // What had no endpoint, or no rule at all, and has one now.
+    // What had no endpoint, or no rule at all, and has one now. A resolver's address nobody had before.
     let begun = leads.iter().map(|lead| lead.from);
+    let begun = begun.filter(|from| !from.ip().is_loopback());
     let begun = begun.filter(|from| !gone.iter().any(|lead| lead.from == *from));
     let begun = begun.flat_map(|from| [nobody(from.ip()), from].map(|to| Lead { from, to }));
     let begun: Vec<Lead> = begun.collect();
