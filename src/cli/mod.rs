@@ -18,6 +18,7 @@ mod events_file;
 mod exec;
 mod explain;
 mod follow;
+mod generate;
 mod get;
 mod image;
 mod internal;
@@ -30,7 +31,9 @@ mod port_forward;
 mod registry;
 mod resource;
 mod session;
+mod system;
 mod target;
+mod top;
 mod up;
 mod values;
 mod version;
@@ -132,6 +135,7 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Get(_)
         | Command::Ps(_)
         | Command::Describe(_)
+        | Command::Top(_)
         | Command::Events(_)
         | Command::Logs(_)
         | Command::Exec(_)
@@ -141,6 +145,7 @@ fn looks_at_pods(command: &Command) -> bool {
         // A pod that is half deleted still uses its images and volumes.
         | Command::Image(_)
         | Command::Volume(_)
+        | Command::System(system::SystemCommand::Info(_) | system::SystemCommand::Reset(_))
         | Command::Rmi(_) => true,
         Command::Check(_)
         | Command::Pull(_)
@@ -149,6 +154,8 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Images(_)
         | Command::Load(_)
         | Command::Explain(_)
+        | Command::Generate(_)
+        | Command::System(system::SystemCommand::Doctor(_))
         | Command::Version(_)
         | Command::Completion(_)
         | Command::Man(_) => false,
@@ -174,6 +181,8 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Get(arguments) => get::run(arguments, session),
         Command::Ps(arguments) => get::run_ps(arguments, session),
         Command::Describe(arguments) => describe::run(arguments, session),
+        Command::Top(arguments) => top::run(arguments, session),
+        Command::Generate(command) => generate::run(command, session),
         Command::Events(arguments) => events::run(arguments, session),
         Command::Logs(arguments) => logs::run(arguments, session),
         Command::Exec(arguments) => exec::run(arguments, session),
@@ -188,6 +197,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Rmi(arguments) => image::rm(arguments, session),
         Command::Load(arguments) => image::load(arguments, session),
         Command::Volume(command) => volume::run(command, session),
+        Command::System(command) => system::run(command, session),
         Command::Version(arguments) => version::run(arguments, session),
         Command::Completion(arguments) => completion::run(arguments, session),
         Command::Man(arguments) => man::run(arguments, session),

@@ -15,6 +15,7 @@ mod nft;
 mod subnet;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 
 pub use self::attach::{Attachment, Expected, attach, expect, sweep};
 pub use self::bridge::add_loopback_address;
