@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueE
 use crate::model::names::Namespace;
 
 use super::{
-    apply, attach, check, completion, delete, describe, events, exec, explain, get, image, login,
-    logs, man, port_forward, system, up, version, volume, wait,
+    apply, attach, check, completion, delete, describe, events, exec, explain, generate, get,
+    image, login, logs, man, port_forward, system, top, up, version, volume, wait,
 };
 
 /// Play Kubernetes manifests on this machine: no cluster, no daemon
@@ -133,6 +133,8 @@ pub(crate) enum Command {
     Describe(describe::DescribeArgs),
     /// Show what happened to pods
     Events(events::EventsArgs),
+    /// Show what processor time and memory containers use
+    Top(top::TopArgs),
     /// Print the logs of containers
     Logs(logs::LogsArgs),
     /// Run a command in a container
@@ -143,6 +145,9 @@ pub(crate) enum Command {
     PortForward(port_forward::PortForwardArgs),
     /// Wait until pods are as wanted
     Wait(wait::WaitArgs),
+    /// Write what starts pods by other means
+    #[command(subcommand)]
+    Generate(generate::GenerateCommand),
     /// Manage images
     #[command(subcommand)]
     Image(image::ImageCommand),
@@ -171,7 +176,7 @@ pub(crate) enum Command {
     /// Manage what is kept for pods
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
-    /// Manage what kplay keeps on this machine
+    /// Look after kplay as a whole
     #[command(subcommand)]
     System(system::SystemCommand),
     /// Print the version

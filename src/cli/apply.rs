@@ -11,6 +11,7 @@ use super::inventory::{Inventory, Scope};
 use super::manifests::{self, ManifestArgs, Publishing};
 use super::registry::{AuthfileArgs, other_stores, registry_places};
 use super::session::{Network, Session};
+use super::system;
 use super::values::GoDuration;
 use crate::image::registries::RegistriesConf;
 use crate::image::{PullOptions, TlsVerify};
@@ -249,6 +250,7 @@ impl Job {
         });
         teller.flush();
         let told = teller.failed.take().map_or(Ok(()), Err);
+        let applied = applied.map_err(|error| system::explained(error, &session.layout));
         let changes = teller.changes;
         (changes, applied.and_then(|applied| told.map(|()| applied)))
     }

@@ -16,6 +16,7 @@
 use std::io;
 
 use crate::image::Class;
+use crate::manager::doctor::Check;
 use crate::manager::port_forward::Fault as Forward;
 use crate::manager::ports::{User, Why};
 use crate::manager::services::Fault;
@@ -75,6 +76,13 @@ pub(crate) enum Error {
     /// The machine or a running pod said no, in these words.
     #[error("{0}")]
     Refused(String),
+    /// The machine is not fit for pods, and what would mend it.
+    #[error("{cause}")]
+    Unfit {
+        #[source]
+        cause: Box<manager::Error>,
+        faults: Vec<Check>,
+    },
     #[error(transparent)]
     File(#[from] sys::fs::Error),
     #[error(transparent)]
@@ -111,6 +119,7 @@ impl Error {
             Self::Source(loader::source::Error::NoManifest { .. }) => MANIFEST,
             Self::Image(error) if error.class() == Class::NotStored => NOT_FOUND,
             Self::Manager(error) => manager_code(error),
+            Self::Unfit { cause, .. } => manager_code(cause),
             Self::Machine { .. }
             | Self::Login { .. }
             | Self::Refused(_)
@@ -130,6 +139,10 @@ impl Error {
             Self::Manifest | Self::Signal(_) => return,
             _ if self.code() == 0 => return,
             Self::Manager(error) => return tell_manager(error, ui),
+            Self::Unfit { cause, faults } => {
+                tell_manager(cause, ui);
+                return faults.iter().for_each(|fault| tell_fault(fault, ui));
+            }
             _ => ui.error(self),
         }
         if let Some(hint) = self.hint() {
@@ -145,6 +158,14 @@ impl Error {
             Self::Login { source, .. } => class_hint(source.class()).map(str::to_owned),
             _ => None,
         }
+    }
+}
+
+/// What of the machine is in the way, as `system doctor` says it.
+fn tell_fault(fault: &Check, ui: &output::Ui) {
+    ui.error_text(&format!("{}: {}", fault.name, fault.detail));
+    if let Some(remedy) = &fault.remedy {
+        ui.hint(remedy);
     }
 }
 

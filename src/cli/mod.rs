@@ -19,6 +19,7 @@ mod events_file;
 mod exec;
 mod explain;
 mod follow;
+mod generate;
 mod get;
 mod image;
 mod internal;
@@ -35,6 +36,7 @@ mod session;
 mod short_name;
 mod system;
 mod target;
+mod top;
 mod up;
 mod values;
 mod version;
@@ -136,6 +138,7 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Get(_)
         | Command::Ps(_)
         | Command::Describe(_)
+        | Command::Top(_)
         | Command::Events(_)
         | Command::Logs(_)
         | Command::Exec(_)
@@ -145,7 +148,12 @@ fn looks_at_pods(command: &Command) -> bool {
         // A pod that is half deleted still uses its images and volumes.
         | Command::Image(_)
         | Command::Volume(_)
-        | Command::System(_)
+        | Command::System(
+            system::SystemCommand::Info(_)
+            | system::SystemCommand::Reset(_)
+            | system::SystemCommand::Df(_)
+            | system::SystemCommand::Prune(_),
+        )
         | Command::Rmi(_) => true,
         Command::Check(_)
         | Command::Pull(_)
@@ -156,6 +164,8 @@ fn looks_at_pods(command: &Command) -> bool {
         | Command::Save(_)
         | Command::Push(_)
         | Command::Explain(_)
+        | Command::Generate(_)
+        | Command::System(system::SystemCommand::Doctor(_))
         | Command::Version(_)
         | Command::Completion(_)
         | Command::Man(_) => false,
@@ -181,6 +191,8 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Get(arguments) => get::run(arguments, session),
         Command::Ps(arguments) => get::run_ps(arguments, session),
         Command::Describe(arguments) => describe::run(arguments, session),
+        Command::Top(arguments) => top::run(arguments, session),
+        Command::Generate(command) => generate::run(command, session),
         Command::Events(arguments) => events::run(arguments, session),
         Command::Logs(arguments) => logs::run(arguments, session),
         Command::Exec(arguments) => exec::run(arguments, session),

@@ -26,6 +26,7 @@ use crate::output::report::{self, Deed};
 use crate::state::logs::{Options, Streams, Timestamps};
 use crate::state::pod_dir::PodDir;
 use crate::state::view;
+use crate::sys::notify::Notifier;
 use crate::sys::poll;
 use crate::sys::process::{ChildEnds, Reaper};
 
@@ -85,7 +86,60 @@ pub(crate) fn run(arguments: &UpArgs, session: &Session) -> Result<Done, Error> 
         changes: &changes,
         exit_code_from: arguments.exit_code_from.as_deref(),
     };
-    watched.to_the_end(&manager, since, session)
+    let service = Service::of_environment()?;
+    watched.to_the_end(&manager, since, service, session)
+}
+
+/// kplay as a service of systemd, which waits until all pods are ready.
+struct Service {
+    notifier: Option<Notifier>,
+    state: ServiceState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ServiceState {
+    Starting,
+    Ready,
+}
+
+impl Service {
+    fn of_environment() -> Result<Self, Error> {
+        let notifier = Notifier::from_environment().map_err(|source| Error::Machine {
+            what: "reach the service manager",
+            source,
+        })?;
+        Ok(Self {
+            notifier,
+            state: ServiceState::Starting,
+        })
+    }
+
+    /// Says so when all pods have become ready.
+    fn look(&mut self, keys: &[PodKey], session: &Session) -> Result<(), Error> {
+        if self.notifier.is_none() || self.state == ServiceState::Ready {
+            return Ok(());
+        }
+        let mut ready = 0;
+        for key in keys {
+            let view = view::view(&PodDir::new(&session.layout, key))?;
+            ready += usize::from(Condition::Ready.judge(view.as_ref()) == Verdict::Reached);
+        }
+        let status = format!("STATUS={ready} of {} pods are ready", keys.len());
+        if ready == keys.len() {
+            self.state = ServiceState::Ready;
+            self.tell(&format!("READY=1\n{status}"));
+        } else {
+            self.tell(&status);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, state: &str) {
+        if let Some(Err(error)) = self.notifier.as_ref().map(|manager| manager.tell(state)) {
+            // Pods run without it; the manager gives up on a service that is never ready.
+            tracing::warn!(%error, "the service manager does not listen");
+        }
+    }
 }
 
 /// What runs in the foreground.
@@ -100,6 +154,7 @@ impl Watched<'_> {
         &self,
         manager: &Manager,
         since: SystemTime,
+        mut service: Service,
         session: &Session,
     ) -> Result<Done, Error> {
         let waiting = |source| Error::Machine {
@@ -112,6 +167,7 @@ impl Watched<'_> {
         loop {
             // Looked at before the logs are, which then have all that it said.
             let code = self.exit_code(session)?;
+            service.look(self.keys, session)?;
             let step = follow.step(&mut session.ui.stream());
             if step.is_err() {
                 // Nobody reads the logs any more: what runs only in the foreground has none.
@@ -122,6 +178,8 @@ impl Watched<'_> {
                 return Ok(Done::With(code));
             }
             if step? {
+                // What has just succeeded was ready enough.
+                service.look(self.keys, session)?;
                 return self.outcome(session);
             }
             let fds = [
@@ -134,6 +192,7 @@ impl Watched<'_> {
             child_ends.take().map_err(waiting)?;
             reaper.reap().map_err(waiting)?;
             if let Some(signal) = manager.interrupt.take().map_err(waiting)? {
+                service.tell("STOPPING=1");
                 session
                     .ui
                     .talk("deleting what was started; once more to leave it");

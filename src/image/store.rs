@@ -88,6 +88,15 @@ impl Store {
         Ok(Hold { _lock: lock })
     }
 
+    /// Keeps everybody else from using the store, for who removes all of it.
+    ///
+    /// # Errors
+    /// The lock cannot be taken.
+    pub fn alone(&self) -> Result<Hold, Error> {
+        let lock = fs::lock(&self.lock_path(), LockMode::Exclusive)?;
+        Ok(Hold { _lock: lock })
+    }
+
     /// The image of this name, by digest if the reference has one, else by tag. An image of which a layer is missing
     /// counts as missing.
     ///

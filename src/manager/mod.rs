@@ -2,7 +2,7 @@
 //!
 //! [`apply`] makes the machine match plans, [`delete`] takes pods and objects away, [`sweep`] cleans up after crashes;
 //! [`services`] gives Services their addresses; [`wait`] waits for conditions, [`client`] talks to running executors, [`port_forward`]
-//! leads connections to pods, [`resolve`] finds pods by what people call them. Which containers a pod has and in what order they start is the executor's business.
+//! leads connections to pods, [`doctor`] says whether pods can run here, [`reset`] removes everything, [`resolve`] finds pods by what people call them. Which containers a pod has and in what order they start is the executor's business.
 //!
 //! ```text
 //! ports ─ images ─ locks ─ diff ─ objects ─ stop changed ─ launch all ─ wait ─ prune
@@ -17,6 +17,7 @@ pub mod apply;
 pub mod client;
 pub mod delete;
 pub mod diff;
+pub mod doctor;
 mod ephemeral;
 pub mod error;
 mod ids;
@@ -26,12 +27,14 @@ pub mod launch;
 pub mod port_forward;
 pub mod ports;
 pub mod report;
+pub mod reset;
 pub mod resolve;
 pub mod services;
 pub mod stop;
 pub mod storage;
 pub mod sweep;
 mod undo;
+pub mod usage;
 pub mod wait;
 
 #[cfg(test)]

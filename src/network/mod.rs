@@ -17,6 +17,7 @@ mod route;
 mod subnet;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 
 pub use self::attach::{Attachment, Expected, attach, expect, sweep};
 pub use self::bridge::add_loopback_address;

@@ -9,6 +9,7 @@
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
 pub(crate) mod disk;
+pub(crate) mod doctor;
 pub(crate) mod duration;
 pub(crate) mod endpoints;
 pub(crate) mod events;
@@ -26,6 +27,8 @@ pub(crate) mod service;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod template;
+pub(crate) mod unit;
+pub(crate) mod usage;
 pub(crate) mod volumes;
 pub(crate) mod workload;
 mod yaml;

@@ -88,6 +88,16 @@ impl Layout {
         self.root.join("images")
     }
 
+    /// All folders that kplay makes in the two. `seccomp` is somebody else's.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let lasting = ["images", "pods", "logs", "objects", "volumes"];
+        let running = ["pods", "endpoints", "objects", "network", "locks"];
+        let lasting = lasting.map(|name| self.root.join(name));
+        let running = running.map(|name| self.runroot.join(name));
+        lasting.into_iter().chain(running).collect()
+    }
+
     /// A pod's paths.
     #[must_use]
     pub fn pod(&self, key: &PodKey) -> PodPaths {

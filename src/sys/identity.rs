@@ -97,6 +97,12 @@ pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
+/// The group that this process runs as.
+#[must_use]
+pub fn gid() -> u32 {
+    rustix::process::getgid().as_raw()
+}
+
 /// The machine's name, as `uname -n` says it.
 #[must_use]
 pub fn node_name() -> String {

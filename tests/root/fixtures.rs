@@ -85,7 +85,7 @@ fn age() -> u64 {
         .as_secs()
 }
 
-fn testdata(name: &str) -> PathBuf {
+pub(crate) fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("testdata/root")
         .join(name)

@@ -84,6 +84,19 @@ limits() {
     fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
 }
 
+# What the machine is fit for.
+doctor() {
+    "$kplay" system doctor >/run/doctor
+    fact 'doctor' "$?, $(grep -v '^ok' /run/doctor | sed -n 's/^\(limited\|fails\)  *\([a-z ]*[a-z]\)  .*/\1 \2/p' | tr '\n' ' ')"
+    fact 'doctor on cgroups' "$(sed -n 's/^ok *cgroups *//p' /run/doctor)"
+    fact 'left by the doctor' "$(find "$cgroups" /var/lib -maxdepth 2 -name '*doctor*' | wc -l)"
+}
+
+# As long as the pods of `limits` run.
+top() {
+    fact 'top' "$("$kplay" top pods limited --no-headers | awk '{ print $1 "/" $2, $3 ~ /m$/, $4 ~ /Mi$/, $5 }' | tr '\n' ' ')"
+}
+
 # What a container sees of its cgroup.
 view() {
     in_half() { "$kplay" exec limited -c half -- /busybox "$@"; }
@@ -235,12 +248,50 @@ under_systemd() {
     left delete
 }
 
+# A unit is started when its pods are ready; stopped, they are gone; after kplay was killed, they are there again. None of
+# the services that a unit has by itself is there.
+as_service() {
+    local units=/run/systemd/system manifest=$repository/testdata/uml/service.yaml unit main before instance patience=300
+    unit() {
+        mkdir -p "$units/$1.d"
+        printf '[Unit]\nDefaultDependencies=no\n' >"$units/$1.d/alone.conf"
+    }
+    ln -s /dev/null "$units/network-online.target"
+    "$kplay" generate systemd "$manifest" >"$units/web.service"
+    "$kplay" generate systemd --template >"$units/kplay@.service"
+    unit web.service
+    unit kplay@.service
+    systemctl daemon-reload
+    said 'start' systemctl start web
+    fact 'ready' "$("$kplay" get pod service -o 'jsonpath={.status.containerStatuses[0].ready}')"
+    fact 'status' "$(systemctl show -P StatusText web)"
+    fact 'executor' "$(cat "/proc/$(executors)/cgroup")"
+    before=$(uid_of service)
+    main=$(systemctl show -P MainPID web)
+    kill -9 "$main"
+    while [ "$(systemctl show -P NRestarts web) $(systemctl show -P ActiveState web)" != '1 active' ] && ((patience-- > 0)); do
+        sleep 0.1
+    done
+    fact 'again' "$(systemctl show -P ActiveState web), $("$kplay" get pod service -o 'jsonpath={.status.phase}')"
+    fact 'another pod' "$([ "$before" != "$(uid_of service)" ] && echo yes)"
+    said 'stop' systemctl stop web
+    fact 'result' "$(systemctl show -P ActiveState web) $(systemctl show -P Result web)"
+    left service
+    instance=kplay@$(systemd-escape "$manifest").service
+    said 'start an instance' systemctl start "$instance"
+    fact 'instance' "$("$kplay" get pod service -o 'jsonpath={.status.phase}')"
+    said 'stop the instance' systemctl stop "$instance"
+    left instance
+}
+
 if [ $# = 3 ]; then
     "$3"
     exit
 fi
 
+doctor
 limits
+top
 view
 devices
 out_of_memory

@@ -17,6 +17,14 @@ const TIMEOUT: &str = "240";
 
 /// What `checks.sh` must find, in its order.
 const FACTS: &[(&str, &str)] = &[
+    // ROOT is a small tmpfs, which cannot have mapped ids.
+    (
+        "doctor",
+        "0, limited idmapped mounts limited nftables limited space",
+    ),
+    ("doctor on cgroups", "version 2 with cpu, io, memory, pids"),
+    ("left by the doctor", "0"),
+    ("top", "limited/half 1 1 1 limited/one 1 1 2"),
     ("limits", "pod/limited created pod/unlimited created"),
     // 1.5 processors: the sum of the containers', weighed as a kubelet weighs pods.
     ("limited cpu.weight", "59"),
@@ -216,6 +224,25 @@ const FACTS_UNDER_SYSTEMD: &[(&str, &str)] = &[
     ("processes left after delete", "none"),
 ];
 
+/// Pods of a unit.
+const FACTS_OF_A_SERVICE: &[(&str, &str)] = &[
+    ("start", ""),
+    ("ready", "true"),
+    ("status", "1 of 1 pods are ready"),
+    ("executor", "0::/system.slice/web.service"),
+    ("again", "active, Running"),
+    ("another pod", "yes"),
+    ("stop", ""),
+    ("result", "inactive success"),
+    ("cgroups left after service", "0"),
+    ("processes left after service", "none"),
+    ("start an instance", ""),
+    ("instance", "Running"),
+    ("stop the instance", ""),
+    ("cgroups left after instance", "0"),
+    ("processes left after instance", "none"),
+];
+
 #[test]
 fn pods_on_cgroup_v2() {
     check(&[], &[], FACTS);
@@ -224,6 +251,11 @@ fn pods_on_cgroup_v2() {
 #[test]
 fn systemd_leaves_pods_alone() {
     check(&["--systemd"], &["under_systemd"], FACTS_UNDER_SYSTEMD);
+}
+
+#[test]
+fn systemd_plays_pods() {
+    check(&["--systemd"], &["as_service"], FACTS_OF_A_SERVICE);
 }
 
 /// Boots, runs `checks.sh`, and compares what it finds.

@@ -289,7 +289,7 @@ impl Hierarchy {
         }
     }
 
-    fn children(&self, path: &str) -> io::Result<Vec<String>> {
+    pub(super) fn children(&self, path: &str) -> io::Result<Vec<String>> {
         let directory = match self.directory(path) {
             Ok(directory) => directory,
             Err(e) if is_gone(&e) => return Ok(Vec::new()),

@@ -315,6 +315,55 @@ impl Cgroup {
         )
     }
 
+    /// Bytes of memory in use that cannot be taken away without harm: without the page cache that has not been used of
+    /// late, as a kubelet counts a working set. Nothing without a memory controller.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn working_set(&self) -> Result<Option<u64>> {
+        let Some(current) = self.memory_current()? else {
+            return Ok(None);
+        };
+        let v2 = self.with(Controller::Memory).is_some_and(Hierarchy::is_v2);
+        let key = if v2 {
+            "inactive_file"
+        } else {
+            "total_inactive_file"
+        };
+        let inactive = keyed(&self.read(Controller::Memory, "memory.stat")?, key);
+        Ok(Some(current.saturating_sub(inactive.unwrap_or(0))))
+    }
+
+    /// The cgroups right below it, by their names.
+    ///
+    /// # Errors
+    /// It cannot be read; one that is not there has none.
+    pub fn children(&self) -> Result<Vec<Self>> {
+        let Some(hierarchy) = self.tracking() else {
+            return Ok(Vec::new());
+        };
+        let paths = hierarchy
+            .children(&self.path)
+            .map_err(|source| self.error("list", source))?;
+        let child = |path| Self {
+            hierarchies: self.hierarchies.clone(),
+            path,
+        };
+        Ok(paths.into_iter().map(child).collect())
+    }
+
+    /// Its name, the last part of its path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether it is gone by now.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.tracking().is_none()
+    }
+
     /// Processes and threads in it; nothing without a pids controller.
     ///
     /// # Errors

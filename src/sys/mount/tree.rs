@@ -111,7 +111,10 @@ fn explain(source: &Path, error: io::Error) -> io::Error {
 }
 
 /// The kind of file system that a path is on.
-fn kind_of(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// It is not there, or the mounts cannot be read.
+pub fn kind_of(path: &Path) -> Result<String> {
     let found = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
         .map_err(|e| Error::new("look at", path, e))?;
     let table = fs::read(Path::new("/proc/thread-self/mountinfo"))?;
