@@ -97,10 +97,15 @@ fn run() -> u8 {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    let session = match Session::new(&app.global, verbose) {
+    let mut session = match Session::new(&app.global, verbose) {
         Ok(session) => session,
         Err(error) => return tell(&plain_ui(), &error),
     };
+    if reach(&app.command) != Reach::Manifests
+        && let Err(error) = session.enter()
+    {
+        return tell(&session.ui, &error);
+    }
     match dispatch(&app.command, &session) {
         Ok(Done::Well) => 0,
         Ok(Done::With(code)) => code,
@@ -122,8 +127,17 @@ fn usage(error: &clap::Error) -> u8 {
     }
 }
 
-/// Whether a command has to do with pods, and so finishes first what a killed one left undone.
-fn looks_at_pods(command: &Command) -> bool {
+/// What a command has to do with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// With what is written, and nothing else.
+    Manifests,
+    Images,
+    /// So it finishes first what a killed one left undone.
+    Pods,
+}
+
+fn reach(command: &Command) -> Reach {
     match command {
         Command::Apply(_)
         | Command::Up(_)
@@ -141,17 +155,15 @@ fn looks_at_pods(command: &Command) -> bool {
         // A pod that is half deleted still uses its images and volumes.
         | Command::Image(_)
         | Command::Volume(_)
-        | Command::Rmi(_) => true,
+        | Command::Rmi(_) => Reach::Pods,
+        Command::Pull(_) | Command::Images(_) | Command::Load(_) => Reach::Images,
         Command::Check(_)
-        | Command::Pull(_)
         | Command::Login(_)
         | Command::Logout(_)
-        | Command::Images(_)
-        | Command::Load(_)
         | Command::Explain(_)
         | Command::Version(_)
         | Command::Completion(_)
-        | Command::Man(_) => false,
+        | Command::Man(_) => Reach::Manifests,
     }
 }
 
@@ -161,7 +173,7 @@ fn tell(ui: &Ui, error: &Error) -> u8 {
 }
 
 fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
-    if looks_at_pods(command) {
+    if reach(command) == Reach::Pods {
         session.sweep();
     }
     match command {

@@ -26,6 +26,7 @@ use crate::model::plan::{ContainerPlan, ContainerRole};
 use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, Tenancy, rootfs};
 use crate::spec::{self, Spec};
 use crate::sys::cgroup::{Cgroup, Limits};
+use crate::sys::inhabitants::MountNamespace;
 use crate::sys::pidfd::{self, PidFd};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
@@ -338,7 +339,9 @@ impl<R: Runtime + 'static> Run<R> {
                 )
             })
             .collect();
+        let inhabitants = self.inhabitants(process.pid());
         let watch = Watch {
+            inhabitants,
             run: Self::new(context, self.index, self.attempt, self.id.clone()),
             process,
             cgroup,
@@ -348,6 +351,15 @@ impl<R: Runtime + 'static> Run<R> {
         };
         tokio::task::spawn_local(watch.until_the_end());
         Ok(())
+    }
+
+    /// Who is in the container, where nothing else knows who is left when its first process ends.
+    fn inhabitants(&self, pid: i32) -> Option<MountNamespace> {
+        let pod = &self.context.launch.plan;
+        let needed = self.context.hierarchies.version().is_none()
+            && (pod.host_pid || pod.share_process_namespace);
+        // It has ended already, without children.
+        needed.then(|| MountNamespace::of(pid).ok()).flatten()
     }
 
     /// Says that the container's limit was too low for its start, if that was it.
@@ -541,6 +553,7 @@ struct Watch<R> {
     run: Run<R>,
     process: Rc<PidFd>,
     cgroup: Rc<Cgroup>,
+    inhabitants: Option<MountNamespace>,
     pumps: Vec<JoinHandle<()>>,
     audience: Rc<Audience>,
     _kept: Kept,
@@ -559,6 +572,9 @@ impl<R: Runtime + 'static> Watch<R> {
         // What the container's first process leaves behind does not outlive it, as with containerd.
         if let Err(error) = self.cgroup.kill() {
             tracing::error!(error = chain(&error), "cannot kill a container's processes");
+        }
+        if let Some(Err(error)) = self.inhabitants.map(MountNamespace::kill_all) {
+            tracing::error!(%error, "cannot kill a container's processes");
         }
         for pump in self.pumps {
             let abort = pump.abort_handle();

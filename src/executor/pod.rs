@@ -6,13 +6,14 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::context::Context;
+use super::context::{Context, Message};
 use super::error::Error;
 use super::forward::{Bound, Forwarder, Publication, Sharing};
 use super::pod_network::{self, PodNetwork};
 use super::users::Users;
 use super::{container, etc, process, volumes};
 use crate::model::cause::chain;
+use crate::model::event::EventType;
 use crate::model::plan::{ContainerPlan, PodPlan};
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
@@ -39,6 +40,17 @@ impl PodResources {
         let cgroup = context
             .hierarchies
             .create(&context.launch.cgroup, &limits)?;
+        if context.hierarchies.version().is_none() && is_limited(&context.launch.plan) {
+            let message = "limits of cpu, memory and huge pages are not enforced: you have no cgroup of your own; with cgroup \
+                           v2 and systemd you have one";
+            let event = context.event(
+                EventType::Warning,
+                "LimitsNotEnforced",
+                message.into(),
+                None,
+            );
+            context.send(Message::Event(event));
+        }
         let mut resources = Self {
             cgroup,
             forwarder: None,
@@ -206,6 +218,16 @@ pub(super) fn pod_limits(plan: &PodPlan) -> Limits {
         huge_pages: Some(resources::huge_pages_of_pod(plan)),
         ..cgroup_limits(amounts)
     }
+}
+
+/// Whether something of the pod has a limit that a cgroup would set.
+fn is_limited(plan: &PodPlan) -> bool {
+    plan.all_containers().any(|container| {
+        let limits = resources::of_container(plan, container);
+        limits.cpu_quota_us.is_some()
+            || limits.memory_bytes.is_some()
+            || !container.huge_pages.is_empty()
+    })
 }
 
 /// What a container's cgroup is limited to.

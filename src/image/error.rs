@@ -202,9 +202,10 @@ pub(super) fn layer_class(error: &layer::Error) -> Class {
             | U::Whiteout { .. }
             | U::TooMany { .. } => Class::Hostile,
             U::Kind { .. } => Class::Unsupported,
-            U::Archive(MalformedArchive::Read(_)) | U::Write { .. } | U::Prepare(_) => {
-                Class::Machine
-            }
+            U::Archive(MalformedArchive::Read(_))
+            | U::NoSuchId { .. }
+            | U::Write { .. }
+            | U::Prepare(_) => Class::Machine,
             U::Archive(_) => Class::Corrupt,
         },
     }

@@ -113,7 +113,7 @@ fn common(a: &Range<u32>, b: &Range<u32>) -> Range<u32> {
 }
 
 /// The lines `NAME:FIRST:COUNT` of /etc/subuid and /etc/subgid.
-fn subordinate(file: &str) -> impl Iterator<Item = (&str, Range<u32>)> {
+pub(super) fn subordinate(file: &str) -> impl Iterator<Item = (&str, Range<u32>)> {
     file.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let name = fields.next()?;

@@ -27,6 +27,7 @@ pub mod port_forward;
 pub mod ports;
 pub mod report;
 pub mod resolve;
+pub mod rootless;
 pub mod services;
 pub mod stop;
 pub mod storage;

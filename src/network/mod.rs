@@ -1,5 +1,6 @@
 //! The pod's network: a bridge on the machine, a link from it into each pod, addresses, the packet filter's rules, and
-//! the files that say all this inside the pod. Everything is asked of the kernel directly; no other program runs.
+//! the files that say all this inside the pod. Everything is asked of the kernel directly; no other program runs, but for
+//! who is not root, whose bridge is in a network of its own, the one that connects it to the world.
 #![forbid(unsafe_code)]
 
 use std::net::Ipv4Addr;
@@ -9,12 +10,14 @@ use crate::sys::fs;
 mod attach;
 mod bridge;
 pub mod files;
+mod home;
 mod lease;
 mod netlink;
 mod nft;
 mod subnet;
 #[cfg(test)]
 mod tests;
+mod way_out;
 
 pub use self::attach::{Attachment, attach, sweep};
 pub use self::bridge::add_loopback_address;
@@ -36,6 +39,8 @@ pub enum Error {
         path: std::path::PathBuf,
         source: serde_json::Error,
     },
+    #[error("cannot use the network of your pods")]
+    Home(#[source] std::io::Error),
     #[error("all private IPv4 ranges are routed somewhere already")]
     NoSubnet,
     #[error("all {0} addresses of the bridge are taken")]

@@ -152,6 +152,13 @@ pub fn effective() -> io::Result<Set> {
     ))
 }
 
+/// Whether this thread may make namespaces and mounts: root may, and who is root of a user namespace.
+#[must_use]
+pub fn may_administer() -> bool {
+    let needed = Set::named("CAP_SYS_ADMIN");
+    needed.is_some_and(|needed| effective().is_ok_and(|set| set.contains(needed)))
+}
+
 /// Makes `set` what this thread may use and has; nothing is inheritable.
 ///
 /// # Errors

@@ -365,7 +365,7 @@ fn step<T>(number: u8, result: io::Result<T>) -> StepResult<T> {
 }
 
 /// Waits for the byte that the parent writes; its end is the end of this process, too.
-fn wait_at([wait, open]: [RawFd; 2]) -> io::Result<()> {
+pub(super) fn wait_at([wait, open]: [RawFd; 2]) -> io::Result<()> {
     // SAFETY: the child's copy of the descriptor, which it does not use otherwise.
     unsafe { libc::close(open) };
     let mut byte = 0_u8;

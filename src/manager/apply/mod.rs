@@ -34,7 +34,7 @@ use crate::state::object;
 use crate::state::pod_dir::PodDir;
 use crate::state::record::SourceSet;
 use crate::state::{view, volumes};
-use crate::sys::capability::{self, Set};
+use crate::sys::capability;
 
 /// What is to be.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ pub fn apply(
     report: Report<'_>,
 ) -> Result<Applied, Error> {
     let options = &input.options;
-    if options.mode == Mode::Real && !input.plans.is_empty() && !may_make_namespaces() {
+    if options.mode == Mode::Real && !input.plans.is_empty() && !capability::may_administer() {
         return Err(Error::NotRoot);
     }
     if options.mode == Mode::Real {
@@ -198,12 +198,6 @@ pub fn apply(
         tell(&applied, report);
     }
     Ok(applied)
-}
-
-/// Asked before anything is pulled or stopped: every later step would fail with words that say less.
-pub(super) fn may_make_namespaces() -> bool {
-    let needed = Set::named("CAP_SYS_ADMIN");
-    needed.is_some_and(|needed| capability::effective().is_ok_and(|set| set.contains(needed)))
 }
 
 fn subjects(layout: &Layout, input: &ApplyInput) -> impl Iterator<Item = Subject> {

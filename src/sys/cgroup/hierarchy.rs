@@ -69,6 +69,15 @@ pub(super) fn mount_points() -> io::Result<Vec<PathBuf>> {
     Ok(points.map(|mount| mount.point).collect())
 }
 
+/// Whether any of them is of version 1.
+pub(super) fn has_version_1() -> io::Result<bool> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts
+        .lines()
+        .filter_map(parse_mount)
+        .any(|mount| !mount.v2))
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MountLine {
     pub(super) point: PathBuf,

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 
 use hierarchy::Hierarchy;
 
+use super::userns;
+
 pub use limits::{DevicePolicy, Limits};
 pub use warm::warm_up;
 
@@ -90,22 +92,33 @@ pub(super) enum Controller {
 pub struct Hierarchies(Arc<Vec<Hierarchy>>);
 
 impl Hierarchies {
-    /// Opens the hierarchies that are mounted now.
+    /// Opens the hierarchies that are mounted now. In a user namespace there are none to be used.
     ///
     /// # Errors
     /// There are none, or they cannot be opened.
     pub fn open() -> Result<Self> {
+        if !userns::is_initial() {
+            return Ok(Self::none());
+        }
         let found = hierarchy::find().map_err(|source| Error::Hierarchies { source })?;
         Ok(Self(Arc::new(found)))
     }
 
-    /// Which version sets the limits; hybrid mode counts as version 1.
+    /// For who may make no cgroups: those that are made are nowhere, hold nobody and limit nothing.
     #[must_use]
-    pub fn version(&self) -> Version {
-        if self.0.iter().all(Hierarchy::is_v2) {
-            Version::V2
+    pub fn none() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Which version sets the limits; hybrid mode counts as version 1. None if there are no cgroups to be made.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        if self.0.is_empty() {
+            None
+        } else if self.0.iter().all(Hierarchy::is_v2) {
+            Some(Version::V2)
         } else {
-            Version::V1
+            Some(Version::V1)
         }
     }
 
@@ -161,6 +174,14 @@ pub fn mount_points() -> Result<Vec<std::path::PathBuf>> {
     hierarchy::mount_points().map_err(|source| Error::Hierarchies { source })
 }
 
+/// Whether cgroups of version 1 are mounted, in this thread's mount namespace.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn are_of_version_1() -> Result<bool> {
+    hierarchy::has_version_1().map_err(|source| Error::Hierarchies { source })
+}
+
 fn is_plain(path: &str) -> bool {
     path.split('/').all(|name| !matches!(name, "" | "." | ".."))
 }
@@ -187,7 +208,7 @@ impl Cgroup {
         let mut entry = CgroupEntry::default();
         // Beside hierarchies of version 1 nothing is won by being born in that of version 2, and a birth has to wait for all
         // entries that are under way.
-        let born = self.hierarchies.version() == Version::V2;
+        let born = self.hierarchies.version() == Some(Version::V2);
         for hierarchy in self.all() {
             let opened = if born {
                 hierarchy
@@ -208,6 +229,9 @@ impl Cgroup {
     /// # Errors
     /// The machine lacks the controller, or the kernel refuses the value.
     pub fn set(&self, limits: &Limits) -> Result<()> {
+        if self.hierarchies.version().is_none() {
+            return Ok(());
+        }
         limits::apply(self, limits)
     }
 
