@@ -2,7 +2,9 @@
 //! root could connect the two networks. It comes with the network and goes with it.
 //!
 //! ```text
-//! FOLDER/way-out   its number, and the network that it was told of, by which it is known again
+//! FOLDER/way-out   its number
+//! FOLDER/network   the network, where it finds it: mounted meanwhile, and seen by nobody else. That it was told of this
+//!                  path is what it is known again by
 //! ```
 
 use std::ffi::OsStr;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::sys::mount::{self, Access};
 use crate::sys::netns::NetNs;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
@@ -47,7 +50,8 @@ impl Program {
     }
 
     /// `ready` is where it writes something when it is ready.
-    fn arguments(self, network: &str, ready: &Path) -> Vec<String> {
+    fn arguments(self, network: &Path, ready: &Path) -> Vec<String> {
+        let network = &*network.to_string_lossy();
         let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match self {
             // No port of either side is the other's: kplay publishes ports itself.
@@ -67,6 +71,7 @@ impl Program {
                     "-U",
                     "none",
                     "--netns-only",
+                    "--no-netns-quit",
                     "--netns",
                     network,
                     "--pid",
@@ -100,8 +105,8 @@ pub(super) fn open(folder: &Path, network: &NetNs) -> Result<Option<String>, Err
                 .to_owned(),
         ));
     };
-    let network = format!("/proc/{}/fd/{}", std::process::id(), network.number());
-    let failed = match start(program, &path, folder, &network) {
+    let failed = match Shown::show(folder, network).and_then(|_shown| start(program, &path, folder))
+    {
         Ok(None) => return Ok(None),
         Ok(Some(said)) => said,
         Err(error) => error.to_string(),
@@ -113,20 +118,42 @@ pub(super) fn open(folder: &Path, network: &NetNs) -> Result<Option<String>, Err
     )))
 }
 
+/// A network that is mounted where the program looks for it: it has given up too much to look into this process.
+struct Shown(PathBuf);
+
+impl Shown {
+    fn show(folder: &Path, network: &NetNs) -> io::Result<Self> {
+        let shown = Self(shown_path(folder));
+        fs::replace_in_memory(&shown.0, 0o600, b"").map_err(io::Error::other)?;
+        let source = PathBuf::from(format!("/proc/self/fd/{}", network.number()));
+        mount::bind(&source, &shown.0, Access::ReadWrite).map_err(io::Error::other)?;
+        Ok(shown)
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if let Err(error) = mount::unbind_held(&self.0) {
+            // It goes with this process's mounts.
+            tracing::warn!(%error, "a network stays mounted");
+        }
+    }
+}
+
+fn shown_path(folder: &Path) -> PathBuf {
+    folder.join("network")
+}
+
 /// Returns what it said if it ended instead of being ready.
-fn start(
-    program: Program,
-    path: &Path,
-    folder: &Path,
-    network: &str,
-) -> io::Result<Option<String>> {
+fn start(program: Program, path: &Path, folder: &Path) -> io::Result<Option<String>> {
+    let network = shown_path(folder);
     let ready = folder.join("way-out.ready");
     fs::remove_file(&ready).map_err(io::Error::other)?;
     let watch = Watch::new()?;
     watch.add(folder).map_err(io::Error::other)?;
     let (hears, tells) = fd::pipe()?;
     let (said, says) = fd::pipe()?;
-    let arguments = program.arguments(network, &ready);
+    let arguments = program.arguments(&network, &ready);
     let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
     let child = process::spawn(&Spawn {
         program: path,
@@ -139,7 +166,7 @@ fn start(
         cgroup: None,
     })?;
     drop((tells, says));
-    let note = format!("{} {network}\n", child.pid());
+    let note = format!("{}\n", child.pid());
     fs::replace_in_memory(&note_path(folder), 0o600, note.as_bytes()).map_err(io::Error::other)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -198,8 +225,8 @@ pub(super) fn close(folder: &Path) -> Result<(), Error> {
         return Ok(());
     };
     let note = String::from_utf8_lossy(&note).into_owned();
-    if let Some((pid, network)) = note.trim().split_once(' ')
-        && let Ok(pid) = pid.parse()
+    let network = shown_path(folder);
+    if let Ok(pid) = note.trim().parse()
         && let Ok(process) = PidFd::open(pid)
     {
         // Its number may be another's by now.
@@ -207,7 +234,7 @@ pub(super) fn close(folder: &Path) -> Result<(), Error> {
         let command = command.ok().flatten().unwrap_or_default();
         if command
             .split(|byte| *byte == 0)
-            .any(|word| word == network.as_bytes())
+            .any(|word| word == network.as_os_str().as_encoded_bytes())
         {
             process.signal(Signal::KILL).map_err(Error::Home)?;
             // Nobody else has its tap device then.

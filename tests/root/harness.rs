@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::leftovers;
+use crate::user;
 use crate::wait::{self, PATIENCE};
 
 /// Longest that one command may take: a command that hangs is a failure, not a stuck suite.
@@ -68,6 +69,9 @@ impl Kplay {
             NEXT.fetch_add(1, Ordering::Relaxed)
         ));
         fs::create_dir_all(&dir).expect("a folder for the test");
+        if let Some(user) = user::chosen() {
+            user.give(&dir);
+        }
         Some(Self {
             dir,
             uids: RefCell::default(),
@@ -104,7 +108,7 @@ impl Kplay {
     pub(crate) fn command<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> Call<'_> {
         Call {
             kplay: self,
-            program: vec![OsString::from(env!("CARGO_BIN_EXE_kplay"))],
+            program: user::program(),
             args: args.into_iter().map(Into::into).collect(),
             stdin: Vec::new(),
             env: Vec::new(),

@@ -13,6 +13,7 @@
 mod fixtures;
 mod harness;
 mod leftovers;
+mod user;
 mod wait;
 mod watch;
 
