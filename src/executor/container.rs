@@ -16,7 +16,7 @@ use super::attach::Audience;
 use super::context::{Context, Message};
 use super::describe::{Description, Places};
 use super::error::{StartFailure, system};
-use super::lifecycle::{Event, Exit, Fault, Index};
+use super::lifecycle::{Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
 use super::users::{self, Joined, Users};

@@ -13,13 +13,13 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::{Context, Message};
 use super::error::{Error, system};
-use super::lifecycle::Stage;
+use super::lifecycle::{Event, Stage};
 use super::pod_network;
 use super::service_ports::ServicePorts;
 use crate::model::cause::chain;
@@ -63,6 +63,11 @@ impl Neighbours {
         let mut ports = ServicePorts::default();
         ports.update(&context);
         while self.changes.recv().await.is_some() {
+            if is_lost(&context).await {
+                // The driver sees the same, and ends the pod.
+                context.send(Message::Lifecycle(Event::Tick));
+                return;
+            }
             match self.look(&context) {
                 Ok(()) => {
                     pod_network::update(&context);
@@ -107,6 +112,22 @@ impl Neighbours {
         }
         Ok(())
     }
+}
+
+/// Whether somebody is removing the folder of all pods, and has come to this one: who is not root may have no cgroup by which
+/// others would find what nobody can find any more.
+async fn is_lost<R>(context: &Context<R>) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const PAUSE: Duration = Duration::from_millis(100);
+    let is_going = || matches!(fs::metadata_if_there(&context.launch.endpoints), Ok(None));
+    let deadline = Instant::now() + PATIENCE;
+    while is_going() && Instant::now() < deadline {
+        if !context.dir.is_there() {
+            return true;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    false
 }
 
 fn read_services<R>(context: &Context<R>) -> Result<(), Error> {

@@ -189,7 +189,7 @@ fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
     });
     if input.cgroup2 {
         let mut options = vec!["nosuid", "noexec", "nodev", "relatime", writable];
-        if privileged && !input.namespaces.has_users() {
+        if privileged && !input.has_users() {
             // Mounted in the machine's own cgroup namespace, where a mount without them takes them away from the whole
             // machine.
             options.extend(input.host.cgroup2_options.iter().map(String::as_str));

@@ -27,6 +27,7 @@
 //!   pods/KEY/executor.log            what the executor had to say before it died
 //!   pods/KEY/deleting                the pod is being deleted: since when
 //!   pods/KEY/ids                     the first of the machine's ids that the pod's users have
+//!   pods/KEY/cgroup                  the folder of the cgroups that the executor was given, where that is not root's
 //!   pods/KEY/control.sock
 //!   pods/KEY/mnt/                    mount points, seen only in the executor's mount namespace
 //!   pods/KEY/oci/                    libcontainer's state and bundles
@@ -359,6 +360,12 @@ impl PodPaths {
     #[must_use]
     pub fn ids(&self) -> PathBuf {
         self.run.join("ids")
+    }
+
+    /// Where the pod's cgroups are, if not root made them.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        self.run.join("cgroup")
     }
 
     /// There from the moment at which somebody began to delete the pod.

@@ -36,6 +36,7 @@ pub mod relay;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+mod systemd;
 pub mod terminal;
 pub mod timer;
 pub mod unmount;

@@ -193,6 +193,17 @@ pub(super) fn caller() -> u32 {
     CALLER.get().copied().unwrap_or_else(now)
 }
 
+/// The number outside of this process's namespace of the user who is root in it.
+pub(super) fn outer_uid() -> u32 {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut lines = map.lines().map(str::split_whitespace);
+    let of_root = lines.find_map(|mut fields| {
+        let outside = (fields.next() == Some("0")).then(|| fields.next())?;
+        outside?.parse().ok()
+    });
+    of_root.unwrap_or_default()
+}
+
 /// Whether this process is in the machine's own user namespace, whose root may do everything on the machine.
 #[must_use]
 pub fn is_initial() -> bool {

@@ -415,6 +415,9 @@ impl Call<'_> {
 
     /// The process, with no environment but what every program may expect.
     pub(crate) fn std(&self) -> Command {
+        if let Some(user) = user::chosen() {
+            user.give_all(self.kplay.dir());
+        }
         let mut command = Command::new(&self.program[0]);
         command
             .args(&self.program[1..])

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -38,6 +38,26 @@ impl User {
     /// Gives a file or folder to the user.
     pub(crate) fn give(&self, path: &Path) {
         chown(path, Some(self.uid), Some(self.gid)).expect("root may");
+    }
+
+    /// Gives what root has made in a folder to the user.
+    pub(crate) fn give_all(&self, folder: &Path) {
+        for entry in fs::read_dir(folder).expect("a test's folder").flatten() {
+            let Ok(found) = fs::symlink_metadata(entry.path()) else {
+                continue;
+            };
+            if found.uid() == 0 {
+                std::os::unix::fs::lchown(entry.path(), Some(self.uid), Some(self.gid))
+                    .expect("root may");
+            }
+            // What is kplay's own has been the user's from the beginning.
+            let is_kplays = ["root", "run"]
+                .iter()
+                .any(|name| entry.file_name() == *name);
+            if found.is_dir() && !is_kplays {
+                self.give_all(&entry.path());
+            }
+        }
     }
 
     /// A command line's beginning that runs kplay as this user.

@@ -15,6 +15,7 @@
 //! kill       cgroup.kill                        SIGKILL to each, until none is left
 //! ```
 
+mod delegated;
 mod device;
 mod hierarchy;
 mod huge;
@@ -30,6 +31,7 @@ use hierarchy::Hierarchy;
 
 use super::userns;
 
+pub use delegated::{Delegated, enter as enter_delegated, remove as remove_delegated};
 pub use limits::{DevicePolicy, Limits};
 pub use warm::warm_up;
 
@@ -92,7 +94,8 @@ pub(super) enum Controller {
 pub struct Hierarchies(Arc<Vec<Hierarchy>>);
 
 impl Hierarchies {
-    /// Opens the hierarchies that are mounted now. In a user namespace there are none to be used.
+    /// Opens the hierarchies that are mounted now. In a user namespace nothing of them can be used, but what has been given
+    /// to the user ([`enter_delegated`]).
     ///
     /// # Errors
     /// There are none, or they cannot be opened.
