@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -59,14 +59,12 @@ impl Neighbours {
     }
 
     /// Follows what changes, as long as the pod lives.
-    pub(super) async fn follow<R>(mut self, context: Rc<Context<R>>) {
+    pub(super) async fn follow<R: 'static>(mut self, context: Rc<Context<R>>) {
         let mut ports = ServicePorts::default();
         ports.update(&context);
         while self.changes.recv().await.is_some() {
-            if is_lost(&context).await {
-                // The driver sees the same, and ends the pod.
-                context.send(Message::Lifecycle(Event::Tick));
-                return;
+            if context.hierarchies.version().is_none() {
+                tokio::task::spawn_local(look_after_itself(Rc::clone(&context)));
             }
             match self.look(&context) {
                 Ok(()) => {
@@ -114,20 +112,21 @@ impl Neighbours {
     }
 }
 
-/// Whether somebody is removing the folder of all pods, and has come to this one: who is not root may have no cgroup by which
-/// others would find what nobody can find any more.
-async fn is_lost<R>(context: &Context<R>) -> bool {
-    const PATIENCE: Duration = Duration::from_secs(10);
+/// Has the driver look whether the pod can still be found, for as long as somebody may be removing the folder of all pods: who
+/// is not root may have no cgroup by which the next command would find it.
+async fn look_after_itself<R>(context: Rc<Context<R>>) {
+    const LOOKS: u32 = 20;
     const PAUSE: Duration = Duration::from_millis(100);
-    let is_going = || matches!(fs::metadata_if_there(&context.launch.endpoints), Ok(None));
-    let deadline = Instant::now() + PATIENCE;
-    while is_going() && Instant::now() < deadline {
-        if !context.dir.is_there() {
-            return true;
-        }
+    for _ in 0..LOOKS {
         tokio::time::sleep(PAUSE).await;
+        if !context.dir.is_there() {
+            context.send(Message::Lifecycle(Event::Tick));
+            return;
+        }
+        if !matches!(fs::metadata_if_there(&context.launch.endpoints), Ok(None)) {
+            return;
+        }
     }
-    false
 }
 
 fn read_services<R>(context: &Context<R>) -> Result<(), Error> {

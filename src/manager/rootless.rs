@@ -88,6 +88,21 @@ pub fn enter(layout: &Layout) -> Result<Option<Member>, Error> {
     }))
 }
 
+/// Whether the user's pods end with the user's last session: systemd ends what the user runs and removes the folder of the
+/// session, unless the user lingers.
+#[must_use]
+pub fn end_at_logout(layout: &Layout) -> bool {
+    if identity::is_root()
+        || !layout.runroot().starts_with("/run/user")
+        || !Path::new("/run/systemd/system").exists()
+    {
+        return false;
+    }
+    // Where nothing says who the user is, nobody lingers.
+    let name = Given::read().map(|given| given.name).unwrap_or_default();
+    !Path::new("/var/lib/systemd/linger").join(name).exists()
+}
+
 const LOCK: &str = "lock";
 
 /// The namespace that a pod or another command is in. Forgets commands that have ended.

@@ -4,6 +4,9 @@
 //! looks for what they left: processes, mounts, cgroups, sockets, files. `zz_leftovers.rs` does the same for the
 //! whole machine, last. Images are made once per run by podman and skopeo from Debian's busybox-static
 //! (`fixtures.rs`). Without root a test says "skipped", which is a failure in CI.
+//!
+//! With `KPLAY_TEST_AS=USER` that user runs kplay, not root. Then those fail that look for cgroups, or for what only root
+//! may have.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test that cannot reach its files should panic right there"
@@ -46,6 +49,7 @@ mod refresh;
 mod registries;
 mod resources;
 mod restarts;
+mod rootless;
 mod security;
 mod services;
 mod shows;

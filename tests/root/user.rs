@@ -72,8 +72,8 @@ impl User {
 }
 
 /// A command line's beginning that runs kplay.
-pub(crate) fn program() -> Vec<OsString> {
-    match chosen() {
+pub(crate) fn program(user: Option<&User>) -> Vec<OsString> {
+    match user {
         Some(user) => user.program(),
         None => vec![env!("CARGO_BIN_EXE_kplay").into()],
     }
@@ -95,4 +95,16 @@ fn readable_binary() -> &'static Path {
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("our own file");
         copy
     })
+}
+
+/// Makes a folder that only root may look into, with a file in it.
+pub(crate) fn make_closed(folder: &Path) {
+    fs::create_dir_all(folder).expect("a folder");
+    fs::write(folder.join("secret"), "secret").expect("a file");
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("our own folder");
+}
+
+/// Removes such a folder.
+pub(crate) fn remove(folder: &Path) {
+    fs::remove_dir_all(folder).expect("our own folder");
 }
