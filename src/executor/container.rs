@@ -336,9 +336,7 @@ impl<R: Runtime + 'static> Run<R> {
                 )
             })
             .collect();
-        let inhabitants = self.inhabitants(process.pid());
         let watch = Watch {
-            inhabitants,
             run: Self::new(context, self.index, self.attempt, self.id.clone()),
             process,
             cgroup,

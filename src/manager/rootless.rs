@@ -7,7 +7,7 @@
 //! ```
 //!
 //! All of a user's pods and commands that have state folders in common are in one namespace: who is in another could not
-//! end their processes. It is found through any of them, and made anew, with the same ids, when none lives. Nothing stays
+//! end their processes. It is found through any of them, or what is left of them, and made anew, with the same ids, when none lives. Nothing stays
 //! to keep it.
 
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::state::layout::Layout;
 use crate::state::pod_dir::{self, Found};
 use crate::sys::fs::{self, LockMode};
 use crate::sys::lockfile::{self, PidLock};
-use crate::sys::{capability, identity, userns};
+use crate::sys::{capability, identity, inhabitants, userns};
 
 /// Why the namespace cannot be entered.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,9 @@ const LOCK: &str = "lock";
 
 /// The namespace that a pod or another command is in. Forgets commands that have ended.
 fn find(layout: &Layout, members: &Path) -> Result<Option<OwnedFd>, Error> {
-    for found in pod_dir::list(layout)? {
+    let pods = pod_dir::list(layout)?;
+    let has_pods = !pods.is_empty();
+    for found in pods {
         let Found::Pod(dir) = found else { continue };
         if let Some(namespace) = of_holder(&dir.paths().executor_lock())? {
             return Ok(Some(namespace));
@@ -124,6 +126,14 @@ fn find(layout: &Layout, members: &Path) -> Result<Option<OwnedFd>, Error> {
         if !lockfile::is_held(&path)? {
             fs::remove_file(&path)?;
         }
+    }
+    if has_pods {
+        // What killed executors have left can be ended from there only.
+        let left = inhabitants::find(&layout.pods_data()).map_err(Error::Enter)?;
+        let mut namespaces = left
+            .into_iter()
+            .filter_map(|pid| userns::of_process(pid).ok().flatten());
+        return Ok(namespaces.next());
     }
     Ok(None)
 }

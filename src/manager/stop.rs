@@ -21,7 +21,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Connection;
 use crate::sys::watch::Watch;
-use crate::sys::{fs, lockfile, poll};
+use crate::sys::{fs, inhabitants, lockfile, poll, userns};
 
 /// How long a pod has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,6 +292,9 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
         if let Some(folder) = given.filter(|_| !dir.has_executor().unwrap_or(true)) {
             cgroup::remove_delegated(&folder).map_err(|e| failed(e.into()))?;
         }
+    }
+    if !userns::is_initial() && !dir.paths().cgroup().exists() {
+        inhabitants::kill_all(dir.paths().data()).map_err(|e| failed(e.into()))?;
     }
     if dir.has_executor()? {
         return Err(Error::Undead {

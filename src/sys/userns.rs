@@ -239,18 +239,30 @@ pub fn ids() -> u32 {
     count("/proc/self/uid_map").min(count("/proc/self/gid_map"))
 }
 
-/// The namespace of a process, unless it is this process's own.
+/// The namespace of a process, if it is right below this process's own: neither that, nor one that a container has made.
 ///
 /// # Errors
 /// It has ended, or the caller may not look at it.
 pub fn of_process(pid: i32) -> io::Result<Option<OwnedFd>> {
     use std::os::unix::fs::MetadataExt as _;
+    // As in linux/nsfs.h.
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
     let theirs = namespace::users_of(pid)?;
-    let theirs = File::from(theirs);
+    // SAFETY: takes no argument; the descriptor is open.
+    let parent = unsafe { libc::ioctl(theirs.as_raw_fd(), NS_GET_PARENT) };
+    if parent < 0 {
+        return match io::Error::last_os_error() {
+            // It is above what this process can see, as the own one's parent is.
+            error if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
+            error => Err(error),
+        };
+    }
+    // SAFETY: the kernel made a new descriptor, which nobody else knows.
+    let parent = File::from(unsafe { super::process::own(parent) });
     let own = std::fs::metadata("/proc/self/ns/user")?;
-    let found = theirs.metadata()?;
-    let same = (own.dev(), own.ino()) == (found.dev(), found.ino());
-    Ok((!same).then(|| theirs.into()))
+    let found = parent.metadata()?;
+    let is_own = (own.dev(), own.ino()) == (found.dev(), found.ino());
+    Ok(is_own.then_some(theirs))
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ fn one_id_is_enough() {
     let words = ["the user or group 7 is not among the 1 that you have"];
     kplay
         .apply_with(&other, ["--wait=complete"])
-        .fails(4, &words);
+        .fails(1, &words);
 }
 
 #[test]

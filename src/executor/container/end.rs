@@ -13,7 +13,7 @@ use crate::executor::{process, termination};
 use crate::model::cause::chain;
 use crate::runtime::Runtime;
 use crate::sys::cgroup::Cgroup;
-use crate::sys::inhabitants::MountNamespace;
+use crate::sys::inhabitants;
 use crate::sys::pidfd::{self, PidFd};
 use crate::sys::process::Kept;
 
@@ -25,7 +25,6 @@ pub(super) struct Watch<R> {
     pub(super) run: Run<R>,
     pub(super) process: Rc<PidFd>,
     pub(super) cgroup: Rc<Cgroup>,
-    pub(super) inhabitants: Option<MountNamespace>,
     pub(super) pumps: Vec<JoinHandle<()>>,
     pub(super) audience: Rc<Audience>,
     pub(super) _kept: Kept,
@@ -45,7 +44,9 @@ impl<R: Runtime + 'static> Watch<R> {
         if let Err(error) = self.cgroup.kill() {
             tracing::error!(error = chain(&error), "cannot kill a container's processes");
         }
-        if let Some(Err(error)) = self.inhabitants.map(MountNamespace::kill_all) {
+        if self.run.may_leave_processes()
+            && let Err(error) = inhabitants::kill_all(&self.run.dir())
+        {
             tracing::error!(%error, "cannot kill a container's processes");
         }
         for pump in self.pumps {
@@ -81,12 +82,10 @@ impl<R: Runtime + 'static> Watch<R> {
 }
 
 impl<R: Runtime + 'static> Run<R> {
-    /// Who is in the container, where nothing else knows who is left when its first process ends.
-    pub(super) fn inhabitants(&self, pid: i32) -> Option<MountNamespace> {
+    /// Whether processes may be left when the first one has ended, and no cgroup knows of them.
+    fn may_leave_processes(&self) -> bool {
         let pod = &self.context.launch.plan;
-        let needed = self.context.hierarchies.version().is_none()
-            && (pod.host_pid || pod.share_process_namespace);
-        // It has ended already, without children.
-        needed.then(|| MountNamespace::of(pid).ok()).flatten()
+        self.context.hierarchies.version().is_none()
+            && (pod.host_pid || pod.share_process_namespace)
     }
 }
