@@ -19,7 +19,7 @@ use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
 use crate::state::ids;
-use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits};
+use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits, Resource};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
 
@@ -40,17 +40,7 @@ impl PodResources {
         let cgroup = context
             .hierarchies
             .create(&context.launch.cgroup, &limits)?;
-        if context.hierarchies.version().is_none() && is_limited(&context.launch.plan) {
-            let message = "limits of cpu, memory and huge pages are not enforced: you have no cgroup of your own; with cgroup \
-                           v2 and systemd you have one";
-            let event = context.event(
-                EventType::Warning,
-                "LimitsNotEnforced",
-                message.into(),
-                None,
-            );
-            context.send(Message::Event(event));
-        }
+        tell_what_is_unenforced(context);
         let mut resources = Self {
             cgroup,
             forwarder: None,
@@ -220,14 +210,36 @@ pub(super) fn pod_limits(plan: &PodPlan) -> Limits {
     }
 }
 
-/// Whether something of the pod has a limit that a cgroup would set.
-fn is_limited(plan: &PodPlan) -> bool {
-    plan.all_containers().any(|container| {
-        let limits = resources::of_container(plan, container);
-        limits.cpu_quota_us.is_some()
-            || limits.memory_bytes.is_some()
-            || !container.huge_pages.is_empty()
-    })
+/// Says which of the pod's limits nobody enforces.
+fn tell_what_is_unenforced<R>(context: &Context<R>) {
+    let plan = &context.launch.plan;
+    let mut names = Vec::new();
+    for resource in context.hierarchies.unenforced() {
+        let is_limited = |container: &ContainerPlan| {
+            let limits = resources::of_container(plan, container);
+            match resource {
+                Resource::Cpu => limits.cpu_quota_us.is_some(),
+                Resource::Memory => limits.memory_bytes.is_some(),
+                Resource::HugePages => !container.huge_pages.is_empty(),
+            }
+        };
+        if plan.all_containers().any(is_limited) {
+            names.push(match resource {
+                Resource::Cpu => "cpu",
+                Resource::Memory => "memory",
+                Resource::HugePages => "huge pages",
+            });
+        }
+    }
+    if names.is_empty() {
+        return;
+    }
+    let message = format!(
+        "limits of {} are not enforced: no cgroup with them has been given to you, as systemd gives one with cgroup v2",
+        names.join(", ")
+    );
+    let event = context.event(EventType::Warning, "LimitsNotEnforced", message, None);
+    context.send(Message::Event(event));
 }
 
 /// What a container's cgroup is limited to.

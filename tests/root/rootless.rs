@@ -221,6 +221,20 @@ fn what_a_container_leaves_ends_with_it() {
     kplay.assert_nothing_left();
 }
 
+/// As in a container that is not privileged: nobody has to become root there.
+#[test]
+fn root_of_a_user_namespace_plays_pods_as_well() {
+    let Some(kplay) = Kplay::new() else { return };
+    let port = free_port();
+    let file = kplay.file("web.yaml", web(port));
+    let apply: [&std::ffi::OsStr; 3] = ["apply".as_ref(), "--wait=ready".as_ref(), file.as_ref()];
+    let through = ["unshare", "--user", "--map-root-user", "--mount"];
+    kplay.command(apply).through(through).run().succeeds();
+    assert!(served((Ipv4Addr::LOCALHOST, port)).contains("web"));
+    kplay.run(["delete", "pod", "web"]).succeeds();
+    kplay.assert_nothing_left();
+}
+
 #[test]
 fn state_is_where_xdg_says() {
     let Some(kplay) = Kplay::of(ONE) else { return };

@@ -107,6 +107,7 @@ fn beside_own(mount: &Path, name: &str) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
     let folder = above.join(name);
     std::fs::create_dir(&folder)?;
+    hierarchy::hand_down(above);
     Ok(folder)
 }
 
@@ -124,22 +125,44 @@ impl Hierarchies {
     }
 }
 
-/// Removes what an executor that has ended was given; fine if it is gone, as it is where systemd gave it.
+/// Removes what an executor that has ended was given; fine if it is gone, as it is where systemd gave it. Waits up to two
+/// seconds for processes that are dying.
 ///
 /// # Errors
 /// Processes live in it.
 pub fn remove(folder: &Path) -> Result<()> {
-    for path in [&folder.join(OWN), folder] {
-        match std::fs::remove_dir(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Io {
+    const LONGEST: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + LONGEST;
+    loop {
+        match remove_tree(folder) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                // The kernel tells nobody when it has taken down the last process.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => {
+                return other.map_err(|source| Error::Io {
                     verb: "remove",
-                    path: path.display().to_string(),
+                    path: folder.display().to_string(),
                     source,
                 });
             }
-            _ => {}
         }
     }
-    Ok(())
+}
+
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }

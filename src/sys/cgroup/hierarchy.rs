@@ -78,6 +78,16 @@ pub(super) fn has_version_1() -> io::Result<bool> {
         .any(|mount| !mount.v2))
 }
 
+/// Gives the children of a cgroup of version 2 what controllers it has. What is refused is not to be had.
+pub(super) fn hand_down(folder: &Path) {
+    for (name, _) in ENABLED {
+        let given = std::fs::write(folder.join("cgroup.subtree_control"), format!("+{name}"));
+        if let Err(error) = given {
+            tracing::debug!(?folder, name, %error, "a cgroup controller cannot be enabled");
+        }
+    }
+}
+
 /// Where version 2 is mounted, if it is alone.
 pub(super) fn only_version_2() -> io::Result<Option<PathBuf>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;

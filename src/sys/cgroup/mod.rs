@@ -78,6 +78,14 @@ pub enum Version {
     V2,
 }
 
+/// What a pod may have a limit of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Cpu,
+    Memory,
+    HugePages,
+}
+
 /// What limits a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controller {
@@ -123,6 +131,28 @@ impl Hierarchies {
         } else {
             Some(Version::V1)
         }
+    }
+
+    /// Which limits are not enforced: in a user namespace there is what has been given, or nothing.
+    #[must_use]
+    pub fn unenforced(&self) -> Vec<Resource> {
+        if userns::is_initial() {
+            return Vec::new();
+        }
+        let all = [
+            (Resource::Cpu, Controller::Cpu),
+            (Resource::Memory, Controller::Memory),
+            (Resource::HugePages, Controller::HugePages),
+        ];
+        let controls = |controller| {
+            self.0
+                .iter()
+                .any(|hierarchy| hierarchy.controls(controller))
+        };
+        let missing = all
+            .into_iter()
+            .filter(|(_, controller)| !controls(*controller));
+        missing.map(|(resource, _)| resource).collect()
     }
 
     /// Makes a cgroup with its parents, or takes one that is there, and sets its limits.
@@ -227,15 +257,23 @@ impl Cgroup {
         Ok(entry)
     }
 
-    /// Sets these limits; what is `None` stays as it is.
+    /// Sets these limits; what is `None` stays as it is, and so is what is [`unenforced`](Hierarchies::unenforced).
     ///
     /// # Errors
     /// The machine lacks the controller, or the kernel refuses the value.
     pub fn set(&self, limits: &Limits) -> Result<()> {
-        if self.hierarchies.version().is_none() {
-            return Ok(());
+        let mut limits = limits.clone();
+        for resource in self.hierarchies.unenforced() {
+            match resource {
+                Resource::Cpu => {
+                    (limits.cpu_shares, limits.cpu_weight) = (None, None);
+                    (limits.cpu_quota_us, limits.cpu_period_us) = (None, None);
+                }
+                Resource::Memory => limits.memory_bytes = None,
+                Resource::HugePages => limits.huge_pages = None,
+            }
         }
-        limits::apply(self, limits)
+        limits::apply(self, &limits)
     }
 
     /// The processes in it and in the cgroups below it.
