@@ -48,24 +48,20 @@ pub(crate) struct GlobalArgs {
         global = true,
         env = "KPLAY_ROOT",
         value_name = "DIR",
-        default_value = "/var/lib/kplay",
-        hide_default_value = true,
         hide_env_values = true,
         help_heading = GLOBAL
     )]
-    pub(crate) root: PathBuf,
+    pub(crate) root: Option<PathBuf>,
     /// Keep sockets, status and Secrets in this folder
     #[arg(
         long,
         global = true,
         env = "KPLAY_RUNROOT",
         value_name = "DIR",
-        default_value = "/run/kplay",
-        hide_default_value = true,
         hide_env_values = true,
         help_heading = GLOBAL
     )]
-    pub(crate) runroot: PathBuf,
+    pub(crate) runroot: Option<PathBuf>,
     /// Use this namespace where none is named
     #[arg(
         short,

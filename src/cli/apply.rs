@@ -22,6 +22,7 @@ use crate::manager::apply::{
 use crate::manager::diff::{Replace, Stale};
 use crate::manager::images::{PullOverride, Registries, StoreImages};
 use crate::manager::report::pod_object;
+use crate::manager::rootless;
 use crate::manager::services::Ranges;
 use crate::manager::{self, Change, Event, Launcher, Manager};
 use crate::model::names::{ObjectKey, PodKey};
@@ -128,6 +129,11 @@ pub(crate) fn run(arguments: &ApplyArgs, session: &Session) -> Result<Done, Erro
         Some(_) => Lines::None,
     };
     job.apply(&manager, lines, session).1?;
+    if mode == Mode::Real && rootless::end_at_logout(&session.layout) {
+        session.ui.note(
+            "systemd ends your pods when you log out; `loginctl enable-linger` lets them live",
+        );
+    }
     if let Some(format) = arguments.output {
         job.print(format, mode, session)?;
     }

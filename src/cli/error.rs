@@ -19,10 +19,12 @@ use crate::image::Class;
 use crate::manager::doctor::Check;
 use crate::manager::port_forward::Fault as Forward;
 use crate::manager::ports::{User, Why};
+use crate::manager::rootless;
 use crate::manager::services::Fault;
 use crate::model::cause::chain;
 use crate::model::names::{Namespace, ObjectKey, PodKey};
 use crate::protocol::{FailureClass, Refusal};
+use crate::sys::userns;
 use crate::{image, loader, manager, output, state, sys};
 
 /// A workload failed.
@@ -265,6 +267,7 @@ fn manager_code(error: &manager::Error) -> u8 {
         | E::InUse { .. }
         | E::NoIds { .. }
         | E::NotRoot
+        | E::Rootless(_)
         | E::Spawn { .. }
         | E::ExecutorDied { .. }
         | E::Undead { .. }
@@ -304,13 +307,34 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
             "give it another name, or `kplay delete {key}` first"
         )),
         E::InUse { pod, .. } => Some(format!("`kplay delete pod {}` first", pod.name)),
+        E::Rootless(error) => rootless_hint(error),
         E::NotRoot => {
-            Some("run it as root: `sudo kplay …`; rootless pods are not supported yet".to_owned())
+            Some("run it as another user than root, or with that capability".to_owned())
         }
         E::Undead { .. } | E::Leftovers { .. } => {
             Some("`kplay delete pod NAME --force` tries again".to_owned())
         }
         _ => None,
+    }
+}
+
+fn rootless_hint(error: &rootless::Error) -> Option<String> {
+    use userns::Error as U;
+    let rootless::Error::Make(error) = error else {
+        return None;
+    };
+    match error {
+        U::Refused { .. } => Some(
+            "the machine's root may allow them: `sysctl -w user.max_user_namespaces=15000`, on Debian \
+             `kernel.unprivileged_userns_clone=1`, on Ubuntu `kernel.apparmor_restrict_unprivileged_userns=0`"
+                .to_owned(),
+        ),
+        U::NotGiven { .. } => Some(
+            "the machine's root can give ids that nobody else has: `usermod --add-subuids 100000-165535 --add-subgids \
+             100000-165535 USER`; and the program must be setuid root, or have its capability"
+                .to_owned(),
+        ),
+        U::NoProgram { .. } | U::System { .. } => None,
     }
 }
 

@@ -103,10 +103,15 @@ fn run() -> u8 {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    let session = match Session::new(&app.global, verbose) {
+    let mut session = match Session::new(&app.global, verbose) {
         Ok(session) => session,
         Err(error) => return tell(&plain_ui(), &error),
     };
+    if reach(&app.command) != Reach::Manifests
+        && let Err(error) = session.enter()
+    {
+        return tell(&session.ui, &error);
+    }
     match dispatch(&app.command, &session) {
         Ok(Done::Well) => 0,
         Ok(Done::With(code)) => code,
@@ -128,8 +133,17 @@ fn usage(error: &clap::Error) -> u8 {
     }
 }
 
-/// Whether a command has to do with pods, and so finishes first what a killed one left undone.
-fn looks_at_pods(command: &Command) -> bool {
+/// What a command has to do with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// With what is written, and nothing else.
+    Manifests,
+    Images,
+    /// So it finishes first what a killed one left undone.
+    Pods,
+}
+
+fn reach(command: &Command) -> Reach {
     match command {
         Command::Apply(_)
         | Command::Up(_)
@@ -154,21 +168,21 @@ fn looks_at_pods(command: &Command) -> bool {
             | system::SystemCommand::Df(_)
             | system::SystemCommand::Prune(_),
         )
-        | Command::Rmi(_) => true,
-        Command::Check(_)
-        | Command::Pull(_)
-        | Command::Login(_)
-        | Command::Logout(_)
+        | Command::Rmi(_) => Reach::Pods,
+        Command::Pull(_)
         | Command::Images(_)
         | Command::Load(_)
         | Command::Save(_)
-        | Command::Push(_)
+        | Command::Push(_) => Reach::Images,
+        Command::Check(_)
+        | Command::Login(_)
+        | Command::Logout(_)
         | Command::Explain(_)
         | Command::Generate(_)
         | Command::System(system::SystemCommand::Doctor(_))
         | Command::Version(_)
         | Command::Completion(_)
-        | Command::Man(_) => false,
+        | Command::Man(_) => Reach::Manifests,
     }
 }
 
@@ -178,7 +192,7 @@ fn tell(ui: &Ui, error: &Error) -> u8 {
 }
 
 fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
-    if looks_at_pods(command) {
+    if reach(command) == Reach::Pods {
         session.sweep();
     }
     match command {

@@ -7,13 +7,14 @@ use super::app::{ColorArg, GlobalArgs, LogFormat};
 use super::error::Error;
 use super::events_file::EventsFile;
 use crate::image::Store;
-use crate::manager::{Event, sweep};
+use crate::manager::rootless::{self, Member};
+use crate::manager::{self, Event, sweep};
 use crate::model::cause::chain;
 use crate::model::names::Namespace;
 use crate::output::report::{self, Deed, Reality};
 use crate::output::{ColourChoice, Settings, Ui, Verbosity};
 use crate::state::layout::Layout;
-use crate::sys::terminal;
+use crate::sys::{identity, terminal};
 
 /// One run of the command line.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Session {
     /// `-n`.
     pub(crate) namespace: Namespace,
     events: Option<EventsFile>,
+    member: Option<Member>,
 }
 
 /// Whether registries may be asked.
@@ -57,7 +59,8 @@ impl Session {
                 },
                 columns: terminal::size(std::io::stderr()).map(|size| size.columns),
             }),
-            layout: Layout::new(absolute(&global.root)?, absolute(&global.runroot)?),
+            layout: layout(global.root.as_deref(), global.runroot.as_deref())?,
+            member: None,
             network: if global.offline {
                 Network::Forbidden
             } else {
@@ -70,6 +73,23 @@ impl Session {
                 .map(EventsFile::open)
                 .transpose()?,
         })
+    }
+
+    /// Becomes root of the user's namespace, where this is not root's. To be called before anything that may make a
+    /// thread.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn enter(&mut self) -> Result<(), Error> {
+        let member = rootless::enter(&self.layout).map_err(manager::Error::from)?;
+        if let Some(why) = member.as_ref().and_then(|member| member.alone.as_ref()) {
+            self.ui.note(&format!(
+                "{why}: pods have one user, root, who is you; images and volumes with files of others, and programs that change \
+                 their user, do not work"
+            ));
+        }
+        self.member = member;
+        Ok(())
     }
 
     /// Puts an event into the file that was asked for, if one was.
@@ -128,6 +148,26 @@ impl Session {
     pub(crate) fn store(&self) -> Result<Store, Error> {
         Ok(Store::open(&self.layout.images())?)
     }
+}
+
+/// The folders that are named, or the usual ones of who runs this.
+fn layout(root: Option<&Path>, runroot: Option<&Path>) -> Result<Layout, Error> {
+    if let (Some(root), Some(runroot)) = (root, runroot) {
+        return Ok(Layout::new(absolute(root)?, absolute(runroot)?));
+    }
+    let usual = if identity::is_root() {
+        Layout::of_root()
+    } else {
+        let variable = |name: &str| std::env::var_os(name);
+        Layout::of_user(identity::uid(), variable, Path::exists).ok_or_else(|| {
+            Error::usage("neither HOME nor XDG_DATA_HOME is set: say with `--root` and `--runroot` where state is to be kept")
+        })?
+    };
+    let chosen = |named: Option<&Path>, usual: &Path| named.map_or(Ok(usual.into()), absolute);
+    Ok(Layout::new(
+        chosen(root, usual.root())?,
+        chosen(runroot, usual.runroot())?,
+    ))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

@@ -1,5 +1,7 @@
 //! One container's run: from its root file system to its last log line.
 
+mod end;
+
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::end::Watch;
 use super::attach::Audience;
 use super::context::{Context, Message};
 use super::describe::{Description, Places};
 use super::error::{StartFailure, system};
-use super::lifecycle::{Event, Exit, Fault, Index};
+use super::lifecycle::{Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
 use super::users::{self, Joined, Users};
-use super::{describe, image, output, probe, process, profiles, termination};
+use super::{describe, image, output, probe, profiles};
 use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::image::Pull;
@@ -26,15 +28,11 @@ use crate::model::plan::{ContainerPlan, ContainerRole};
 use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, Tenancy, rootfs};
 use crate::spec::{self, Spec};
 use crate::sys::cgroup::{Cgroup, Limits};
-use crate::sys::pidfd::{self, PidFd};
-use crate::sys::process::Kept;
+use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::{fd, fs, identity};
 use crate::volume;
 
-/// How long a container's output may stay open after its processes have been killed: only a process that left its
-/// cgroup can hold it.
-const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// A terminal nobody looks at.
 const TERMINAL: (u16, u16) = (24, 80);
 
@@ -532,62 +530,6 @@ fn go_seconds(milliseconds: u64) -> String {
         (0, 0) => seconds,
         (0, minutes) => format!("{minutes}m{seconds}"),
         (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
-    }
-}
-
-/// Waits for the end of a run.
-struct Watch<R> {
-    run: Run<R>,
-    process: Rc<PidFd>,
-    cgroup: Rc<Cgroup>,
-    pumps: Vec<JoinHandle<()>>,
-    audience: Rc<Audience>,
-    _kept: Kept,
-}
-
-impl<R: Runtime + 'static> Watch<R> {
-    async fn until_the_end(self) {
-        let exit = match process::wait(&self.process).await {
-            Ok(exit) => exit,
-            Err(error) => {
-                tracing::error!(%error, "cannot wait for a container");
-                pidfd::Exit::Code(255)
-            }
-        };
-        let out_of_memory = self.killed_for_memory(exit);
-        // What the container's first process leaves behind does not outlive it, as with containerd.
-        if let Err(error) = self.cgroup.kill() {
-            tracing::error!(error = chain(&error), "cannot kill a container's processes");
-        }
-        for pump in self.pumps {
-            let abort = pump.abort_handle();
-            if tokio::time::timeout(LAST_OUTPUT, pump).await.is_err() {
-                abort.abort();
-            }
-        }
-        self.audience.end().await;
-        let run = self.run;
-        let message = termination::message(&run.context, run.plan(), run.attempt, &run.dir(), exit);
-        run.context.live.borrow_mut().remove(&run.index);
-        remove_cgroup(&self.cgroup);
-        run.clean_up();
-        let exit = Exit {
-            code: exit.code().into(),
-            signal: match exit {
-                pidfd::Exit::Code(_) => None,
-                pidfd::Exit::Signal(signal) => Some(signal),
-            },
-            out_of_memory,
-            message,
-        };
-        run.context.send(Message::Lifecycle(Event::Exited {
-            container: run.index,
-            exit,
-        }));
-    }
-
-    fn killed_for_memory(&self, exit: pidfd::Exit) -> bool {
-        exit.code() == 137 && self.cgroup.oom_kills().is_ok_and(|kills| kills > 0)
     }
 }
 

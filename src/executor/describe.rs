@@ -84,6 +84,14 @@ pub(super) fn container<R>(
                 .ok_or(runtime::Error::NoSuchId { id: *id })?;
         }
     }
+    if let Some(ids) = context.facts.host.ids {
+        let mut wanted = [user.uid, user.gid].into_iter().chain(user.groups.clone());
+        if let Some(id) = wanted.find(|id| *id >= ids) {
+            return Err(StartFailure::Config(format!(
+                "the user or group {id} is not among the {ids} that you have: /etc/subuid and /etc/subgid give more"
+            )));
+        }
+    }
     let mut additional_gids: Vec<u32> = pod.security.supplemental_groups.clone();
     additional_gids.extend(pod.security.fs_group);
     match pod.security.supplemental_groups_policy {
@@ -94,6 +102,10 @@ pub(super) fn container<R>(
     additional_gids.push(user.gid);
     additional_gids.sort_unstable();
     additional_gids.dedup();
+    if context.facts.host.ids == Some(1) {
+        // There are none, and the kernel lets nobody set them.
+        additional_gids.clear();
+    }
     let working_dir = plan
         .working_dir
         .as_deref()
@@ -129,7 +141,7 @@ pub(super) fn container<R>(
         mounts,
         shared_memory: &shared_memory(context),
         oom_score_adj: resources::oom_score_adj(&launch.plan, current, context.facts.memory),
-        cgroup2: context.hierarchies.version() == Version::V2,
+        cgroup2: context.hierarchies.version() == Some(Version::V2),
         host: &context.facts.host,
         devices,
     })?;

@@ -6,7 +6,7 @@ use super::context::Facts;
 use super::error::{Error, StartFailure, system};
 use crate::protocol::Launch;
 use crate::spec::{DeviceKind, HostDevice, HostFacts};
-use crate::sys::{capability, device, fs, identity, mount, process as processes};
+use crate::sys::{capability, device, fs, identity, mount, process as processes, userns};
 
 /// Found out once, while the machine's cgroups are still to be seen.
 pub(super) fn facts(launch: &Launch) -> Result<Facts, Error> {
@@ -21,6 +21,7 @@ pub(super) fn facts(launch: &Launch) -> Result<Facts, Error> {
             open_files: processes::open_files_limit(),
             masked_paths: thermal_statistics()?,
             cgroup2_options: mount::cgroup2_options()?,
+            ids: (!userns::is_initial()).then(userns::ids),
         },
         host_ip: identity::host_ip(),
         qos_class: launch.plan.qos_class(),

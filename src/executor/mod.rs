@@ -84,7 +84,7 @@ use crate::state::pod_dir::ExecutorDir;
 use crate::sys::lockfile::PidLock;
 use crate::sys::process::Reaper;
 use crate::sys::socket::{Blocking, Listener};
-use crate::sys::{fd, fs, inet, namespace, process as processes};
+use crate::sys::{cgroup, fd, fs, inet, namespace, process as processes};
 
 /// The descriptor of the pipe to the manager.
 const PROGRESS: i32 = 3;
@@ -132,7 +132,13 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         true => Some(namespace::own_mounts().map_err(system("find the mounts"))?),
         false => None,
     };
+    let delegated = cgroup::enter_delegated(&launch.uid);
+    if let Some(delegated) = &delegated {
+        let folder = delegated.folder.as_os_str().as_encoded_bytes();
+        fs::replace_in_memory(&dir.paths().cgroup(), 0o600, folder)?;
+    }
     let hierarchies = enter_private_mounts()?;
+    let hierarchies = delegated.map_or(hierarchies, |delegated| delegated.hierarchies);
     fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
     let users = Users::set_up(&launch.plan, dir.paths())?;
     let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -23,7 +23,7 @@ mod next;
 use self::next::Next;
 use super::context::{Context, Message};
 use super::error::{Error, system};
-use super::lifecycle::Stage;
+use super::lifecycle::{Event, Stage};
 use super::machine_network;
 use super::pod_network;
 use super::service_ports::ServicePorts;
@@ -67,7 +67,7 @@ impl Neighbours {
     }
 
     /// Follows what changes, as long as the pod lives.
-    pub(super) async fn follow<R>(mut self, context: Rc<Context<R>>) {
+    pub(super) async fn follow<R: 'static>(mut self, context: Rc<Context<R>>) {
         let mut ports = ServicePorts::default();
         ports.update(&context);
         loop {
@@ -81,6 +81,9 @@ impl Neighbours {
                     // The rest is seen as a change.
                     continue;
                 }
+            }
+            if context.hierarchies.version().is_none() {
+                tokio::task::spawn_local(look_after_itself(Rc::clone(&context)));
             }
             match self.look(&context) {
                 Ok(()) => {
@@ -127,6 +130,23 @@ impl Neighbours {
         }
         self.next = next::watch(context, self.next.take());
         Ok(())
+    }
+}
+
+/// Has the driver look whether the pod can still be found, for as long as somebody may be removing the folder of all pods: who
+/// is not root may have no cgroup by which the next command would find it.
+async fn look_after_itself<R>(context: Rc<Context<R>>) {
+    const LOOKS: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(100);
+    for _ in 0..LOOKS {
+        tokio::time::sleep(PAUSE).await;
+        if !context.dir.is_there() {
+            context.send(Message::Lifecycle(Event::Tick));
+            return;
+        }
+        if !matches!(fs::metadata_if_there(&context.launch.endpoints), Ok(None)) {
+            return;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::context::Context;
+use super::context::{Context, Message};
 use super::error::Error;
 use super::forward::{Bound, Forwarder, Publication, Sharing};
 use super::machine_network;
@@ -14,12 +14,13 @@ use super::pod_network::{self, PodNetwork};
 use super::users::Users;
 use super::{container, etc, process, volumes};
 use crate::model::cause::chain;
+use crate::model::event::EventType;
 use crate::model::plan::{ContainerPlan, PodPlan};
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
 use crate::state::ids;
-use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits};
+use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits, Resource};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
 
@@ -40,6 +41,7 @@ impl PodResources {
         let cgroup = context
             .hierarchies
             .create(&context.launch.cgroup, &limits)?;
+        tell_what_is_unenforced(context);
         let mut resources = Self {
             cgroup,
             forwarder: None,
@@ -214,6 +216,38 @@ pub(super) fn pod_limits(plan: &PodPlan) -> Limits {
         huge_pages: Some(resources::huge_pages_of_pod(plan)),
         ..cgroup_limits(amounts)
     }
+}
+
+/// Says which of the pod's limits nobody enforces.
+fn tell_what_is_unenforced<R>(context: &Context<R>) {
+    let plan = &context.launch.plan;
+    let mut names = Vec::new();
+    for resource in context.hierarchies.unenforced() {
+        let is_limited = |container: &ContainerPlan| {
+            let limits = resources::of_container(plan, container);
+            match resource {
+                Resource::Cpu => limits.cpu_quota_us.is_some(),
+                Resource::Memory => limits.memory_bytes.is_some(),
+                Resource::HugePages => !container.huge_pages.is_empty(),
+            }
+        };
+        if plan.all_containers().any(is_limited) {
+            names.push(match resource {
+                Resource::Cpu => "cpu",
+                Resource::Memory => "memory",
+                Resource::HugePages => "huge pages",
+            });
+        }
+    }
+    if names.is_empty() {
+        return;
+    }
+    let message = format!(
+        "limits of {} are not enforced: no cgroup with them has been given to you, as systemd gives one with cgroup v2",
+        names.join(", ")
+    );
+    let event = context.event(EventType::Warning, "LimitsNotEnforced", message, None);
+    context.send(Message::Event(event));
 }
 
 /// What a container's cgroup is limited to.

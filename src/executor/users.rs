@@ -24,7 +24,7 @@ use crate::spec::{BindMount, Owners};
 use crate::state::layout::PodPaths;
 use crate::sys::ids::IdRange;
 use crate::sys::mount::tree::{self, Depth};
-use crate::sys::{fs, mount};
+use crate::sys::{fs, mount, userns};
 
 /// The pod's user namespace.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ impl Users {
     /// # Errors
     /// There are no ids, or the folder cannot be made.
     pub(super) fn set_up(plan: &PodPlan, paths: &PodPaths) -> Result<Option<Self>, Error> {
-        if !plan.own_users {
+        // Who is not root has users for all pods together, who are not the machine's either; and may not map the ids of files.
+        if !plan.own_users || !userns::is_initial() {
             return Ok(None);
         }
         let ids = crate::state::ids::read(paths)?.ok_or(Error::NoIds)?;

@@ -230,6 +230,7 @@ pub(super) fn layer_class(error: &layer::Error) -> Class {
             | U::TooMany { .. } => Class::Hostile,
             U::Kind { .. } => Class::Unsupported,
             U::Archive(MalformedArchive::Read(_))
+            | U::NoSuchId { .. }
             | U::Write { .. }
             | U::Prepare(_)
             | U::Recipe(_) => Class::Machine,

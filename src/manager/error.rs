@@ -50,6 +50,8 @@ pub enum Error {
     NoIds { pod: PodKey, all: String },
     #[error("pods cannot be started: kplay is not root here (it lacks CAP_SYS_ADMIN)")]
     NotRoot,
+    #[error(transparent)]
+    Rootless(#[from] super::rootless::Error),
     #[error("cannot start an executor for the pod `{pod}`")]
     Spawn { pod: PodKey, source: io::Error },
     #[error("the executor of the pod `{pod}` died while it started the pod{}", said(.log))]

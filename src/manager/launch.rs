@@ -27,7 +27,7 @@ use crate::state::record::{PodRecord, SourceSet};
 use crate::sys::pidfd::{Exit, PidFd};
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
 use crate::sys::signal::Signal;
-use crate::sys::{append, fs, identity, poll};
+use crate::sys::{append, fs, identity, poll, userns};
 
 /// The environment variable with the filter of developers' messages; the only one that executors inherit.
 const LOG_FILTER: &str = "KPLAY_LOG";
@@ -221,7 +221,7 @@ pub(super) fn start(
 ) -> Result<Launching, Error> {
     dir.create(record)?;
     fs::create_dir_all(&launch.log_dir, 0o700)?;
-    if launch.plan.own_users {
+    if launch.plan.own_users && userns::is_initial() {
         ids::take(&manager.layout, dir)?;
     }
     write(dir, launch)?;

@@ -29,6 +29,7 @@ pub mod ports;
 pub mod report;
 pub mod reset;
 pub mod resolve;
+pub mod rootless;
 pub mod services;
 pub mod stop;
 pub mod storage;

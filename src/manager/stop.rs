@@ -1,7 +1,10 @@
 //! Ending executors, and removing what is left of their pods. `apply`, its undo, `delete` and `sweep` do it with
 //! these same steps, each of which may be done again.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Manager;
@@ -14,12 +17,12 @@ use crate::state::layout::Layout;
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::view;
-use crate::sys::cgroup::Hierarchies;
+use crate::sys::cgroup::{self, Hierarchies};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Connection;
 use crate::sys::watch::Watch;
-use crate::sys::{fs, lockfile, poll};
+use crate::sys::{fs, inhabitants, lockfile, poll, userns};
 
 /// How long a pod has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,13 +279,23 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
         source,
     };
     if let Some(uid) = uid(dir)? {
-        // A machine without cgroups has none to clean up.
-        if let Ok(hierarchies) = Hierarchies::open()
-            && let Some(cgroup) = hierarchies.find(&launch::cgroup(&uid))
-        {
+        let given = fs::read_if_there(&dir.paths().cgroup())?;
+        let given = given.map(|folder| PathBuf::from(OsString::from_vec(folder)));
+        let hierarchies = match &given {
+            Some(folder) => Hierarchies::of_executor(folder).map_err(|e| failed(e.into()))?,
+            // A machine without cgroups has none to clean up.
+            None => Hierarchies::open().ok(),
+        };
+        if let Some(cgroup) = hierarchies.and_then(|all| all.find(&launch::cgroup(&uid))) {
             cgroup.kill().map_err(|e| failed(e.into()))?;
             cgroup.remove().map_err(|e| failed(e.into()))?;
         }
+        if let Some(folder) = given.filter(|_| !dir.has_executor().unwrap_or(true)) {
+            cgroup::remove_delegated(&folder).map_err(|e| failed(e.into()))?;
+        }
+    }
+    if !userns::is_initial() && !dir.paths().cgroup().exists() {
+        inhabitants::kill_all(dir.paths().data()).map_err(|e| failed(e.into()))?;
     }
     if dir.has_executor()? {
         return Err(Error::Undead {

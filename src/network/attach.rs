@@ -15,9 +15,13 @@ use std::thread::JoinHandle;
 
 use super::Error;
 use super::bridge::Bridge;
+use super::home::Home;
 use super::lease::{self, Lease, Record, Standing, Stay};
+use super::subnet::Subnet;
+use super::way_out;
 use crate::sys::fs::{self, Lock, LockMode};
 use crate::sys::netns::NetNs;
+use crate::sys::userns;
 
 /// A pod's place in the network.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct Attachment {
     lease: Lease,
     ips: Vec<IpAddr>,
     bridge: Bridge,
+    /// Others find the network through this, if it is not the machine's.
+    home: Home,
 }
 
 /// Gives a pod's network namespace an interface, addresses and routes. `folder` is the network's, and `holder` is said
@@ -37,8 +43,35 @@ pub fn attach(folder: &Path, holder: &str, netns: &NetNs) -> Result<Attachment, 
     fs::create_dir_all(folder, 0o700)?;
     let _lock = lock(folder)?;
     fs::create_dir_all(&lease::folder(folder), 0o700)?;
-    let mut record = current(folder)?;
-    let lease = record.lease(folder, holder)?;
+    let (home, limit) = match Home::find(folder)? {
+        Some(home) => (home, None),
+        None => Home::make(folder)?,
+    };
+    let taken = home.taken_outside()?;
+    let attached = home.visit(|| attach_in(&home, folder, holder, netns, &taken, limit));
+    if attached.is_err()
+        && !lease::any_held(folder)?
+        && let Err(error) = way_out::close(folder)
+    {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the way out of a network that is not used stays"
+        );
+    }
+    attached
+}
+
+/// With this thread in the network that the bridge is in.
+fn attach_in(
+    home: &Home,
+    folder: &Path,
+    holder: &str,
+    netns: &NetNs,
+    taken: &[Subnet],
+    limit: Option<String>,
+) -> Result<Attachment, Error> {
+    let mut record = current(folder, taken, limit)?;
+    let lease = record.lease(folder, holder, home.number())?;
     let connected = record
         .write(folder)
         .and_then(|()| Ok(record.bridge.connect(netns, lease.offset)?));
@@ -48,9 +81,12 @@ pub fn attach(folder: &Path, holder: &str, netns: &NetNs) -> Result<Attachment, 
             lease,
             ips,
             bridge: record.bridge,
+            home: home.clone(),
         }),
         Err(error) => {
-            let undone = lease.release().and_then(|()| remove_unused(folder));
+            let undone = lease
+                .release()
+                .and_then(|()| remove_unused(folder, Some(home)));
             if let Err(error) = undone {
                 tracing::error!(%error, "cannot give an address back");
             }
@@ -77,15 +113,24 @@ impl Attachment {
     /// # Errors
     /// The kernel refuses, or a file cannot be removed. [`sweep`] tries again.
     pub fn release(self) -> Result<(), Error> {
-        let record = Record::read(&self.folder)?;
-        if record.is_some_and(|record| record.bridge == self.bridge) {
-            let _lock = lock(&self.folder)?;
-            self.lease.release()?;
-            return remove_unused(&self.folder);
+        let Self {
+            folder,
+            lease,
+            bridge,
+            home,
+            ips: _,
+        } = self;
+        let record = Record::read(&folder)?;
+        if record.is_some_and(|record| record.bridge == bridge) {
+            let _lock = lock(&folder)?;
+            lease.release()?;
+            return remove_unused(&folder, Some(&home));
         }
         // Somebody has removed the folder, and another network may be in its place: only the pods know of this one.
-        let _others = namespace_lock()?;
-        Ok(self.bridge.leave(self.lease.offset)?)
+        home.visit(|| {
+            let _others = namespace_lock()?;
+            Ok(bridge.leave(lease.offset)?)
+        })
     }
 }
 
@@ -97,18 +142,22 @@ pub struct Expected {
     making: JoinHandle<Result<Option<Stay>, Error>>,
 }
 
-/// Makes the network in a thread of its own. What goes wrong is told when the pods come.
+/// Makes the machine's network in a thread of its own. What goes wrong is told when the pods come.
 ///
 /// # Errors
 /// There can be no thread.
 pub fn expect(folder: PathBuf) -> std::io::Result<Expected> {
     let place = folder.clone();
     let make = move || {
+        if !userns::is_initial() {
+            // A user's own network lives by its pods.
+            return Ok(None);
+        }
         fs::create_dir_all(&place, 0o700)?;
         let _lock = lock(&place)?;
         fs::create_dir_all(&lease::folder(&place), 0o700)?;
         let stay = Stay::begin(&place)?;
-        current(&place)?;
+        current(&place, &[], None)?;
         Ok(stay)
     };
     let making = std::thread::Builder::new().spawn(make)?;
@@ -125,11 +174,10 @@ impl Expected {
     /// Making it did.
     pub fn end(self) -> Result<(), Error> {
         let stay = self.making.join().expect("it does not panic");
+        let Some(stay) = stay? else { return Ok(()) };
         let _lock = lock(&self.folder)?;
-        if let Some(stay) = stay? {
-            stay.end()?;
-        }
-        remove_unused(&self.folder)
+        stay.end()?;
+        remove_unused(&self.folder, Some(&Home::Machine))
     }
 }
 
@@ -142,7 +190,8 @@ pub fn sweep(folder: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let _lock = lock(folder)?;
-    remove_unused(folder)
+    let home = Home::find(folder)?;
+    remove_unused(folder, home.as_ref())
 }
 
 fn lock(folder: &Path) -> Result<Lock, Error> {
@@ -150,7 +199,7 @@ fn lock(folder: &Path) -> Result<Lock, Error> {
 }
 
 /// The network as it is, made if it is not there.
-fn current(folder: &Path) -> Result<Record, Error> {
+fn current(folder: &Path, taken: &[Subnet], limit: Option<String>) -> Result<Record, Error> {
     let before = Record::read(folder)?;
     if let Some(record) = &before
         && record.standing == Standing::Made
@@ -162,7 +211,8 @@ fn current(folder: &Path) -> Result<Record, Error> {
     if let Some(record) = &before {
         record.bridge.remove()?;
     }
-    let chosen = Bridge::choose(before.as_ref().map(|record| &record.bridge))?;
+    let mut chosen = Bridge::choose(before.as_ref().map(|record| &record.bridge), taken)?;
+    chosen.limits.extend(limit);
     // Said before it is made: whoever is killed meanwhile leaves nothing that nobody knows of.
     Record::new(chosen.clone(), Standing::Chosen, before.as_ref()).write(folder)?;
     let record = Record::new(chosen.make()?, Standing::Made, before.as_ref());
@@ -181,14 +231,20 @@ fn namespace_lock() -> Result<Lock, Error> {
     Ok(fs::lock_existing(namespace, LockMode::Exclusive)?)
 }
 
-fn remove_unused(folder: &Path) -> Result<(), Error> {
+/// `home` is none if it has gone with all who held it.
+fn remove_unused(folder: &Path, home: Option<&Home>) -> Result<(), Error> {
     if lease::any_held(folder)? {
         return Ok(());
     }
     if let Some(record) = Record::read(folder)? {
-        let _others = namespace_lock()?;
-        record.bridge.remove()?;
+        if let Some(home) = home {
+            home.visit(|| {
+                let _others = namespace_lock()?;
+                Ok(record.bridge.remove()?)
+            })?;
+        }
     }
+    way_out::close(folder)?;
     // Last: as long as it is there, the next one tries again.
     Ok(fs::remove_dir_all(&lease::folder(folder))?)
 }

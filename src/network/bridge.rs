@@ -46,11 +46,13 @@ pub(super) struct Bridge {
 
 impl Bridge {
     /// Chooses a name and subnets that nobody has, those of `before` if they are still free. To be called with the lock
-    /// of the network namespace, so that two do not choose the same, which is held until the bridge is made.
-    pub(super) fn choose(before: Option<&Self>) -> Result<Self, Error> {
+    /// of the network namespace, so that two do not choose the same, which is held until the bridge is made. The subnet
+    /// overlaps with none of `taken` either.
+    pub(super) fn choose(before: Option<&Self>, taken: &[Subnet]) -> Result<Self, Error> {
         let mut route = Route::open().map_err(Refused::at("open a netlink socket"))?;
         let links = links(&mut route)?;
-        let routes = Routes::read(&mut route)?;
+        let mut routes = Routes::read(&mut route)?;
+        routes.taken.extend(taken);
         let kept = before.and_then(|bridge| bridge.subnets.first());
         let ipv4 = kept
             .copied()
@@ -425,6 +427,18 @@ fn remove_link(route: &mut Route, name: &str) -> Result<(), Refused> {
         Err(error) if error.is_missing() => Ok(()),
         other => other,
     }
+}
+
+/// The subnets that the network of this thread knows where to send.
+pub(super) fn routed() -> Result<Vec<Subnet>, Refused> {
+    let mut route = Route::open().map_err(Refused::at("open a netlink socket"))?;
+    let routes = Routes::read(&mut route)?;
+    // The way to the world is the way to them all.
+    Ok(routes
+        .taken
+        .into_iter()
+        .filter(|subnet| subnet.prefix > 0)
+        .collect())
 }
 
 /// Where the machine sends packets.

@@ -69,15 +69,24 @@ impl Record {
         )?)
     }
 
-    /// Takes the next free address for `holder`.
-    pub(super) fn lease(&mut self, folder: &Path, holder: &str) -> Result<Lease, Error> {
+    /// Takes the next free address for `holder`, which says in its file how to find the network if that has to be found.
+    pub(super) fn lease(
+        &mut self,
+        folder: &Path,
+        holder: &str,
+        network: Option<i32>,
+    ) -> Result<Lease, Error> {
+        let text = match network {
+            Some(number) => format!("{holder}\n{} {number}\n", std::process::id()),
+            None => holder.to_owned(),
+        };
         let count = self.bridge.capacity();
         let folder = self::folder(folder);
         for step in 1..=count {
             let offset = FIRST + (self.last - (FIRST - 1) + step - 1) % count;
             let path = folder.join(offset.to_string());
             if let Some(lock) = fs::try_lock(&path, LockMode::Exclusive)? {
-                fs::overwrite(&path, 0o600, holder.as_bytes())?;
+                fs::overwrite(&path, 0o600, text.as_bytes())?;
                 self.last = offset;
                 return Ok(Lease {
                     path,
@@ -137,6 +146,26 @@ pub(super) fn any_held(folder: &Path) -> Result<bool, Error> {
         fs::remove_file(&path)?;
     }
     Ok(false)
+}
+
+/// Which processes have an address and hold the network open, each with the number of its descriptor. With the network's
+/// lock.
+pub(super) fn holders(folder: &Path) -> Result<Vec<(i32, i32)>, Error> {
+    let folder = self::folder(folder);
+    let mut holders = Vec::new();
+    for name in fs::list(&folder)? {
+        let path = folder.join(name);
+        if fs::try_lock(&path, LockMode::Exclusive)?.is_some() {
+            continue;
+        }
+        let content = fs::read(&path)?;
+        let text = String::from_utf8_lossy(&content);
+        let numbers = text.lines().nth(1).and_then(|line| line.split_once(' '));
+        if let Some((Ok(pid), Ok(number))) = numbers.map(|(pid, n)| (pid.parse(), n.parse())) {
+            holders.push((pid, number));
+        }
+    }
+    Ok(holders)
 }
 
 /// Where the addresses of a network are held.

@@ -1,5 +1,6 @@
 //! The pod's network: a bridge on the machine, a link from it into each pod, addresses, the packet filter's rules, and
-//! the files that say all this inside the pod. Everything is asked of the kernel directly; no other program runs.
+//! the files that say all this inside the pod. Everything is asked of the kernel directly; no other program runs, but for
+//! who is not root, whose bridge is in a network of its own, the one that connects it to the world.
 #![forbid(unsafe_code)]
 
 use std::net::Ipv4Addr;
@@ -10,6 +11,7 @@ mod attach;
 mod bridge;
 pub mod files;
 mod firewall;
+mod home;
 mod lease;
 mod netlink;
 mod nft;
@@ -18,6 +20,7 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 pub mod trial;
+mod way_out;
 
 pub use self::attach::{Attachment, Expected, attach, expect, sweep};
 pub use self::bridge::add_loopback_address;
@@ -40,6 +43,8 @@ pub enum Error {
         path: std::path::PathBuf,
         source: serde_json::Error,
     },
+    #[error("cannot use the network of your pods")]
+    Home(#[source] std::io::Error),
     #[error("all private IPv4 ranges are routed somewhere already")]
     NoSubnet,
     #[error("all {0} addresses of the bridge are taken")]

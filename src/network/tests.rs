@@ -608,7 +608,7 @@ fn a_bridge_that_is_half_made_is_swept_or_made_anew() {
         let half = || {
             let leases = lease::folder(&machine.folder);
             crate::sys::fs::create_dir_all(&leases, 0o700).unwrap();
-            let chosen = Bridge::choose(None).unwrap();
+            let chosen = Bridge::choose(None, &[]).unwrap();
             ip(&format!("link add {} type bridge", chosen.name));
             ip(&format!(
                 "link set {} address {}",

@@ -19,7 +19,7 @@ impl Trial {
     /// # Errors
     /// The kernel refuses.
     pub fn bridge() -> Result<Self, Error> {
-        Ok(Self(Bridge::choose(None)?.make()?))
+        Ok(Self(Bridge::choose(None, &[])?.make()?))
     }
 
     /// Links another network namespace to it, as a pod's.

@@ -17,6 +17,8 @@ use crate::sys::fs;
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 
+const PROC: &str = "/proc";
+
 /// Why a container may not have its mounts.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -40,7 +42,9 @@ pub(super) fn prepare(spec: &Spec, rootfs: &Path) -> Result<(), Error> {
     let binds = mounts.filter(|mount| mount.typ().as_deref() == Some("bind"));
     for mount in binds {
         let place = follow(rootfs, mount.destination());
-        if place.starts_with("/proc") {
+        // No volume's: the machine's own `/proc`, which who is not root has to take as it is.
+        let is_machines = mount.destination() == Path::new(PROC) && place == Path::new(PROC);
+        if place.starts_with(PROC) && !is_machines {
             return Err(Error::InsideProc { place });
         }
         if place == Path::new("/dev") {
@@ -116,7 +120,9 @@ fn check_table(table: &str, masked: &[PathBuf]) -> Result<(), Error> {
         let (_, source) = line.split_once(" - ").unwrap_or_default();
         let kind = source.split(' ').next().unwrap_or_default();
         let is_hidden = || masked.iter().any(|masked| place.starts_with(masked));
-        if place.starts_with("/proc") && kind != "proc" && !is_hidden() {
+        // The one thing that is mounted in the machine's own.
+        let is_kernels = kind == "proc" || place == Path::new("/proc/sys/fs/binfmt_misc");
+        if place.starts_with(PROC) && !is_kernels && !is_hidden() {
             return Err(Error::InsideProc {
                 place: place.to_owned(),
             });

@@ -22,6 +22,7 @@ use crate::sys::mount::tree::{self as mount, Depth, Sharing};
 use crate::sys::namespace::{self, Namespace};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
+use crate::sys::userns;
 
 /// One of these mounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +63,10 @@ pub(super) enum Error {
     Enter(#[from] io::Error),
     #[error("the machine's mount namespace is not known")]
     NoHost,
+    #[error(
+        "what is mounted in a container appears on the machine (`mountPropagation: Bidirectional`) only if root plays the pod"
+    )]
+    NotRoot,
     /// containerd's words.
     #[error("path {path:?} is mounted on {on:?} but it is not a {wanted} mount")]
     NotShared {
@@ -98,6 +103,7 @@ fn mount_in(init: i32, mounts: &[LateMount], host: Option<BorrowedFd<'_>>) -> Re
     for mount in mounts {
         let copied = match mount.origin {
             Origin::Pod => copy(mount, &users),
+            Origin::Host if !userns::is_initial() => return Err(Error::NotRoot),
             Origin::Host => {
                 namespace::enter(host.ok_or(Error::NoHost)?, Namespace::Mount)?;
                 let copied = copy(mount, &users);

@@ -8,7 +8,7 @@ use crate::sys::beneath::Root;
 use crate::sys::cgroup::{self, Hierarchies};
 use crate::sys::ids::IdRange;
 use crate::sys::mount::{self, Overlay};
-use crate::sys::{self, namespace};
+use crate::sys::{self, namespace, userns};
 
 /// Where cgroups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -22,8 +22,13 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// The caller is not root, or there are no cgroups.
 pub fn enter_private_mounts() -> Result<Hierarchies, Error> {
     let hierarchies = Hierarchies::open()?;
+    let is_root = userns::is_initial();
     namespace::unshare_mounts().map_err(Error::system("make a mount namespace"))?;
     mount::make_slave()?;
+    if !is_root {
+        cover_cgroups()?;
+        return Ok(hierarchies);
+    }
     // Taken out of the namespace, not only covered: libcontainer looks at the list of mounts. The descriptors of the
     // hierarchies stay usable.
     // All at once where they are mounted on one folder, as the hierarchies of version 1 are: each costs a grace period of
@@ -34,6 +39,20 @@ pub fn enter_private_mounts() -> Result<Hierarchies, Error> {
     }
     mount::tmpfs(Path::new(CGROUPS), "size=64k,mode=555")?;
     Ok(hierarchies)
+}
+
+/// Nobody but the machine's root can take away what it has mounted. Of version 2 it is enough to cover it. What is left of
+/// version 1 in the list of mounts is looked for by libcontainer unless it finds version 2 in the usual place; and that it
+/// may not change anything there is fine with it in a user namespace.
+fn cover_cgroups() -> Result<(), Error> {
+    let target = Path::new(CGROUPS);
+    if cgroup::are_of_version_1()? {
+        namespace::unshare_cgroups().map_err(Error::system("make a cgroup namespace"))?;
+        mount::read_only_cgroups(target)?;
+    } else {
+        mount::tmpfs(target, "size=64k,mode=555")?;
+    }
+    Ok(())
 }
 
 /// Makes a folder in this process's own mount namespace that is open to every user, unlike kplay's own: the root of a

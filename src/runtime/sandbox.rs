@@ -13,6 +13,7 @@ use crate::sys::holder::{self, Holder, Holding};
 use crate::sys::ids::IdRange;
 use crate::sys::namespace::{self, Namespace};
 use crate::sys::pidfd::PidFd;
+use crate::sys::userns;
 
 /// A pod sandbox's OOM score, as a kubelet sets it.
 const OOM_SCORE_ADJ: i32 = -998;
@@ -21,7 +22,8 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// port and send pings.
 const DEFAULT_SYSCTLS: [(&str, &str); 2] = [
     ("net.ipv4.ip_unprivileged_port_start", "0"),
-    (PING_GROUPS, "0 2147483647"),
+    // All groups.
+    (PING_GROUPS, ""),
 ];
 
 const PING_GROUPS: &str = "net.ipv4.ping_group_range";
@@ -94,10 +96,14 @@ fn sysctls(options: &SandboxOptions<'_>) -> Vec<(PathBuf, String)> {
         .iter()
         .filter(|_| options.net)
         .map(|(name, value)| match options.ids {
-            Some(_) if *name == PING_GROUPS => (name, PING_GROUPS_OF_A_POD),
-            _ => (name, *value),
+            Some(_) if *name == PING_GROUPS => (name, PING_GROUPS_OF_A_POD.to_owned()),
+            None if *name == PING_GROUPS => {
+                let last = userns::ids().saturating_sub(1).min(i32::MAX.unsigned_abs());
+                (name, format!("0 {last}"))
+            }
+            _ => (name, (*value).to_owned()),
         })
-        .map(|(name, value)| (sysctl_path(name), value.to_owned()))
+        .map(|(name, value)| (sysctl_path(name), value))
         // A kernel without the file does not have the restriction either.
         .filter(|(path, _)| path.exists());
     let given = options

@@ -80,10 +80,10 @@ pub struct Namespaces {
     pub user: NamespaceChoice,
 }
 
-impl Namespaces {
+impl ContainerInput<'_> {
     /// Whether the container's users are not the machine's.
     fn has_users(&self) -> bool {
-        self.user != NamespaceChoice::Host
+        self.namespaces.user != NamespaceChoice::Host || self.host.ids.is_some()
     }
 }
 
@@ -151,7 +151,7 @@ fn namespaces(input: &ContainerInput<'_>) -> Result<Vec<LinuxNamespace>, Error> 
     let chosen = &input.namespaces;
     // The cgroup namespace of a privileged container is the host's, which a user namespace is not allowed to mount. Others have their own with version 1 too, unlike in
     // Kubernetes: they see no cgroups there whose paths could be of use to them.
-    let cgroup = if input.plan.security.privileged && !chosen.has_users() {
+    let cgroup = if input.plan.security.privileged && !input.has_users() {
         NamespaceChoice::Host
     } else {
         NamespaceChoice::New

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{ContainerInput, Error};
+use super::{ContainerInput, Error, NamespaceChoice};
 use crate::model::plan::{MountAccess, Propagation};
 
 /// containerd's list, which is Docker's.
@@ -150,31 +150,46 @@ fn clean(path: &Path) -> PathBuf {
 fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
     let privileged = input.plan.security.privileged;
     let writable = if privileged { "rw" } else { "ro" };
+    // Who is not the machine's root may not mount what tells of its namespaces, and takes what is mounted.
+    let is_machines =
+        |choice: &NamespaceChoice| input.host.ids.is_some() && *choice == NamespaceChoice::Host;
+    let mut pseudo_terminals = vec![
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+    ];
+    if input.host.ids.is_none_or(|ids| ids > TTY) {
+        pseudo_terminals.push("gid=5");
+    }
+    let hardened = ["nosuid", "noexec", "nodev"];
     let mut mounts = vec![
-        mounted("proc", "/proc", &["nosuid", "noexec", "nodev"])?,
+        if is_machines(&input.namespaces.pid) {
+            of_machine("/proc", &[])?
+        } else {
+            mounted("proc", "/proc", &hardened)?
+        },
         mounted(
             "tmpfs",
             "/dev",
             &["nosuid", "strictatime", "mode=755", "size=65536k"],
         )?,
-        mounted(
-            "devpts",
-            "/dev/pts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
-        )?,
-        mounted("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"])?,
-        mounted("sysfs", "/sys", &["nosuid", "noexec", "nodev", writable])?,
+        mounted("devpts", "/dev/pts", &pseudo_terminals)?,
     ];
+    // Without it queues have their names all the same.
+    if !is_machines(&input.namespaces.ipc) {
+        mounts.push(mounted("mqueue", "/dev/mqueue", &hardened)?);
+    }
+    let options = ["nosuid", "noexec", "nodev", writable];
+    mounts.push(if is_machines(&input.namespaces.network) {
+        of_machine("/sys", &options)?
+    } else {
+        mounted("sysfs", "/sys", &options)?
+    });
     if input.cgroup2 {
         let mut options = vec!["nosuid", "noexec", "nodev", "relatime", writable];
-        if privileged && !input.namespaces.has_users() {
+        if privileged && !input.has_users() {
             // Mounted in the machine's own cgroup namespace, where a mount without them takes them away from the whole
             // machine.
             options.extend(input.host.cgroup2_options.iter().map(String::as_str));
@@ -188,6 +203,21 @@ fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
         Programs::Run,
     )?);
     Ok(mounts)
+}
+
+/// The group of terminals.
+const TTY: u32 = 5;
+
+/// What the machine has mounted at the same place.
+fn of_machine(path: &str, options: &[&str]) -> Result<Mount, Error> {
+    let mut all = vec!["rbind", "rprivate"];
+    all.extend(options);
+    Ok(MountBuilder::default()
+        .typ("bind")
+        .source(path)
+        .destination(path)
+        .options(super::owned(&all))
+        .build()?)
 }
 
 fn mounted(r#type: &str, destination: &str, options: &[&str]) -> Result<Mount, Error> {

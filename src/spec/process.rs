@@ -50,6 +50,9 @@ pub struct HostFacts {
     pub masked_paths: Vec<String>,
     /// The options that the machine's cgroup file system of version 2 is mounted with, `nsdelegate` and the like.
     pub cgroup2_options: Vec<String>,
+    /// How many users and groups there are, from 0 on, if this process is root of a user namespace only. It may mount what
+    /// tells of that namespace's things, and nothing that tells of the machine's.
+    pub ids: Option<u32>,
 }
 
 /// A device file of the machine.

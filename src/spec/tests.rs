@@ -53,6 +53,7 @@ fn described(
         open_files: 4096,
         masked_paths: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         cgroup2_options: vec!["nsdelegate".into()],
+        ids: None,
     };
     let bind = |destination: &&str| BindMount {
         source: "/source".into(),

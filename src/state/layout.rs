@@ -17,6 +17,7 @@
 //!   locks/services                   held while addresses and node ports of Services are chosen and written
 //!   endpoints/KEY.json               what a pod's executor tells the others of the pod
 //!   endpoints/services               which records of Services there are
+//!   members/                         the commands of who is not root
 //!   objects/NS/KIND/NAME.json        Secrets
 //!   network/                         the bridge and the addresses that pods have
 //!   pods/KEY/launch.json             the plan, with the content of Secrets (0600)
@@ -25,6 +26,7 @@
 //!   pods/KEY/executor.log            what the executor had to say before it died
 //!   pods/KEY/deleting                the pod is being deleted: since when
 //!   pods/KEY/ids                     the first of the machine's ids that the pod's users have
+//!   pods/KEY/cgroup                  the folder of the cgroups that the executor was given, where that is not root's
 //!   pods/KEY/control.sock
 //!   pods/KEY/mnt/                    mount points, seen only in the executor's mount namespace
 //!   pods/KEY/oci/                    libcontainer's state and bundles
@@ -33,12 +35,15 @@
 //!   ids.lock                         held while a command takes ids for a pod
 //! ```
 //!
+//! Who is not root has them in `$XDG_DATA_HOME/kplay` and `$XDG_RUNTIME_DIR/kplay` ([`Layout::of_user`]).
+//!
 //! KEY is `NAMESPACE_NAME`; neither has a `_`. Where that would be too long for a file name, its end is a digest.
 //! KIND is `configmap`, `deployment.apps`. In KIND and NAME everything but letters, digits, `-`, `.` and `:` is `%XX`.
 
 use std::path::{Path, PathBuf};
 
 use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
+use crate::sys::userns;
 
 /// The two folders that hold everything.
 #[derive(Clone, Debug)]
@@ -56,10 +61,15 @@ impl Layout {
     /// A layout in these two folders, both absolute.
     #[must_use]
     pub fn new(root: PathBuf, runroot: PathBuf) -> Self {
+        let machine = match userns::is_initial() {
+            true => MACHINE.into(),
+            // Who is not root has ids of nobody else's.
+            false => runroot.clone(),
+        };
         Self {
             root,
             runroot,
-            machine: MACHINE.into(),
+            machine,
         }
     }
 
@@ -68,6 +78,43 @@ impl Layout {
     #[must_use]
     pub(super) fn on_machine(self, machine: PathBuf) -> Self {
         Self { machine, ..self }
+    }
+
+    /// Where root has everything.
+    #[must_use]
+    pub fn of_root() -> Self {
+        Self::new("/var/lib/kplay".into(), "/run/kplay".into())
+    }
+
+    /// Where somebody else has everything, by the environment as the XDG Base Directory Specification reads it. Where it
+    /// says nothing of a folder that does not survive a reboot, `exists` is asked for those that a login makes.
+    ///
+    /// None if nothing says where the user's own files are.
+    #[must_use]
+    pub fn of_user(
+        uid: u32,
+        variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Option<Self> {
+        // A relative one is to be ignored.
+        let path = |name: &str| {
+            let path = variable(name).map(PathBuf::from);
+            path.filter(|path| path.is_absolute())
+        };
+        let data = path("XDG_DATA_HOME").or_else(|| Some(path("HOME")?.join(".local/share")))?;
+        let of_login = PathBuf::from(format!("/run/user/{uid}"));
+        let run = match path("XDG_RUNTIME_DIR") {
+            Some(run) => run.join("kplay"),
+            None if exists(&of_login) => of_login.join("kplay"),
+            None => PathBuf::from(format!("/tmp/kplay-{uid}")),
+        };
+        Some(Self::new(data.join("kplay"), run))
+    }
+
+    /// The commands of who is not root that are at work, by their numbers.
+    #[must_use]
+    pub fn members(&self) -> PathBuf {
+        self.runroot.join("members")
     }
 
     /// The folder that survives a reboot.
@@ -376,6 +423,12 @@ impl PodPaths {
         self.run.join("ids")
     }
 
+    /// Where the pod's cgroups are, if not root made them.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        self.run.join("cgroup")
+    }
+
     /// There from the moment at which somebody began to delete the pod.
     #[must_use]
     pub fn deleting(&self) -> PathBuf {
@@ -471,6 +524,31 @@ mod tests {
         let key = key("default", "web-0");
         let lock = lock_of_run(layout.pod(&key).run());
         assert_eq!(lock, Some(layout.pod_lock(&key)));
+    }
+
+    #[test]
+    fn a_users_folders_are_where_xdg_says() {
+        let check = |set: &[(&str, &str)], has_login: bool, expected: Option<(&str, &str)>| {
+            let variable = |name: &str| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| value.into())
+            };
+            let layout = Layout::of_user(7, variable, |path| {
+                has_login && path == Path::new("/run/user/7")
+            });
+            let found = layout.map(|layout| (layout.root, layout.runroot));
+            let expected = expected.map(|(root, run)| (root.into(), run.into()));
+            assert_eq!(found, expected, "{set:?}");
+        };
+        check(&[], true, None);
+        let home = ("HOME", "/h");
+        let data = "/h/.local/share/kplay";
+        check(&[home], true, Some((data, "/run/user/7/kplay")));
+        check(&[home], false, Some((data, "/tmp/kplay-7")));
+        let xdg = [home, ("XDG_DATA_HOME", "/d"), ("XDG_RUNTIME_DIR", "/r")];
+        check(&xdg, true, Some(("/d/kplay", "/r/kplay")));
+        let relative = [home, ("XDG_DATA_HOME", "d"), ("XDG_RUNTIME_DIR", "")];
+        check(&relative, false, Some((data, "/tmp/kplay-7")));
     }
 
     #[test]

@@ -442,15 +442,6 @@ pub fn rename_folder(from: &Path, to: &Path) -> super::fs::Result<bool> {
     }
 }
 
-/// Whether this process is in the machine's own user namespace, where root may set `trusted.*` attributes.
-#[must_use]
-pub fn in_initial_user_namespace() -> bool {
-    // Another namespace maps fewer ids, or maps them elsewhere. No such file: a kernel without user namespaces.
-    std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| {
-        map.split_whitespace().eq(["0", "0", "4294967295"])
-    })
-}
-
 /// Removes a folder of the caller's own and all in it, however deep; fine if there is none.
 ///
 /// `std`'s holds one descriptor per level: an archive can nest deeper than the limit of open files.

@@ -126,6 +126,17 @@ pub fn list(path: &Path) -> Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
+/// Whether a folder is the caller's, and nobody else may write to it.
+///
+/// # Errors
+/// It is not there.
+pub fn is_own(folder: &Path) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::symlink_metadata(folder).map_err(|e| Error::new("look at", folder, e))?;
+    let is_callers = found.uid() == rustix::process::geteuid().as_raw();
+    Ok(found.is_dir() && is_callers && found.mode() & 0o022 == 0)
+}
+
 /// Replaces a file so that a reader, and a machine that loses power, sees the old or the new content, never a part.
 ///
 /// # Errors

@@ -302,6 +302,8 @@ impl<'a> Plan<'a> {
         // Nobody is there any more to be told if this fails.
         rustix::io::write(report, &[Report::READY, 0, 0, 0, 0]).ok();
         step(5, self.cgroup.enter())?;
+        // While there is a `/proc` that tells whether that can be.
+        step(7, super::process::clear_groups())?;
         step(6, empty_root())?;
         step(7, drop_capabilities())?;
         step(8, self.close_streams())?;
@@ -365,7 +367,7 @@ fn step<T>(number: u8, result: io::Result<T>) -> StepResult<T> {
 }
 
 /// Waits for the byte that the parent writes; its end is the end of this process, too.
-fn wait_at([wait, open]: [RawFd; 2]) -> io::Result<()> {
+pub(super) fn wait_at([wait, open]: [RawFd; 2]) -> io::Result<()> {
     // SAFETY: the child's copy of the descriptor, which it does not use otherwise.
     unsafe { libc::close(open) };
     let mut byte = 0_u8;
@@ -414,7 +416,6 @@ fn empty_root() -> io::Result<()> {
 }
 
 fn drop_capabilities() -> io::Result<()> {
-    super::process::clear_groups()?;
     capability::limit_bounding(capability::Set::default())?;
     capability::set(capability::Set::default())?;
     capability::set_no_new_privileges()

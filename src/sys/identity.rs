@@ -29,10 +29,10 @@ pub fn random_hex() -> io::Result<String> {
     Ok(format!("{high:032x}{low:032x}"))
 }
 
-/// Whether this process is root's.
+/// Whether this process was started by root.
 #[must_use]
 pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    super::userns::caller() == 0
 }
 
 /// How many processors this process may run on.
@@ -91,10 +91,10 @@ pub fn memory() -> u64 {
     info.totalram as u64 * u64::from(info.mem_unit)
 }
 
-/// The user that this process runs as.
+/// The user that this process was started as.
 #[must_use]
 pub fn uid() -> u32 {
-    rustix::process::getuid().as_raw()
+    super::userns::caller()
 }
 
 /// The group that this process runs as.

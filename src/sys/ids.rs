@@ -59,6 +59,11 @@ pub(super) fn map(process: &PidFd, range: IdRange) -> io::Result<()> {
 /// Makes this process the root of the user namespace that it is in. Allocates nothing.
 pub(super) fn become_root() -> io::Result<()> {
     super::process::clear_groups()?;
+    set_root()
+}
+
+/// As [`become_root`], with the groups that the process is in. Allocates nothing.
+pub(super) fn set_root() -> io::Result<()> {
     // By the system calls: the C library's functions would involve other threads.
     // SAFETY: take only numbers.
     let results = unsafe {

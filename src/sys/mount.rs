@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use super::fs::{Error, Result};
+use super::userns;
 
 /// The longest option string that `mount(2)` takes: a page with its zero byte.
 const LONGEST_OPTIONS: usize = 4095;
@@ -43,6 +44,16 @@ pub fn tmpfs(target: &Path, options: &str) -> Result<()> {
         .map_err(|e| Error::new("mount a tmpfs on", target, e))
 }
 
+/// Mounts the cgroups of version 2 that this process's cgroup namespace has, to be read only.
+///
+/// # Errors
+/// The caller may not, or the kernel has none.
+pub fn read_only_cgroups(target: &Path) -> Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    mount("cgroup2", target, "cgroup2", flags, "")
+        .map_err(|e| Error::new("mount cgroups on", target, e))
+}
+
 /// Mounts an empty tmpfs of at most `size` bytes, mode 1777, whose content is never swapped out where the kernel has that
 /// (6.4 and later, outside of user namespaces).
 ///
@@ -63,6 +74,12 @@ pub fn unswapped_tmpfs(target: &Path, size: u64) -> Result<()> {
 /// # Errors
 /// The caller may not, or one of them is not there.
 pub fn bind(source: &Path, target: &Path, access: Access) -> Result<()> {
+    if access == Access::ReadOnly && !userns::is_initial() {
+        // What the machine says of its mounts (`nosuid` and the like) has to stay, which a remount would take away.
+        let tree = tree::copy(source)?;
+        tree::set_read_only(&tree, tree::Depth::Top)?;
+        return tree::place(tree, target);
+    }
     rustix::mount::mount_bind_recursive(source, target)
         .map_err(|e| Error::new("mount over", target, e))?;
     match access {
@@ -169,7 +186,10 @@ pub fn overlay(overlay: Overlay<'_>, target: &Path) -> Result<()> {
     } = Lower::hold(overlay.layers, overlay.users, target)?;
     let upper = hold(overlay.upper, &mut held)?;
     let work = hold(overlay.work, &mut held)?;
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let options = format!(
+        "lowerdir={lower},upperdir={upper},workdir={work}{}",
+        marks()
+    );
     let volatile = format!("{options},volatile");
     if volatile.len() > LONGEST_OPTIONS {
         let source = io::Error::new(io::ErrorKind::ArgumentListTooLong, "too many layers");
@@ -186,8 +206,22 @@ pub fn overlay(overlay: Overlay<'_>, target: &Path) -> Result<()> {
     .map_err(|e| Error::new("mount an overlay on", target, explain(e, overlay.users)))
 }
 
+/// In a user namespace the marks of what a layer hides are attributes that everybody may set.
+fn marks() -> &'static str {
+    if userns::is_initial() {
+        ""
+    } else {
+        ",userxattr"
+    }
+}
+
 /// Says what the kernel's error numbers do not.
 fn explain(error: io::Error, users: Option<BorrowedFd<'_>>) -> io::Error {
+    let number = error.raw_os_error();
+    if matches!(number, Some(libc::EPERM | libc::EINVAL)) && !userns::is_initial() {
+        let why = "overlays that root does not mount need Linux 5.11, and folders on a file system that may be below one";
+        return io::Error::new(io::ErrorKind::Unsupported, why);
+    }
     if users.is_some() && error.raw_os_error() == Some(libc::EINVAL) {
         let why = "layers with the ids of a user namespace need Linux 5.19";
         return io::Error::new(io::ErrorKind::Unsupported, why);
@@ -216,7 +250,7 @@ pub fn read_only_layers(
         _ => {}
     }
     let lower = Lower::hold(layers, users, target)?;
-    let options = format!("lowerdir={}", lower.text);
+    let options = format!("lowerdir={}{}", lower.text, marks());
     mount("overlay", target, "overlay", MountFlags::RDONLY, &options)
         .map_err(|e| Error::new("mount an overlay on", target, explain(e, users)))
 }

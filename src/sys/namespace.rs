@@ -45,8 +45,25 @@ impl Namespace {
 /// # Errors
 /// The caller may not.
 pub fn unshare_mounts() -> io::Result<()> {
+    unshare(libc::CLONE_NEWNS)
+}
+
+/// Moves this process into a cgroup namespace of its own, whose root is the process's cgroup.
+///
+/// # Errors
+/// The caller may not.
+pub fn unshare_cgroups() -> io::Result<()> {
+    unshare(libc::CLONE_NEWCGROUP)
+}
+
+/// Moves this thread into a network namespace of its own, with a loopback device that is down.
+pub(super) fn unshare_network() -> io::Result<()> {
+    unshare(libc::CLONE_NEWNET)
+}
+
+fn unshare(what: libc::c_int) -> io::Result<()> {
     // SAFETY: takes only a number; no descriptor becomes invalid.
-    match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
+    match unsafe { libc::unshare(what) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::fs::{Error, Result};
+use super::{namespace, userns};
 
 /// A network namespace, which lives at least as long as this. A clone is the same descriptors.
 #[derive(Clone, Debug)]
@@ -16,6 +17,7 @@ pub struct NetNs {
     there: Arc<OwnedFd>,
     /// The namespace of the thread that opened it, to come back to.
     here: Arc<OwnedFd>,
+    may_return: bool,
 }
 
 impl NetNs {
@@ -26,8 +28,43 @@ impl NetNs {
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self {
             there: open(path)?,
-            here: open(Path::new("/proc/thread-self/ns/net"))?,
+            here: own()?,
+            may_return: userns::is_initial(),
         })
+    }
+
+    /// Makes a namespace with nothing but a loopback interface, which is up.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn make() -> io::Result<Self> {
+        let there = aside(|| {
+            namespace::unshare_network()?;
+            namespace::loopback_up()?;
+            own().map_err(io::Error::other)
+        })?;
+        Ok(Self {
+            there,
+            here: own().map_err(io::Error::other)?,
+            may_return: userns::is_initial(),
+        })
+    }
+
+    /// The namespace that a process holds open by the descriptor of this number; none if it has ended, or the descriptor is
+    /// of something else.
+    #[must_use]
+    pub fn held_by(pid: i32, number: i32) -> Option<Self> {
+        let path = format!("/proc/{pid}/fd/{number}");
+        // As the kernel names them: `net:[4026531840]`.
+        let name = std::fs::read_link(&path).ok()?;
+        name.to_str()?.strip_prefix("net:[")?;
+        Self::open(Path::new(&path)).ok()
+    }
+
+    /// The number of the descriptor, valid as long as a clone of this lives.
+    #[must_use]
+    pub fn number(&self) -> i32 {
+        self.there.as_raw_fd()
     }
 
     /// A new namespace with nothing but a loopback interface, which is up.
@@ -44,17 +81,24 @@ impl NetNs {
         let there = std::thread::spawn(make).join().expect("the thread ends");
         Self {
             there,
-            here: open(Path::new("/proc/thread-self/ns/net"))
-                .expect("a thread may open its namespace"),
+            here: own().expect("a thread may open its namespace"),
+            may_return: true,
         }
     }
 
-    /// Runs `visit` with this thread in the namespace. Sockets made in there stay there. To be called from
+    /// Runs `visit` in the namespace, in this thread or in one that lives as long: who is root of a user namespace only may
+    /// not come back into the machine's network. Sockets made in there stay there. To be called from
     /// threads that are in the namespace in which this was opened.
     ///
     /// # Errors
     /// The namespace cannot be entered, which takes `CAP_SYS_ADMIN`; or `visit` failed.
-    pub fn visit<T>(&self, visit: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub fn visit<T: Send>(&self, visit: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        if !self.may_return {
+            return aside(|| {
+                move_into_link_name_space(self.there.as_fd(), Some(LinkNameSpaceType::Network))?;
+                visit()
+            });
+        }
         move_into_link_name_space(self.there.as_fd(), Some(LinkNameSpaceType::Network))?;
         let back = Return(&self.here);
         let result = visit();
@@ -82,6 +126,23 @@ impl Drop for Return<'_> {
             std::process::abort();
         }
     }
+}
+
+/// This thread's namespace.
+fn own() -> Result<Arc<OwnedFd>> {
+    open(Path::new("/proc/thread-self/ns/net"))
+}
+
+/// Runs something in a thread that ends with it, and waits for it.
+fn aside<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    const STACK: usize = 256 * 1024;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn open(path: &Path) -> Result<Arc<OwnedFd>> {

@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::cgroup::CgroupEntry;
 use super::pidfd::PidFd;
 use super::signal::{self, Signal};
@@ -297,7 +299,12 @@ pub fn open_files_limit() -> u64 {
 /// The kernel does not tell.
 pub fn oom_score_floor() -> io::Result<Option<i32>> {
     let free = super::capability::Set::named("CAP_SYS_RESOURCE");
-    if free.is_some_and(|free| super::capability::effective().is_ok_and(|set| set.contains(free))) {
+    // In a user namespace it counts for what is in it, not for this.
+    let is_initial = super::userns::is_initial();
+    if is_initial
+        && free
+            .is_some_and(|free| super::capability::effective().is_ok_and(|set| set.contains(free)))
+    {
         return Ok(None);
     }
     let text = std::fs::read_to_string("/proc/self/oom_score_adj")?;
@@ -332,7 +339,7 @@ pub fn set_name(name: &str) -> io::Result<()> {
     Ok(rustix::thread::set_name(&c_string(name.as_ref())?)?)
 }
 
-/// Gives up all supplementary groups.
+/// Gives up all supplementary groups. In a user namespace that has one id nobody may, and they stay. Allocates nothing.
 ///
 /// # Errors
 /// The caller may not.
@@ -340,8 +347,20 @@ pub fn clear_groups() -> io::Result<()> {
     // SAFETY: a list of length 0 is not read.
     match unsafe { libc::setgroups(0, std::ptr::null()) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EPERM) && must_keep_groups() => Ok(()),
+            error => Err(error),
+        },
     }
+}
+
+/// Whether the kernel forbids this to everybody in the user namespace.
+fn must_keep_groups() -> bool {
+    let mut answer = [0; 4];
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(c"/proc/self/setgroups", flags, Mode::empty())
+        .and_then(|file| rustix::io::read(&file, &mut answer))
+        .is_ok_and(|length| answer.get(..length) == Some(b"deny".as_slice()))
 }
 
 /// How many threads this process has.

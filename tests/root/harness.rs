@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::leftovers;
+use crate::user::{self, User};
 use crate::wait::{self, PATIENCE};
 
 /// Longest that one command may take: a command that hangs is a failure, not a stuck suite.
@@ -35,6 +36,8 @@ pub(crate) struct Kplay {
     dir: PathBuf,
     /// The `metadata.uid` of every pod seen: their cgroups are named so.
     uids: RefCell<BTreeSet<String>>,
+    /// Who runs it, if not root.
+    user: Option<User>,
 }
 
 impl Kplay {
@@ -53,8 +56,25 @@ impl Kplay {
         Some(kplay)
     }
 
+    /// As [`Kplay::new`], run by this user, who is not root. `None` also if there is no such user.
+    ///
+    /// # Panics
+    /// Without the user in CI.
+    pub(crate) fn of(user: &str) -> Option<Self> {
+        let Some(user) = User::named(user) else {
+            assert!(!in_ci(), "`.ci/deps` makes the user {user}");
+            eprintln!("skipped: there is no user {user}, whom `.ci/deps` makes");
+            return None;
+        };
+        Self::made(&std::env::temp_dir(), Some(user))
+    }
+
     /// As [`Kplay::new`], with the state folders in `parent`.
     pub(crate) fn beneath(parent: &Path) -> Option<Self> {
+        Self::made(parent, user::chosen())
+    }
+
+    fn made(parent: &Path, user: Option<User>) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
             assert!(!in_ci(), "this test needs root, and CI has it");
@@ -68,9 +88,13 @@ impl Kplay {
             NEXT.fetch_add(1, Ordering::Relaxed)
         ));
         fs::create_dir_all(&dir).expect("a folder for the test");
+        if let Some(user) = &user {
+            user.give(&dir);
+        }
         Some(Self {
             dir,
             uids: RefCell::default(),
+            user,
         })
     }
 
@@ -114,7 +138,7 @@ impl Kplay {
     pub(crate) fn command<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> Call<'_> {
         Call {
             kplay: self,
-            program: vec![OsString::from(env!("CARGO_BIN_EXE_kplay"))],
+            program: user::program(self.user.as_ref()),
             args: args.into_iter().map(Into::into).collect(),
             stdin: Vec::new(),
             env: Vec::new(),
@@ -421,6 +445,9 @@ impl Call<'_> {
 
     /// The process, with no environment but what every program may expect.
     pub(crate) fn std(&self) -> Command {
+        if let Some(user) = &self.kplay.user {
+            user.give_all(self.kplay.dir());
+        }
         let mut command = Command::new(&self.program[0]);
         command
             .args(&self.program[1..])

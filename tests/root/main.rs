@@ -4,6 +4,9 @@
 //! looks for what they left: processes, mounts, cgroups, sockets, files. `zz_leftovers.rs` does the same for the
 //! whole machine, last. Images are made once per run by podman and skopeo from Debian's busybox-static
 //! (`fixtures.rs`). Without root a test says "skipped", which is a failure in CI.
+//!
+//! With `KPLAY_TEST_AS=USER` that user runs kplay, not root. Then those fail that look for cgroups, or for what only root
+//! may have.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test that cannot reach its files should panic right there"
@@ -13,6 +16,7 @@
 mod fixtures;
 mod harness;
 mod leftovers;
+mod user;
 mod wait;
 mod watch;
 
@@ -48,6 +52,7 @@ mod refresh;
 mod registries;
 mod resources;
 mod restarts;
+mod rootless;
 mod security;
 mod services;
 mod shows;

@@ -284,6 +284,70 @@ as_service() {
     left instance
 }
 
+# A user who is not root, whom .ci/deps makes.
+user=kplay-test-one
+
+as_user() {
+    setpriv --reuid "$user" --regid "$user" --init-groups env -i HOME=/dev/shm/home "XDG_RUNTIME_DIR=/run/user/$(id -u "$user")" \
+        PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+# `pod_of_user NAME TREE FILE...`: a pod of a user's, who may divide the cgroup TREE, in which this shell is: in a scope of the
+# user's systemd, or beside it. It must have these files.
+pod_of_user() {
+    local name=$1 tree=$2 folder folder_name uid
+    said "$name" as_user "$kplay" apply -q "$repository/testdata/uml/of-user.yaml"
+    folder=$(<"/run/user/$(id -u "$user")/kplay/pods/default_limited/cgroup")
+    uid=$(as_user "$kplay" get pod limited -o 'jsonpath={.metadata.uid}')
+    folder_name=${folder#"$tree"/}
+    fact "$name, its folder" "${folder_name/$uid/UID}"
+    values "$name, pod" "$folder/kplay/$uid" "${@:3}"
+    values "$name, container" "$folder/kplay/$uid/main-0" memory.oom.group "${@:3}"
+    said "$name, own limit" as_user "$kplay" exec limited -- /toolbox cat /sys/fs/cgroup/memory.max
+    said "$name, exceed it" as_user "$kplay" exec limited -- /toolbox eat-memory 100
+    fact "$name, not enforced" "$(as_user "$kplay" events | grep -c LimitsNotEnforced)"
+    said "$name, delete" as_user "$kplay" delete pod limited
+    # systemd takes the scope away when it is empty.
+    for _ in {1..50}; do [ -e "$folder" ] || break; sleep 0.1; done
+    fact "$name, cgroups left" "$(find "$tree" -name '*kplay*' | wc -l)"
+    left "$name"
+}
+
+prepare_user() {
+    mkdir -p "/run/user/$(id -u "$user")" /dev/shm/home
+    chown "$user:" "/run/user/$(id -u "$user")" /dev/shm/home
+    chmod 700 "/run/user/$(id -u "$user")"
+}
+
+# Makes a cgroup that the user may divide, with this shell in a child of it.
+enter_cgroup_of_user() {
+    mkdir -p "$1/login"
+    chown "$user:" "$1" "$1"/cgroup.{procs,subtree_control} "$1/login" "$1/login/cgroup.procs"
+    echo $$ >"$1/login/cgroup.procs"
+}
+
+of_user_under_systemd() {
+    local tree=$cgroups/user.slice/manager.service
+    prepare_user
+    systemd-run --quiet --unit=manager --uid="$user" -p Delegate=yes -p Slice=user.slice \
+        -E "XDG_RUNTIME_DIR=/run/user/$(id -u "$user")" /lib/systemd/systemd --user --unit=basic.target
+    until [ -S "/run/user/$(id -u "$user")/systemd/private" ]; do sleep 0.1; done
+    # Between the cgroups of others nobody but root moves a process, which root's systemd does by its bus.
+    enter_cgroup_of_user "$tree"
+    pod_of_user scope "$tree/app.slice" memory.max cpu.max
+}
+
+of_user() {
+    prepare_user
+    said 'nothing given' as_user "$kplay" apply -q "$repository/testdata/uml/of-user.yaml"
+    fact 'not enforced' "$(as_user "$kplay" events | grep -c LimitsNotEnforced)"
+    said 'end' as_user "$kplay" delete pod limited
+    left 'nothing given'
+    mkdir -p "$cgroups/user.slice/given"
+    enter_cgroup_of_user "$cgroups/user.slice/given"
+    pod_of_user given "$cgroups/user.slice/given" memory.max
+}
+
 if [ $# = 3 ]; then
     "$3"
     exit

@@ -243,6 +243,57 @@ const FACTS_OF_A_SERVICE: &[(&str, &str)] = &[
     ("processes left after instance", "none"),
 ];
 
+/// Of a user who may divide the cgroup above the own one; first of one who may not.
+const FACTS_OF_USER: &[(&str, &str)] = &[
+    ("nothing given", "pod/limited created"),
+    ("not enforced", "1"),
+    ("end", "pod \"limited\" deleted"),
+    ("cgroups left after nothing given", "0"),
+    ("processes left after nothing given", "none"),
+    ("given", "pod/limited created"),
+    ("given, its folder", "kplay-UID"),
+    ("given, pod memory.max", "67108864"),
+    ("given, container memory.max", "67108864"),
+    ("given, container memory.oom.group", "1"),
+    ("given, own limit", "67108864"),
+    ("given, exceed it", "(137)"),
+    // It has not been given the controller `cpu`.
+    ("given, not enforced", "1"),
+    ("given, delete", "pod \"limited\" deleted"),
+    ("given, cgroups left", "0"),
+    ("cgroups left after given", "0"),
+    ("processes left after given", "none"),
+];
+
+/// Of a user who has systemd.
+const FACTS_OF_USER_UNDER_SYSTEMD: &[(&str, &str)] = &[
+    ("scope", "pod/limited created"),
+    ("scope, its folder", "kplay-UID.scope"),
+    ("scope, pod memory.max", "67108864"),
+    ("scope, pod cpu.max", "50000 100000"),
+    ("scope, container memory.max", "67108864"),
+    ("scope, container cpu.max", "50000 100000"),
+    ("scope, container memory.oom.group", "1"),
+    ("scope, own limit", "67108864"),
+    ("scope, exceed it", "(137)"),
+    ("scope, not enforced", "0"),
+    ("scope, delete", "pod \"limited\" deleted"),
+    ("scope, cgroups left", "0"),
+    ("cgroups left after scope", "0"),
+    ("processes left after scope", "none"),
+];
+
+#[test]
+fn pods_of_a_user() {
+    check(&[], &["of_user"], FACTS_OF_USER);
+}
+
+#[test]
+fn pods_of_a_user_with_systemd() {
+    let facts = FACTS_OF_USER_UNDER_SYSTEMD;
+    check(&["--systemd"], &["of_user_under_systemd"], facts);
+}
+
 #[test]
 fn pods_on_cgroup_v2() {
     check(&[], &[], FACTS);

@@ -6,7 +6,8 @@
 //! - A later entry replaces an earlier one, as in `tar`; a folder onto a folder only changes its attributes.
 //! - `.wh.NAME` becomes overlayfs' whiteout, `.wh..wh..opq` its mark of an opaque folder. A whiteout hides what lower
 //!   layers have, never what its own layer has.
-//! - Owner, mode (with setuid), times and devices are kept. Of extended attributes `security.capability`, POSIX ACLs
+//! - Owner, mode (with setuid), times and devices are kept; but devices not in a user namespace, where nobody can make
+//!   them. Of extended attributes `security.capability`, POSIX ACLs
 //!   and `user.*` are; the others mean something to the host (`trusted.overlay.*` would steer the mount) and are not.
 //! - Parents that the archive does not have are made 0755 and root's, as the root itself is if it has no entry.
 //!
@@ -30,9 +31,11 @@ use std::path::Path;
 pub use archive::MalformedArchive;
 pub use recipe::Error as RecipeError;
 
-use archive::{Archive, Source};
+use archive::{Archive, Kind, Source};
 use recipe::Recorder;
-use writer::Writer;
+use writer::{ROOT, Writer};
+
+use crate::sys::userns;
 
 /// How much a layer may be. Generous for real images, and finite for hostile ones.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +67,7 @@ impl Marks {
     /// The marks that this process's mounts read: rootless ones cannot set `trusted.*`.
     #[must_use]
     pub fn of_this_process() -> Self {
-        if crate::sys::beneath::in_initial_user_namespace() {
+        if userns::is_initial() {
             Self::Trusted
         } else {
             Self::User
@@ -96,6 +99,10 @@ pub enum Error {
     Kind { path: String, kind: char },
     #[error("the layer has more than {most} {what}")]
     TooMany { what: &'static str, most: u64 },
+    #[error(
+        "the entry `{path}` belongs to the user or group {id}, and you have the ids below {ids}: /etc/subuid and /etc/subgid give more"
+    )]
+    NoSuchId { path: String, id: u32, ids: u32 },
     #[error("cannot {verb} `{path}`")]
     Write {
         verb: &'static str,
@@ -161,11 +168,31 @@ fn write_all<S: Source>(source: S, place: &Place<'_>, limits: &Limits) -> Result
     let mut writer = Writer::new(place, limits)?;
     let mut archive = Archive::new(source);
     let mut entries = 0;
-    while let Some(entry) = archive.next()? {
+    let may_make_devices = userns::is_initial();
+    // Where there is nobody else than root, all is root's.
+    let ids = userns::ids();
+    while let Some(mut entry) = archive.next()? {
         entries += 1;
         if entries > limits.entries {
             let (what, most) = ("entries", limits.entries);
             return Err(Error::TooMany { what, most });
+        }
+        match entry.kind {
+            // Root of a user namespace makes no devices; containers have their own.
+            Kind::Character { major, .. } | Kind::Block { major, .. }
+                if !may_make_devices && major != 0 =>
+            {
+                continue;
+            }
+            _ if ids == 1 => entry.owner = ROOT,
+            _ => {}
+        }
+        if let Some(id) = [entry.owner.uid, entry.owner.gid]
+            .into_iter()
+            .find(|id| *id >= ids)
+        {
+            let path = shown(&entry.path);
+            return Err(Error::NoSuchId { path, id, ids });
         }
         writer.write(&entry, &mut archive)?;
     }

@@ -12,7 +12,7 @@ use super::{Error, Limits, Marks, Place, recipe, shown};
 use crate::sys::beneath::{self, Folder, Name, Node, Owner, Root, Time};
 
 /// The owner that new files have without being told: layers are unpacked by root, or by root of a user namespace.
-const ROOT: Owner = Owner { uid: 0, gid: 0 };
+pub(super) const ROOT: Owner = Owner { uid: 0, gid: 0 };
 /// Folders kept open: archives go depth first, so few are enough, and three layers at once stay far below the usual
 /// limit of 1024 open files.
 const OPEN_FOLDERS: usize = 128;

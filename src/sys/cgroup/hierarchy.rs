@@ -69,6 +69,34 @@ pub(super) fn mount_points() -> io::Result<Vec<PathBuf>> {
     Ok(points.map(|mount| mount.point).collect())
 }
 
+/// Whether any of them is of version 1.
+pub(super) fn has_version_1() -> io::Result<bool> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts
+        .lines()
+        .filter_map(parse_mount)
+        .any(|mount| !mount.v2))
+}
+
+/// Gives the children of a cgroup of version 2 what controllers it has. What is refused is not to be had.
+pub(super) fn hand_down(folder: &Path) {
+    for (name, _) in ENABLED {
+        let given = std::fs::write(folder.join("cgroup.subtree_control"), format!("+{name}"));
+        if let Err(error) = given {
+            tracing::debug!(?folder, name, %error, "a cgroup controller cannot be enabled");
+        }
+    }
+}
+
+/// Where version 2 is mounted, if it is alone.
+pub(super) fn only_version_2() -> io::Result<Option<PathBuf>> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mut mounts = mounts.lines().filter_map(parse_mount);
+    let first = mounts.next();
+    let alone = first.as_ref().is_some_and(|mount| mount.v2) && mounts.all(|mount| mount.v2);
+    Ok(first.filter(|_| alone).map(|mount| mount.point))
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MountLine {
     pub(super) point: PathBuf,
@@ -138,6 +166,11 @@ fn v1_controllers(options: &str) -> Vec<Controller> {
 }
 
 impl Hierarchy {
+    /// A part of the tree of version 2, as if it were all.
+    pub(super) fn delegated(folder: &Path) -> io::Result<Self> {
+        Self::open(folder, true, Vec::new(), &huge::sizes())
+    }
+
     fn open(
         point: &Path,
         v2: bool,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::{Cgroup, Controller, Error, Result, device, huge};
+use crate::sys::userns;
 
 /// What a cgroup may use. `None` leaves a value as it is: in a new cgroup, without a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
     }
     match limits.devices {
         DevicePolicy::All => Ok(()),
+        // Nobody in a user namespace has a device that the machine did not make, or may restrict what is.
+        DevicePolicy::Default if !userns::is_initial() => Ok(()),
         DevicePolicy::Default => device::restrict(cgroup),
     }
 }

@@ -15,6 +15,7 @@
 //! kill       cgroup.kill                        SIGKILL to each, until none is left
 //! ```
 
+mod delegated;
 mod device;
 mod hierarchy;
 mod huge;
@@ -28,6 +29,9 @@ use std::time::{Duration, Instant};
 
 use hierarchy::Hierarchy;
 
+use super::userns;
+
+pub use delegated::{Delegated, enter as enter_delegated, remove as remove_delegated};
 pub use limits::{DevicePolicy, Limits};
 pub use warm::warm_up;
 
@@ -74,6 +78,14 @@ pub enum Version {
     V2,
 }
 
+/// What a pod may have a limit of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Cpu,
+    Memory,
+    HugePages,
+}
+
 /// What limits a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controller {
@@ -90,23 +102,57 @@ pub(super) enum Controller {
 pub struct Hierarchies(Arc<Vec<Hierarchy>>);
 
 impl Hierarchies {
-    /// Opens the hierarchies that are mounted now.
+    /// Opens the hierarchies that are mounted now. In a user namespace nothing of them can be used, but what has been given
+    /// to the user ([`enter_delegated`]).
     ///
     /// # Errors
     /// There are none, or they cannot be opened.
     pub fn open() -> Result<Self> {
+        if !userns::is_initial() {
+            return Ok(Self::none());
+        }
         let found = hierarchy::find().map_err(|source| Error::Hierarchies { source })?;
         Ok(Self(Arc::new(found)))
     }
 
-    /// Which version sets the limits; hybrid mode counts as version 1.
+    /// For who may make no cgroups: those that are made are nowhere, hold nobody and limit nothing.
     #[must_use]
-    pub fn version(&self) -> Version {
-        if self.0.iter().all(Hierarchy::is_v2) {
-            Version::V2
+    pub fn none() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Which version sets the limits; hybrid mode counts as version 1. None if there are no cgroups to be made.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        if self.0.is_empty() {
+            None
+        } else if self.0.iter().all(Hierarchy::is_v2) {
+            Some(Version::V2)
         } else {
-            Version::V1
+            Some(Version::V1)
         }
+    }
+
+    /// Which limits are not enforced: in a user namespace there is what has been given, or nothing.
+    #[must_use]
+    pub fn unenforced(&self) -> Vec<Resource> {
+        if userns::is_initial() {
+            return Vec::new();
+        }
+        let all = [
+            (Resource::Cpu, Controller::Cpu),
+            (Resource::Memory, Controller::Memory),
+            (Resource::HugePages, Controller::HugePages),
+        ];
+        let controls = |controller| {
+            self.0
+                .iter()
+                .any(|hierarchy| hierarchy.controls(controller))
+        };
+        let missing = all
+            .into_iter()
+            .filter(|(_, controller)| !controls(*controller));
+        missing.map(|(resource, _)| resource).collect()
     }
 
     /// Makes a cgroup with its parents, or takes one that is there, and sets its limits.
@@ -161,6 +207,14 @@ pub fn mount_points() -> Result<Vec<std::path::PathBuf>> {
     hierarchy::mount_points().map_err(|source| Error::Hierarchies { source })
 }
 
+/// Whether cgroups of version 1 are mounted, in this thread's mount namespace.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn are_of_version_1() -> Result<bool> {
+    hierarchy::has_version_1().map_err(|source| Error::Hierarchies { source })
+}
+
 fn is_plain(path: &str) -> bool {
     path.split('/').all(|name| !matches!(name, "" | "." | ".."))
 }
@@ -187,7 +241,7 @@ impl Cgroup {
         let mut entry = CgroupEntry::default();
         // Beside hierarchies of version 1 nothing is won by being born in that of version 2, and a birth has to wait for all
         // entries that are under way.
-        let born = self.hierarchies.version() == Version::V2;
+        let born = self.hierarchies.version() == Some(Version::V2);
         for hierarchy in self.all() {
             let opened = if born {
                 hierarchy
@@ -203,12 +257,23 @@ impl Cgroup {
         Ok(entry)
     }
 
-    /// Sets these limits; what is `None` stays as it is.
+    /// Sets these limits; what is `None` stays as it is, and so is what is [`unenforced`](Hierarchies::unenforced).
     ///
     /// # Errors
     /// The machine lacks the controller, or the kernel refuses the value.
     pub fn set(&self, limits: &Limits) -> Result<()> {
-        limits::apply(self, limits)
+        let mut limits = limits.clone();
+        for resource in self.hierarchies.unenforced() {
+            match resource {
+                Resource::Cpu => {
+                    (limits.cpu_shares, limits.cpu_weight) = (None, None);
+                    (limits.cpu_quota_us, limits.cpu_period_us) = (None, None);
+                }
+                Resource::Memory => limits.memory_bytes = None,
+                Resource::HugePages => limits.huge_pages = None,
+            }
+        }
+        limits::apply(self, &limits)
     }
 
     /// The processes in it and in the cgroups below it.

@@ -23,7 +23,7 @@ pub fn warm_up() {
 /// Enters the cgroup that this process is in already, which changes nothing.
 fn enter_own() -> io::Result<()> {
     let hierarchies = Hierarchies::open().map_err(io::Error::other)?;
-    if hierarchies.version() == Version::V2 {
+    if hierarchies.version() != Some(Version::V1) {
         return Ok(());
     }
     let known = std::fs::read_to_string("/proc/self/cgroup")?;

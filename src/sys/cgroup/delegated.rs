@@ -1,0 +1,168 @@
+//! Cgroups for who is not root: a part of the tree of version 2 that has been given to the user.
+//!
+//! ```text
+//! …/user@1000.service/…/kplay-UID.scope   the user's systemd makes it
+//! …/kplay-UID                             without: beside this process's own, where the one above both is the user's
+//!   _executor                             this process: who hands controllers down has no processes itself
+//!   kplay/UID/…                           the pod, as everywhere
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::hierarchy::{self, Hierarchy};
+use super::{Error, Hierarchies, Result};
+use crate::sys::{systemd, userns};
+
+/// The cgroup of a process that divides the one above it.
+const OWN: &str = "_executor";
+
+/// A part of the tree.
+#[derive(Debug)]
+pub struct Delegated {
+    pub hierarchies: Hierarchies,
+    /// Its folder, as this process sees it before its mounts are its own.
+    pub folder: PathBuf,
+}
+
+/// Moves this process into a cgroup of its own, `name`, that it may divide. None if it is root, or nothing is given to it:
+/// then the reason is traced.
+pub fn enter(name: &str) -> Option<Delegated> {
+    if userns::is_initial() {
+        return None;
+    }
+    match try_enter(name) {
+        Ok(delegated) => delegated,
+        Err(error) => {
+            // Limits are not enforced then, which is told if there are any.
+            tracing::info!(%error, "no cgroup of its own");
+            None
+        }
+    }
+}
+
+fn try_enter(name: &str) -> io::Result<Option<Delegated>> {
+    let Some(mount) = hierarchy::only_version_2()? else {
+        return Ok(None);
+    };
+    let scope = format!("kplay-{name}.scope");
+    let uid = userns::outer_uid();
+    let folder = match systemd::start_scope(uid, &scope, "a pod of kplay") {
+        Ok(Some(())) => wait_for(&mount, &scope)?,
+        Ok(None) => beside_own(&mount, &format!("kplay-{name}"))?,
+        Err(error) => {
+            tracing::info!(%error, "systemd gives no scope");
+            beside_own(&mount, &format!("kplay-{name}"))?
+        }
+    };
+    let own = folder.join(OWN);
+    match std::fs::create_dir(&own) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    std::fs::write(own.join("cgroup.procs"), "0")?;
+    let hierarchy = Hierarchy::delegated(&folder)?;
+    Ok(Some(Delegated {
+        hierarchies: Hierarchies(vec![hierarchy].into()),
+        folder,
+    }))
+}
+
+/// The folder of this process's cgroup.
+fn own(mount: &Path) -> io::Result<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = path.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    Ok(mount.join(path))
+}
+
+/// systemd moves the process a moment after it has agreed, and tells nobody without a bus.
+fn wait_for(mount: &Path, scope: &str) -> io::Result<PathBuf> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let folder = own(mount)?;
+        if folder.ends_with(scope) {
+            return Ok(folder);
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "systemd agreed to a scope and did not make it",
+            ));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+fn beside_own(mount: &Path, name: &str) -> io::Result<PathBuf> {
+    let own = own(mount)?;
+    // The root of a namespace has nothing above it that can be seen.
+    let above = own
+        .parent()
+        .filter(|above| above.starts_with(mount))
+        .ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
+    let folder = above.join(name);
+    std::fs::create_dir(&folder)?;
+    hierarchy::hand_down(above);
+    Ok(folder)
+}
+
+impl Hierarchies {
+    /// What an executor was given, by the folder; none if it is gone.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn of_executor(folder: &Path) -> Result<Option<Self>> {
+        match Hierarchy::delegated(folder) {
+            Ok(hierarchy) => Ok(Some(Self(vec![hierarchy].into()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Hierarchies { source }),
+        }
+    }
+}
+
+/// Removes what an executor that has ended was given; fine if it is gone, as it is where systemd gave it. Waits up to two
+/// seconds for processes that are dying.
+///
+/// # Errors
+/// Processes live in it.
+pub fn remove(folder: &Path) -> Result<()> {
+    const LONGEST: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + LONGEST;
+    loop {
+        match remove_tree(folder) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                // The kernel tells nobody when it has taken down the last process.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => {
+                return other.map_err(|source| Error::Io {
+                    verb: "remove",
+                    path: folder.display().to_string(),
+                    source,
+                });
+            }
+        }
+    }
+}
+
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,266 @@
+//! Pods of users who are not root. `.ci/deps` makes the users: two with ids in /etc/subuid and /etc/subgid, one without.
+
+use std::net::Ipv4Addr;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Kplay;
+use crate::harness::{free_port, script_pod};
+use crate::leftovers;
+use crate::ports::{page, served};
+
+const ONE: &str = "kplay-test-one";
+const OTHER: &str = "kplay-test-other";
+const WITHOUT_IDS: &str = "kplay-test-alone";
+
+fn with_busybox(user: &str) -> Option<Kplay> {
+    let kplay = Kplay::of(user)?;
+    kplay.load(crate::fixtures::busybox_archive());
+    Some(kplay)
+}
+
+/// A pod that serves what it sees at a port of the machine.
+fn web(port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{terminationGracePeriodSeconds: 1, containers: [{{name: web, \
+         image: kplay.local/toolbox, args: [http, --port, '8080'], ports: [{{containerPort: 8080, hostPort: {port}}}], \
+         readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 1}}}}]}}\n"
+    )
+}
+
+#[test]
+fn a_pod_lives_and_ends_as_roots_do() {
+    let Some(kplay) = Kplay::of(ONE) else { return };
+    let port = free_port();
+    kplay.apply_with(&web(port), ["--wait=ready"]).succeeds();
+    let address = (Ipv4Addr::LOCALHOST, port);
+    assert!(served(address).contains("web"));
+    let id = kplay
+        .run(["exec", "web", "--", "/toolbox", "id"])
+        .succeeds();
+    assert_eq!(id, "uid=0 gid=0 groups=0\n");
+    let caps = kplay
+        .run(["exec", "web", "--", "/toolbox", "caps"])
+        .succeeds();
+    assert!(caps.contains("CHOWN"), "{caps}");
+    assert!(!caps.contains("SYS_ADMIN"), "{caps}");
+    kplay.run(["logs", "web"]).succeeds();
+    kplay.run(["delete", "pod", "web"]).succeeds();
+    assert!(page(address, "/").is_err(), "nobody listens any more");
+    kplay.assert_nothing_left();
+}
+
+#[test]
+fn the_users_of_an_image_are_the_users_subordinate_ones() {
+    let Some(kplay) = with_busybox(ONE) else {
+        return;
+    };
+    let log = kplay.script_in(
+        "securityContext: {fsGroup: 2000}, volumes: [{name: v, emptyDir: {}}],",
+        "securityContext: {runAsUser: 1234}, volumeMounts: [{name: v, mountPath: /v}],",
+        "id -u; touch /v/file; stat -c '%u %g' /v/file; cat /proc/self/uid_map | tr -s ' '; kill -9 1; echo alive",
+    );
+    let lines: Vec<&str> = log.lines().map(str::trim).collect();
+    assert_eq!(lines[..2], ["1234", "1234 2000"], "{log}");
+    assert!(
+        lines[2].starts_with("0 ") && lines[3].starts_with("1 "),
+        "{log}"
+    );
+    assert_eq!(lines.last(), Some(&"alive"), "{log}");
+}
+
+#[test]
+fn a_pod_may_no_more_than_its_user() {
+    let Some(kplay) = with_busybox(ONE) else {
+        return;
+    };
+    let folder = std::env::temp_dir().join(format!("kplay-of-root-{}", std::process::id()));
+    crate::user::make_closed(&folder);
+    let own = std::process::id();
+    let spec = format!(
+        "hostPID: true, hostNetwork: true, volumes: [{{name: v, hostPath: {{path: {}}}}}, {{name: etc, hostPath: {{path: /etc}}}}],",
+        folder.display()
+    );
+    let mounts = "securityContext: {privileged: true}, volumeMounts: [{name: v, mountPath: /v}, {name: etc, mountPath: /machine}],";
+    let script = format!(
+        "ls /v 2>&1; cat /machine/shadow 2>&1; echo x >> /machine/passwd; kill -0 {own} 2>&1; kill -0 1 2>&1; \
+         mount -t tmpfs none /v && umount /v && echo mounts; echo 1 > /proc/sys/kernel/sysrq; \
+         mknod /null c 1 3 2>&1; id -u"
+    );
+    let log = kplay.script_in(&spec, mounts, &script);
+    crate::user::remove(&folder);
+    let expected = [
+        "ls: can't open '/v': Permission denied",
+        "cat: can't open '/machine/shadow': Permission denied",
+        "sh: can't create /machine/passwd: Permission denied",
+        "sh: can't kill pid",
+        "sh: can't kill pid 1: Operation not permitted",
+        "mounts",
+        "mknod: /null: Operation not permitted",
+    ];
+    for words in expected {
+        assert!(log.contains(words), "no `{words}` in {log}");
+    }
+}
+
+#[test]
+fn users_see_nothing_of_each_other() {
+    let (Some(one), Some(other)) = (Kplay::of(ONE), Kplay::of(OTHER)) else {
+        return;
+    };
+    let (first, second) = (free_port(), free_port());
+    one.apply_with(&web(first), ["--wait=ready"]).succeeds();
+    other.apply_with(&web(second), ["--wait=ready"]).succeeds();
+    for (kplay, port) in [(&one, first), (&other, second)] {
+        assert!(served((Ipv4Addr::LOCALHOST, port)).contains("web"));
+        let pods = kplay.run(["get", "pods"]).succeeds();
+        assert_eq!(pods.lines().count(), 2, "{pods}");
+    }
+    // A port has one owner, whoever that is.
+    let taken = web(first).replace("name: web}", "name: late}");
+    other.apply(&taken).fails(4, &["in use"]);
+    let root = one.root();
+    let foreign = other.run([
+        "--root".into(),
+        root.into_os_string(),
+        "--runroot".into(),
+        one.runroot().into_os_string(),
+        "get".into(),
+        "pods".into(),
+    ]);
+    assert_ne!(foreign.code, Some(0), "{foreign}");
+    other.run(["delete", "--all"]).succeeds();
+    assert!(served((Ipv4Addr::LOCALHOST, first)).contains("web"));
+    one.run(["delete", "--all"]).succeeds();
+    one.assert_nothing_left();
+    other.assert_nothing_left();
+}
+
+#[test]
+fn one_id_is_enough() {
+    let Some(kplay) = Kplay::of(WITHOUT_IDS) else {
+        return;
+    };
+    let port = free_port();
+    let run = kplay.apply_with(&web(port), ["--wait=ready"]);
+    assert!(
+        run.stderr.contains("pods have one user, root, who is you"),
+        "{run}"
+    );
+    run.succeeds();
+    assert!(served((Ipv4Addr::LOCALHOST, port)).contains("web"));
+    let id = kplay
+        .run(["exec", "web", "--", "/toolbox", "id"])
+        .succeeds();
+    assert!(id.starts_with("uid=0 gid=0"), "{id}");
+    kplay.run(["delete", "pod", "web"]).succeeds();
+    kplay.load(crate::fixtures::busybox_archive());
+    assert_eq!(kplay.script("stat -c '%u %g' /bin/busybox"), "0 0\n");
+    let other = script_pod("other", "", "securityContext: {runAsUser: 7},", "id");
+    let words = ["the user or group 7 is not among the 1 that you have"];
+    kplay
+        .apply_with(&other, ["--wait=complete"])
+        .fails(1, &words);
+}
+
+#[test]
+fn limits_that_nobody_enforces_are_told() {
+    let Some(kplay) = with_busybox(ONE) else {
+        return;
+    };
+    let limited = "resources: {limits: {memory: 64Mi}},";
+    kplay
+        .apply_with(
+            &script_pod("limited", "", limited, "true"),
+            ["--wait=complete"],
+        )
+        .succeeds();
+    let events = kplay.run(["events"]).succeeds();
+    let told = events.contains("LimitsNotEnforced");
+    assert_eq!(told, !leftovers::is_v2(), "{events}");
+}
+
+#[test]
+fn an_executor_that_is_killed_takes_its_pod_along() {
+    let Some(kplay) = with_busybox(ONE) else {
+        return;
+    };
+    let script = "setsid sleep 4711 & setsid sleep 4711 & wait";
+    for pod in ["", "shareProcessNamespace: true,", "hostPID: true,"] {
+        kplay.apply(&script_pod("web", pod, "", script)).succeeds();
+        kplay.until("web", "it runs", |status| status["phase"] == "Running");
+        let executor = kplay.executor("web");
+        kill_process(
+            Pid::from_raw(executor.cast_signed()).expect("a pid"),
+            Signal::KILL,
+        )
+        .expect("it lives");
+        assert!(crate::wait::ended(executor, crate::wait::PATIENCE));
+        assert_eq!(kplay.phase("web"), "Failed");
+        kplay.run(["delete", "pod", "web"]).succeeds();
+        if pod.is_empty() {
+            kplay.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn what_a_container_leaves_ends_with_it() {
+    let Some(kplay) = with_busybox(ONE) else {
+        return;
+    };
+    for pod in ["shareProcessNamespace: true,", "hostPID: true,"] {
+        let script = "setsid sleep 4712 & true";
+        kplay
+            .apply_with(&script_pod("web", pod, "", script), ["--wait=complete"])
+            .succeeds();
+        let stays = |process: &leftovers::Process| process.command == "sleep 4712";
+        assert!(!leftovers::processes().iter().any(stays), "{pod}");
+        kplay.run(["delete", "pod", "web"]).succeeds();
+    }
+    kplay.assert_nothing_left();
+}
+
+/// As in a container that is not privileged: nobody has to become root there.
+#[test]
+fn root_of_a_user_namespace_plays_pods_as_well() {
+    let Some(kplay) = Kplay::new() else { return };
+    let port = free_port();
+    let file = kplay.file("web.yaml", web(port));
+    let apply: [&std::ffi::OsStr; 3] = ["apply".as_ref(), "--wait=ready".as_ref(), file.as_ref()];
+    let through = ["unshare", "--user", "--map-root-user", "--mount"];
+    kplay.command(apply).through(through).run().succeeds();
+    assert!(served((Ipv4Addr::LOCALHOST, port)).contains("web"));
+    kplay.run(["delete", "pod", "web"]).succeeds();
+    kplay.assert_nothing_left();
+}
+
+#[test]
+fn state_is_where_xdg_says() {
+    let Some(kplay) = Kplay::of(ONE) else { return };
+    let [data, run] = ["data", "runtime"].map(|name| kplay.dir().join(name));
+    let setpriv = crate::user::program(crate::user::User::named(ONE).as_ref());
+    let call = |words: &[&str]| {
+        let output = std::process::Command::new(&setpriv[0])
+            .args(&setpriv[1..])
+            .args(words)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", kplay.dir())
+            .env("XDG_DATA_HOME", &data)
+            .env("XDG_RUNTIME_DIR", &run)
+            .output()
+            .expect("setpriv is there");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {said}");
+    };
+    // Nothing that is only read makes a folder.
+    call(&["version"]);
+    assert!(!data.exists() && !run.exists());
+    let manifest = kplay.file("web.yaml", web(free_port()));
+    call(&["apply", manifest.to_str().expect("a readable path")]);
+    assert!(data.join("kplay/pods/default_web/record.json").exists());
+    assert!(run.join("kplay/pods/default_web/status.json").exists());
+    call(&["delete", "--all"]);
+    assert!(!data.join("kplay/pods/default_web").exists());
+}
