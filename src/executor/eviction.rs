@@ -71,6 +71,7 @@ impl Limits {
             let VolumeSource::EmptyDir {
                 medium: Medium::Disk,
                 size_limit: Some(bytes),
+                ..
             } = volume.source
             else {
                 return None;

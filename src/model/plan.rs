@@ -343,6 +343,8 @@ pub enum VolumeSource {
         medium: Medium,
         /// Bytes. With `Medium::Memory` the size of the tmpfs.
         size_limit: Option<u64>,
+        /// Permission bits of the folder; each medium has others by default.
+        mode: Option<u32>,
     },
     HostPath {
         /// Absolute; a relative one was resolved against its manifest's folder.

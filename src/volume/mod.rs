@@ -112,8 +112,15 @@ pub fn prepare(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error>
 
 fn make(volume: &Volume, context: &Context<'_>) -> Result<PathBuf, Error> {
     match &volume.source {
-        VolumeSource::EmptyDir { medium, size_limit } => {
+        VolumeSource::EmptyDir {
+            medium,
+            size_limit,
+            mode,
+        } => {
             let root = empty_dir::make(&volume.name, *medium, *size_limit, context)?;
+            if let Some(mode) = mode {
+                sys::fs::set_mode(&root, *mode)?;
+            }
             if let Some(group) = context.fs_group {
                 ownership::give(&root, group, ownership::Access::ReadWrite)?;
             }

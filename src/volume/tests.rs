@@ -64,6 +64,7 @@ fn empty_dir() -> Volume {
     volume(VolumeSource::EmptyDir {
         medium: Medium::Disk,
         size_limit: None,
+        mode: None,
     })
 }
 

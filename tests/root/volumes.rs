@@ -53,6 +53,16 @@ fn an_empty_dir_belongs_to_everybody() {
     check("emptyDir: {medium: Memory}", user, "1777 0 0\nwritable\n");
     let group = "securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 4000},";
     check("emptyDir: {}", group, "2777 0 4000\nwritable\n");
+    check("emptyDir: {mode: 01777}", user, "1777 0 0\nwritable\n");
+    let root = "";
+    check("emptyDir: {mode: 0750}", root, "750 0 0\nwritable\n");
+    check(
+        "emptyDir: {medium: Memory, mode: 0700}",
+        root,
+        "700 0 0\nwritable\n",
+    );
+    // The group's may come to it.
+    check("emptyDir: {mode: 0700}", group, "2770 0 4000\nwritable\n");
 }
 
 #[test]

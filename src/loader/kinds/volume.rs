@@ -136,7 +136,17 @@ fn empty_dir(
     if limit.is_some_and(Quantity::is_negative) {
         report.error(at.field("sizeLimit"), "`sizeLimit` must not be negative");
     }
+    let mode = source.mode.and_then(|mode| {
+        let valid = u32::try_from(mode).ok().filter(|mode| *mode <= 0o1777);
+        if valid.is_none() {
+            let message =
+                format!("`mode` must be between 0 and 01777 (1023), is 0{mode:o} ({mode})");
+            report.error(at.field("mode"), message);
+        }
+        valid
+    });
     Some(VolumeSource::EmptyDir {
+        mode,
         medium: medium?,
         // Zero is no limit, as in the kubelet.
         size_limit: limit
