@@ -127,6 +127,17 @@ fn peer(number: usize) -> String {
     )
 }
 
+/// This process in the place of a pod's executor: what no living one has told, the others remove.
+fn stand_for(kplay: &Kplay, pod: &str) -> std::fs::File {
+    let folder = kplay.run_dir(pod);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("executor.lock");
+    std::fs::write(&path, format!("{:<10}", std::process::id())).expect("a file");
+    let lock = std::fs::File::open(path).expect("the file");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("nobody has it");
+    lock
+}
+
 #[test]
 fn a_large_answer_comes_by_tcp() {
     const PODS: usize = 200;
@@ -141,7 +152,9 @@ fn a_large_answer_comes_by_tcp() {
     kplay.apply(&manifest).succeeds();
     kplay.until_ready(&["shell", "client"]);
     let folder = kplay.runroot().join("endpoints");
+    let mut locks = Vec::new();
     for number in 1..=PODS {
+        locks.push(stand_for(&kplay, &format!("many-{number}")));
         let file = folder.join(format!("default_many-{number}.json"));
         std::fs::write(folder.join(".new"), peer(number)).expect("a file");
         std::fs::rename(folder.join(".new"), file).expect("renamed");
@@ -163,7 +176,9 @@ fn a_large_answer_comes_by_tcp() {
     assert_eq!(getent, format!("{PODS}\n"));
     for number in 1..=PODS {
         std::fs::remove_file(folder.join(format!("default_many-{number}.json"))).expect("removed");
+        std::fs::remove_dir_all(kplay.run_dir(&format!("many-{number}"))).expect("removed");
     }
+    drop(locks);
     wait::until("they are gone", || {
         kplay.found("client", &["many"]).is_empty()
     });
