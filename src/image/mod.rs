@@ -15,6 +15,8 @@
 pub mod auth;
 mod digest;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod layer;
 mod load;
 mod manifest;
