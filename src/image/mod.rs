@@ -22,6 +22,8 @@ mod daemon;
 mod digest;
 mod error;
 mod export;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod layer;
 mod load;
 mod manifest;

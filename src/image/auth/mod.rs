@@ -216,3 +216,28 @@ impl Keychain {
         Ok(None)
     }
 }
+
+/// A file with credentials, whatever is in it.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_file(bytes: &[u8]) {
+    use file::{Config, Form};
+    for form in [Form::Current, Form::Legacy] {
+        match Config::parse(bytes, form, "file".as_ref()) {
+            Ok(config) => {
+                for (key, credentials) in config.entries() {
+                    assert!(file::host_of(key, form).len() <= key.len());
+                    let shown = format!("{credentials:?}");
+                    assert!(!shown.contains("password:"), "{shown}");
+                }
+            }
+            Err(error) => assert!(error.to_string().contains("is damaged at line")),
+        }
+    }
+}
+
+/// Headers of a registry that wants to know who asks.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_challenge(text: &str) {
+    let lines: Vec<&str> = text.lines().collect();
+    sign_in::fuzz(&lines);
+}

@@ -353,6 +353,15 @@ fn wanted(headers: &[&str]) -> Option<Challenge> {
     basic
 }
 
+/// What is wanted, whatever it is.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(headers: &[&str]) {
+    if let Some(Challenge::Bearer { realm, .. }) = wanted(headers) {
+        let length: usize = headers.iter().map(|header| header.len()).sum();
+        assert!(realm.len() <= length);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -409,3 +409,29 @@ fn rewritten(location: &str, rest: &str) -> Result<Reference, NoLocation> {
         Some(_) => Err(NoLocation::NoRegistry),
     }
 }
+
+/// What a file says, whatever is in it, and what that makes of some names.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(text: &str) {
+    for kind in [parse::Kind::Main, parse::Kind::DropIn] {
+        let settings = match parse::parse("registries.conf".as_ref(), text, kind) {
+            Ok(settings) => settings,
+            Err(error) => {
+                assert!(error.to_string().contains("registries.conf"), "{error}");
+                continue;
+            }
+        };
+        let mut registries = Registries::default();
+        registries.add(settings);
+        for name in ["box", "a.test/x:1", "m.example.com/a/b:2", "c.test:5000/y"] {
+            let Ok(image) = ImageName::parse(name) else {
+                continue;
+            };
+            let short = image.short().unwrap_or_default();
+            for reference in registries.names(&image, short).into_iter().flatten() {
+                let endpoints = registries.endpoints(&reference);
+                assert!(endpoints.is_err() || endpoints.is_ok_and(|places| !places.is_empty()));
+            }
+        }
+    }
+}
