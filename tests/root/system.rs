@@ -280,6 +280,7 @@ fn a_service_manager_is_told_when_all_pods_are_ready() {
     assert_eq!(&buffer[..length], b"STOPPING=1");
     assert!(wait::ended(up.id(), wait::PATIENCE));
     assert_eq!(up.wait().expect("our own child").code(), Some(143));
+    drop(manager);
     kplay.assert_nothing_left();
 }
 
