@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &ResetArgs, session: &Session) -> Result<Done, Erro
     for path in left {
         session
             .ui
-            .note(&format!("`{}` is not kplay's, and stays", path.display()));
+            .note(&format!("`{}` is left as it is", path.display()));
     }
     Ok(Done::Well)
 }
