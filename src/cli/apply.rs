@@ -5,13 +5,13 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::doctor;
 use super::error::{Done, Error};
 use super::image;
 use super::inventory::{Inventory, Scope};
 use super::manifests::{self, ManifestArgs, Publishing};
 use super::registry::{AuthfileArgs, other_stores, registry_places};
 use super::session::{Network, Session};
-use super::system;
 use super::values::GoDuration;
 use crate::image::registries::RegistriesConf;
 use crate::image::{PullOptions, TlsVerify};
@@ -256,7 +256,7 @@ impl Job {
         });
         teller.flush();
         let told = teller.failed.take().map_or(Ok(()), Err);
-        let applied = applied.map_err(|error| system::explained(error, &session.layout));
+        let applied = applied.map_err(|error| doctor::explained(error, &session.layout));
         let changes = teller.changes;
         (changes, applied.and_then(|applied| told.map(|()| applied)))
     }

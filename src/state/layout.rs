@@ -139,7 +139,14 @@ impl Layout {
     #[must_use]
     pub fn folders(&self) -> Vec<PathBuf> {
         let lasting = ["images", "pods", "logs", "objects", "volumes"];
-        let running = ["pods", "endpoints", "objects", "network", "locks"];
+        let running = [
+            "pods",
+            "endpoints",
+            "objects",
+            "network",
+            "locks",
+            "members",
+        ];
         let lasting = lasting.map(|name| self.root.join(name));
         let running = running.map(|name| self.runroot.join(name));
         lasting.into_iter().chain(running).collect()

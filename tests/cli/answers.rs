@@ -17,6 +17,47 @@ fn the_version() {
 }
 
 #[test]
+fn units_of_systemd_have_the_words_of_the_command_line() {
+    let kplay = Kplay::new();
+    kplay.file(
+        "web.yaml",
+        "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {terminationGracePeriodSeconds: 100, \
+         containers: [{name: web, image: web}]}}",
+    );
+    let run = kplay.run("generate systemd web.yaml -n test -- --publish 8080:80");
+    assert_eq!(run.code, Some(0), "{run}");
+    let has = |line: &str| assert!(run.stdout.lines().any(|one| one == line), "{line}: {run}");
+    let program = env!("CARGO_BIN_EXE_kplay");
+    let root = kplay.path("root");
+    let root = root.display();
+    let run_root = kplay.path("run");
+    let folders = format!("--root={root} --runroot={}", run_root.display());
+    has(&format!(
+        "ExecStart={program} {folders} up web.yaml -n test --publish 8080:80"
+    ));
+    has(&format!(
+        "ExecStopPost={program} {folders} down web.yaml -n test"
+    ));
+    has(&format!(
+        "RequiresMountsFor={} {root}",
+        kplay.path("web.yaml").display()
+    ));
+    has("TimeoutStopSec=130");
+    let template = kplay.run("generate systemd --template").stdout;
+    assert!(template.contains(" up %I\n"), "{template}");
+    let check = |line: &str, code: i32, word: &str| {
+        let run = kplay.run(line);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{run}");
+        assert!(run.stderr.contains(word), "{line}: {run}");
+    };
+    check("generate systemd", 2, "no manifest is named");
+    check("generate systemd -", 2, "standard input");
+    check("generate systemd --template web.yaml", 2, "instances");
+    kplay.file("wrong.yaml", "kind: Pod");
+    check("generate systemd wrong.yaml", 3, "apiVersion");
+}
+
+#[test]
 fn completions_are_of_the_real_command_line() {
     let kplay = Kplay::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -2,7 +2,7 @@
 
 use crate::harness::Kplay;
 
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 39] = [
     "",
     "apply",
     "up",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 32] = [
     "get",
     "ps",
     "describe",
+    "top",
     "logs",
     "exec",
     "wait",
@@ -28,6 +29,12 @@ const COMMANDS: [&str; 32] = [
     "volume inspect",
     "volume rm",
     "volume prune",
+    "generate",
+    "generate systemd",
+    "system",
+    "system doctor",
+    "system info",
+    "system reset",
     "pull",
     "images",
     "rmi",

@@ -117,6 +117,20 @@ fn in_a_privileged_container_pods_run_as_on_the_machine() {
     );
 }
 
+/// It may make namespaces and mounts, and its cgroups are read only.
+#[test]
+fn in_a_container_with_some_rights_it_is_said_what_is_missing() {
+    let Some(kplay) = Kplay::new() else { return };
+    let podman = Podman::new(&kplay);
+    let text = podman.run(&kplay, &["--cap-add=SYS_ADMIN,NET_ADMIN"]);
+    assert_has(
+        &text,
+        &["doctor 4", "apply 4", "mend: podman run --privileged …"],
+    );
+    assert!(text.contains("error: cgroups: version "), "{text}");
+    assert!(text.contains("Read-only file system"), "{text}");
+}
+
 #[test]
 fn in_a_container_without_rights_it_is_said_what_is_missing() {
     let Some(kplay) = Kplay::new() else { return };

@@ -115,6 +115,40 @@ fn what_is_in_the_way_is_said_by_the_doctor_and_by_apply() {
 }
 
 #[test]
+fn who_is_not_root_is_told_of_ids() {
+    let Some(kplay) = Kplay::new() else { return };
+    // Nobody has this number, and so no subordinate ids.
+    const USER: u32 = 54_321;
+    std::os::unix::fs::chown(kplay.dir(), Some(USER), Some(USER)).expect("root may");
+    let user = [
+        "setpriv",
+        "--reuid=54321",
+        "--regid=54321",
+        "--clear-groups",
+    ];
+    let run = kplay
+        .command(["system", "doctor", "-o", "json"])
+        .through(user)
+        .run();
+    let doctor = json(&run);
+    for name in [
+        "user",
+        "user namespaces",
+        "namespaces",
+        "proc",
+        "overlay",
+        "bridge",
+    ] {
+        assert_eq!(verdict(&doctor, name), "ok", "{run}");
+    }
+    assert_eq!(verdict(&doctor, "subordinate ids"), "limited", "{run}");
+    let remedy = "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 54321";
+    assert!(run.stdout.contains(remedy), "{run}");
+    assert_eq!(traces(&kplay), [""; 0]);
+    assert_eq!(run.code, Some(0), "{run}");
+}
+
+#[test]
 fn info_counts() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
@@ -280,6 +314,7 @@ fn a_service_manager_is_told_when_all_pods_are_ready() {
     assert_eq!(&buffer[..length], b"STOPPING=1");
     assert!(wait::ended(up.id(), wait::PATIENCE));
     assert_eq!(up.wait().expect("our own child").code(), Some(143));
+    drop(manager);
     kplay.assert_nothing_left();
 }
 

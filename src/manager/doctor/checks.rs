@@ -376,9 +376,9 @@ impl Judge<'_> {
 
     fn bridge(&self) -> Option<Check> {
         let name = "bridge";
-        let error = match (self.outcome(Trial::Bridge)?, self.outcome(Trial::Link)) {
-            (Ok(()), Some(Err(error))) | (Err(error), _) => error,
-            (Ok(()), _) => return Some(works(name, "pods can be linked to one")),
+        let linked = self.outcome(Trial::Link).unwrap_or(Ok(()));
+        let Err(error) = self.outcome(Trial::Bridge)?.and(linked) else {
+            return Some(works(name, "pods can be linked to one"));
         };
         let detail = format!("pods can only have the machine's network: {error}");
         Some(fails(
