@@ -10,6 +10,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
+mod faulty;
 mod fixtures;
 mod harness;
 mod leftovers;
@@ -41,6 +42,7 @@ mod port_forward;
 mod ports;
 mod probes;
 mod profiles;
+mod pulls;
 mod refresh;
 mod registries;
 mod resources;
