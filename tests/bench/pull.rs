@@ -2,7 +2,7 @@
 //! machine's packages, and one of a single program. The store is on tmpfs, so that no disk is measured.
 //!
 //! The floor is what cannot be done without: inflating all layers, and making all files, each on all processors and
-//! measured in the same round.
+//! measured in the same round. Every pull has to check two digests of each layer as well, which is told apart.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Read as _, Write as _};
@@ -59,7 +59,8 @@ impl Bench {
             big.compressed.len()
         );
         let mut times: [Vec<Duration>; 4] = Default::default();
-        let (mut inflating, mut writing, mut peak) = (Vec::new(), Vec::new(), 0);
+        let (mut inflating, mut writing, mut hashing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut peak = 0;
         for _ in 0..if quick { 3 } else { 7 } {
             for (tool, at) in [(&self.kplay, 0), (&self.podman, 2)] {
                 times[at].push(registry.pull(tool, "big"));
@@ -67,10 +68,11 @@ impl Bench {
                 registry.remove(tool, "big");
             }
             inflating.push(on_all_processors(&big.compressed, |layer, _| {
-                let (mut inflated, mut block) = (GzDecoder::new(&**layer), vec![0; 128 << 10]);
+                let (mut inflated, mut block) = (GzDecoder::new(layer), vec![0; 128 << 10]);
                 while inflated.read(&mut block).expect("a layer") > 0 {}
             }));
             writing.push(write_all(&dir.join("floor"), &big.compressed));
+            hashing.push(hash_all(&big.compressed));
             peak = peak.max(self.peak_of_pull(&registry.image("big")));
             registry.remove(&self.kplay, "big");
         }
@@ -91,15 +93,22 @@ impl Bench {
         report("pull of one program", ours, theirs, Some(3));
         let line =
             |what: &str, value: String, aim: String| println!("{what:<30}{value:>16}{aim:>33}");
-        let floors = [middle(&inflating), middle(&writing)].map(|time| time.as_millis());
+        let parts = [middle(&inflating), middle(&writing), middle(&hashing)];
+        let whole: Duration = parts.iter().sum();
+        let parts = parts.map(|time| time.as_millis());
         line(
             "of the floor",
             format!("{:.2}", pulled.as_secs_f64() / floor.as_secs_f64()),
             format!("{AIM}"),
         );
         line(
-            "  to inflate, to write, ms",
-            format!("{} + {}", floors[0], floors[1]),
+            "  and with the digests",
+            format!("{:.2}", pulled.as_secs_f64() / whole.as_secs_f64()),
+            String::new(),
+        );
+        line(
+            "  inflate, write, hash; ms",
+            format!("{} + {} + {}", parts[0], parts[1], parts[2]),
             String::new(),
         );
         line(
@@ -331,12 +340,9 @@ fn archive(dir: &Path, files: &[PathBuf]) -> Vec<u8> {
 }
 
 /// How long it takes to do this to all, the largest first.
-fn on_all_processors<T: Sync>(all: &[T], work: impl Fn(&T, usize) + Sync) -> Duration
-where
-    T: AsRef<[u8]>,
-{
+fn on_all_processors(all: &[Vec<u8>], work: impl Fn(&[u8], usize) + Sync) -> Duration {
     let mut order: Vec<usize> = (0..all.len()).collect();
-    order.sort_by_key(|at| all[*at].as_ref().len());
+    order.sort_by_key(|at| all[*at].len());
     let order = Mutex::new(order);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let start = Instant::now();
@@ -394,6 +400,20 @@ fn write_all(dir: &Path, compressed: &[Vec<u8>]) -> Duration {
     });
     fs::remove_dir_all(dir).expect("ours");
     took
+}
+
+/// How long it takes to get the digests of all layers, compressed and not.
+fn hash_all(compressed: &[Vec<u8>]) -> Duration {
+    let inflated = |layer: &Vec<u8>| {
+        let mut bytes = Vec::new();
+        let read = GzDecoder::new(&**layer).read_to_end(&mut bytes);
+        read.expect("a layer");
+        bytes
+    };
+    let inflated: Vec<Vec<u8>> = compressed.iter().map(inflated).collect();
+    on_all_processors(&inflated, |layer, at| {
+        drop((digest(layer), digest(&compressed[at])));
+    })
 }
 
 fn entries(layer: &[u8]) -> Vec<(PathBuf, Entry)> {

@@ -59,7 +59,7 @@ impl Setup {
     /// Nothing of an image, whole or half.
     #[track_caller]
     fn assert_empty(&self) {
-        assert_eq!(self.unfinished(), [PathBuf::new(); 0]);
+        assert_eq!(self.unfinished(), Vec::<PathBuf>::new());
         for folder in ["layers", "images", "references"] {
             let path = self.kplay.root().join("images").join(folder);
             let entries = std::fs::read_dir(path).expect("the store");
@@ -75,7 +75,7 @@ impl Setup {
         self.kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
         assert_eq!(self.kplay.run(["logs", "image"]).succeeds(), "runs\n");
         self.kplay.run(["delete", "pod", "image"]).succeeds();
-        assert_eq!(self.unfinished(), [PathBuf::new(); 0]);
+        assert_eq!(self.unfinished(), Vec::<PathBuf>::new());
     }
 }
 
