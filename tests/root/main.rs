@@ -13,6 +13,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
+mod faulty;
 mod fixtures;
 mod harness;
 mod leftovers;
@@ -47,6 +48,7 @@ mod port_forward;
 mod ports;
 mod probes;
 mod profiles;
+mod pull_policies;
 mod pulls;
 mod refresh;
 mod registries;
