@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::image::testing::{Folder, can_be_root, tree};
-use crate::image::unpack::{Limits, Marks, unpack};
+use crate::image::unpack::{Limits, Marks, Place, unpack};
 use crate::sys::fs;
 
 /// A change; positions are taken within what there is.
@@ -144,7 +144,12 @@ fn archives_are_written_within_their_folder() {
         fs::replace(&outer.path().join("canary"), 0o644, b"alive").expect("a file");
         let bytes = with_checksums(bytes);
         let written = std::thread::scope(|scope| {
-            let run = scope.spawn(|| unpack(bytes.as_slice(), &root, Marks::Trusted, &limits));
+            let place = Place {
+                folder: &root,
+                beside: None,
+                marks: Marks::Trusted,
+            };
+            let run = scope.spawn(|| unpack(bytes.as_slice(), &place, &limits));
             run.join().expect("no panic")
         });
         // Whether it is right is not the question.

@@ -7,8 +7,8 @@ use crate::image::auth::{Credentials, Keychain};
 use crate::image::load::LoadSource;
 use crate::image::platform::Platform;
 use crate::image::proxy::Proxies;
-use crate::image::pull::pull;
-use crate::image::registry::TlsVerify;
+use crate::image::pull::{Slots, pull};
+use crate::image::registry::{SILENCE, TlsVerify};
 use crate::image::testing::registry::{Access, Act, Registry};
 use crate::image::testing::{Folder, Sample, Tar, can_be_root, gzip, noise, tree};
 
@@ -33,6 +33,8 @@ fn options(given: Option<Credentials>) -> PullOptions {
         tls_verify: TlsVerify::Configured,
         registries: Arc::default(),
         waits: WAITS,
+        silence: SILENCE,
+        slots: Slots::new(Slots::USUAL),
         keychain: Keychain {
             given,
             ..Keychain::empty()
