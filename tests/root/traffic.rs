@@ -441,7 +441,7 @@ fn a_backend_that_is_stopped_loses_nothing_under_load() {
     kplay.until_ready(&["b"]);
     kplay.run(["delete", "pod", "a"]).succeeds();
     // The container may end before the command in it, which is killed then.
-    kplay.run(["exec", "load", "--", "touch", "/stop"]);
+    let _ended = kplay.run(["exec", "load", "--", "touch", "/stop"]);
     kplay.until_ended("load");
     let log = kplay.run(["logs", "load"]).succeeds();
     let lost: Vec<_> = log.lines().filter(|line| line.contains("lost")).collect();
