@@ -57,7 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["image"]),
     ("http_auth", &["image"]),
     ("rustls", &["image", "executor", "toolbox"]),
-    ("tokio_rustls", &["executor"]),
+    ("tokio_rustls", &["executor", "toolbox"]),
     ("hyper", &["executor"]),
     ("h2", &["executor", "toolbox"]),
     ("hyper_util", &["executor"]),

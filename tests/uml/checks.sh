@@ -214,9 +214,9 @@ app_armor() {
         said "profile of $container" "$kplay" exec armored -c "$container" -- /toolbox cat /proc/1/attr/current
         said "profile of what runs in $container" "$kplay" exec armored -c "$container" -- /toolbox cat /proc/self/attr/current
     done
-    said 'confined: a file' "$kplay" exec armored -c confined -- /toolbox write /space/file text
-    said 'confined: a forbidden file' "$kplay" exec armored -c confined -- /toolbox write /space/secret text
-    said 'open: a forbidden file' "$kplay" exec armored -c open -- /toolbox write /space/secret text
+    said 'a file of the confined' "$kplay" exec armored -c confined -- /toolbox write /space/file text
+    said 'a forbidden file of the confined' "$kplay" exec armored -c confined -- /toolbox write /space/secret text
+    said 'a forbidden file of the open' "$kplay" exec armored -c open -- /toolbox write /space/secret text
     fact 'a profile that is not there' "$(sed 's/kplay-uml/kplay-none/; s/name: armored/name: unarmed/' \
         "$repository/testdata/uml/apparmor.yaml" | "$kplay" apply -q - 2>&1 | grep -o 'CreateContainerError.*')"
     "$kplay" delete pod armored >/dev/null

@@ -172,12 +172,12 @@ const FACTS: &[(&str, &str)] = &[
     ("profile of what runs in open", "unconfined"),
     ("profile of default", "unconfined"),
     ("profile of what runs in default", "unconfined"),
-    ("confined: a file", ""),
+    ("a file of the confined", ""),
     (
-        "confined: a forbidden file",
+        "a forbidden file of the confined",
         "toolbox: cannot open \"/space/secret\": Permission denied (os error 13) (1)",
     ),
-    ("open: a forbidden file", ""),
+    ("a forbidden file of the open", ""),
     (
         "a profile that is not there",
         "CreateContainerError: apparmor profile not found kplay-none",
