@@ -374,10 +374,13 @@ pub(crate) fn rm(arguments: &RmArgs, session: &Session) -> Result<Done, Error> {
     failed.map_or(Ok(Done::Well), Err)
 }
 
+/// Pods, by the ids of the images that they use.
+type Used = BTreeMap<String, Vec<String>>;
+
 /// Who uses images: looked up when it is first asked for, which is when nobody can start to use one any more.
 struct Users<'a> {
     session: &'a Session,
-    found: RefCell<Option<Result<BTreeMap<String, Vec<String>>, Error>>>,
+    found: RefCell<Option<Result<Used, Error>>>,
     last: RefCell<Vec<String>>,
 }
 
@@ -466,12 +469,12 @@ fn stored_name(store: &Store, name: &str) -> Result<Option<(Reference, bool)>, E
 }
 
 /// Ids of images that pods use, with the pods.
-pub(crate) fn used_images(session: &Session) -> Result<BTreeMap<String, Vec<String>>, Error> {
+pub(crate) fn used_images(session: &Session) -> Result<Used, Error> {
     let (views, unreadable) = view::list(&session.layout)?;
     for error in &unreadable {
         session.ui.warning(&chain(error));
     }
-    let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut used = Used::new();
     for view in &views {
         let record = &view.record;
         // A container that started again may have got another one.

@@ -391,10 +391,30 @@ fn a_prune_keeps_what_pods_use() {
     );
     assert_eq!(pruned.matches("Deleted: ").count(), 1, "{pruned}");
     assert_eq!(kplay.shell("user", "echo still here"), "still here\n");
+    let usage = || -> Value {
+        let text = kplay.run(["system", "df", "-o", "json"]).succeeds();
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let line = |usage: &Value, number: usize| {
+        let line = &usage["summary"][number];
+        ["total", "active", "reclaimable"].map(|key| line[key].as_u64().expect("a number"))
+    };
+    let before = usage();
+    assert_eq!(line(&before, 0), [1, 1, 0], "{before}");
+    assert_eq!(line(&before, 1), [1, 1, 0], "{before}");
+    let details = kplay.run(["system", "df", "-v"]).succeeds();
+    assert!(details.contains("default/user"), "{details}");
+    kplay.run(["system", "prune"]).fails(2, &["--force"]);
+    let pruned = kplay.run(["system", "prune", "-a", "-f"]).succeeds();
+    assert_eq!(pruned, "");
     kplay
         .run(["delete", "pod", "user", "--grace-period", "0"])
         .succeeds();
-    kplay.run(["image", "prune", "-f"]).succeeds();
+    let after = usage();
+    let [total, active, reclaimable] = line(&after, 0);
+    assert!((total, active) == (1, 0) && reclaimable > 0, "{after}");
+    let pruned = kplay.run(["system", "prune", "--volumes", "-f"]).succeeds();
+    assert!(pruned.contains("Deleted: "), "{pruned}");
     assert_eq!(kplay.run(["images", "-q"]).succeeds(), "");
     let layers = kplay.root().join("images/layers");
     assert_eq!(std::fs::read_dir(layers).expect("a folder").count(), 0);

@@ -236,7 +236,7 @@ pub(super) struct Former {
 /// Where records come from.
 enum Records {
     Own(Reader),
-    Split(tar_split::Reader),
+    Split(Box<tar_split::Reader>),
 }
 
 impl Records {
@@ -248,7 +248,8 @@ impl Records {
     }
 
     fn split(path: &Path) -> Result<Self, Error> {
-        Ok(Self::Split(tar_split::Reader::new(open(path)?)))
+        let reader = tar_split::Reader::new(open(path)?);
+        Ok(Self::Split(Box::new(reader)))
     }
 
     fn next(&mut self) -> Result<Record, Error> {
