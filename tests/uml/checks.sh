@@ -97,6 +97,17 @@ top() {
     fact 'top' "$("$kplay" top pods limited --no-headers | awk '{ print $1 "/" $2, $3 ~ /m$/, $4 ~ /Mi$/, $5 }' | tr '\n' ' ')"
 }
 
+# What is used of a processor, of which the container may have a half, in per cent.
+quota() {
+    local stat=$limited/half-0/cpu.stat before used begin
+    begin=$(date +%s%N)
+    before=$(sed -n 's/^usage_usec //p' "$stat")
+    "$kplay" exec limited -c half -- /busybox timeout 2 /busybox sh -c 'while :; do :; done'
+    used=$((($(sed -n 's/^usage_usec //p' "$stat") - before) * 100000 / ($(date +%s%N) - begin)))
+    # What comes before and after the loop takes time, too.
+    fact 'at most a half' "$( ((used > 25 && used < 58)) && echo yes || echo "$used")"
+}
+
 # What a container sees of its cgroup.
 view() {
     in_half() { "$kplay" exec limited -c half -- /busybox "$@"; }
@@ -356,6 +367,7 @@ fi
 doctor
 limits
 top
+quota
 view
 devices
 out_of_memory

@@ -25,6 +25,7 @@ const FACTS: &[(&str, &str)] = &[
     ("doctor on cgroups", "version 2 with cpu, io, memory, pids"),
     ("left by the doctor", "0"),
     ("top", "limited/half 1 1 1 limited/one 1 1 2"),
+    ("at most a half", "yes"),
     ("limits", "pod/limited created pod/unlimited created"),
     // 1.5 processors: the sum of the containers', weighed as a kubelet weighs pods.
     ("limited cpu.weight", "59"),
