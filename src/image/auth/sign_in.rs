@@ -27,6 +27,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 const TOKEN_LIFE: u64 = 60;
 /// So much before its end a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(5);
+/// To how many addresses one after the other a request is sent on.
+const MOST_REDIRECTS: usize = 10;
 /// How much a token server may say.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -124,6 +126,11 @@ impl SignIn {
             login,
             transport,
         })
+    }
+
+    /// What content is asked for with: the connection is there.
+    pub(in crate::image) fn http(&self) -> Client {
+        self.http.clone()
     }
 
     /// As whom it is asked, in words.
@@ -272,7 +279,7 @@ impl SignIn {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Fault> {
-        let answer = request.send().await;
+        let answer = request.timeout(ANSWER).send().await;
         answer.map_err(|error| self.broken(error))
     }
 
@@ -319,23 +326,27 @@ fn unusable(registry: &str, why: &'static str) -> Fault {
     Fault::Answer { registry, why }
 }
 
-/// A client that takes a request nowhere else: a redirection to another server would take a secret along.
+/// A client for all that the registry is asked. What may have a secret in it goes nowhere else: a redirection to another
+/// server would take it along. Content may be elsewhere, and is asked for without a secret there.
 fn client(transport: &Transport) -> Result<Client, reqwest::Error> {
-    let own_server = reqwest::redirect::Policy::custom(|attempt| {
+    let policy = reqwest::redirect::Policy::custom(|attempt| {
         let origin = |url: &Url| url.origin().ascii_serialization();
         let previous = attempt.previous();
+        let is_content = previous.first().is_some_and(is_content);
         let stays = previous
             .last()
             .is_some_and(|last| origin(last) == origin(attempt.url()));
-        match stays && previous.len() < 5 {
+        match (stays || is_content) && previous.len() <= MOST_REDIRECTS {
             true => attempt.follow(),
             false => attempt.stop(),
         }
     });
-    builder(transport)?
-        .timeout(ANSWER)
-        .redirect(own_server)
-        .build()
+    builder(transport)?.redirect(policy).build()
+}
+
+fn is_content(url: &Url) -> bool {
+    let path = url.path();
+    path.starts_with("/v2/") && (path.contains("/blobs/") || path.contains("/manifests/"))
 }
 
 /// What an answer asks for: a token rather than a password.

@@ -16,7 +16,6 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE};
-use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::Mutex;
 
@@ -42,8 +41,6 @@ use tries::{Patience, Tell, Tries};
 const ANSWER: u32 = 3;
 /// How often a request is sent with a new grant: what other layers sign in for may have ended as well.
 const RENEWALS: u32 = 2;
-/// To how many addresses one after the other a request is sent on.
-const MOST_REDIRECTS: usize = 10;
 /// How much of an answer is read that says no.
 const MOST_REFUSAL_BYTES: u64 = 64 << 10;
 
@@ -153,9 +150,7 @@ impl Repository {
             registry: registry.clone(),
             why: "its name makes no address",
         })?;
-        let http = builder(&transport)
-            .and_then(|builder| builder.redirect(Policy::limited(MOST_REDIRECTS)).build())
-            .map_err(Fault::Client)?;
+        let http = sign_in.http();
         let mut tries = Tries::new(patience, tell);
         let session = loop {
             match Session::new(&sign_in, repository, 0).await {
