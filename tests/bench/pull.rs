@@ -25,7 +25,7 @@ use super::{Bench, Tool, report};
 const FILES: usize = 40_000;
 const BYTES: u64 = 440_000_000;
 /// The largest file: a few of those would be an image that is not like others.
-const LARGEST: u64 = 1 << 20;
+const LARGEST: u64 = 256 << 10;
 /// Which part of the files each layer has.
 const LAYERS: [usize; 5] = [40, 25, 15, 12, 8];
 /// How many times the floor a pull may take.
@@ -49,7 +49,7 @@ impl Bench {
         fs::create_dir_all(&dir).expect("a folder");
         let registry = Registry::start(&dir);
         let big = registry.push(&dir, "big", &chosen_files());
-        let program = vec![vec![PathBuf::from("/bin/busybox")]];
+        let program = vec![vec![PathBuf::from("/usr/bin/busybox")]];
         registry.push(&dir, "small", &program);
         println!(
             "\npull of {} files, {} MB, {} MB compressed, in {} layers; ms",
