@@ -46,7 +46,7 @@ fn a_container_that_starts_again_gets_the_newest_image() {
     kplay.apply(&pod("old", &image, "IfNotPresent")).succeeds();
     let before = image_id(&kplay, "new");
     registry.tag_with("gzip", "moving", |config| {
-        config["Labels"]["label"] = "new".into()
+        config["Labels"]["label"] = "new".into();
     });
     let restarted = after_end(&kplay, "new", "runs again", runs_again);
     let after = text(&restarted["imageID"]);
