@@ -34,7 +34,7 @@ pub(super) fn main(run_dir: &Path, container: &OsStr) -> ExitCode {
 fn answer(run_dir: &Path, container: &OsStr) -> Result<(), Error> {
     let (answers, recorded) = (fd::inherited(FIRST_FD)?, fd::inherited(FIRST_FD + 1)?);
     let (answer, held) = match pull(run_dir, container) {
-        Ok((image, hold)) => (PullAnswer::Pulled(image), Some(hold)),
+        Ok((image, hold)) => (PullAnswer::Pulled(Box::new(image)), Some(hold)),
         Err(error) => {
             let message = chain(error.as_ref());
             (PullAnswer::Failed { message }, None)

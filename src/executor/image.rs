@@ -117,7 +117,7 @@ async fn pulled<R>(
         _ = ending.wait_for(|ending| *ending) => return Err(failed("the pod is ended".into())),
     };
     let image = match answer {
-        Some(PullAnswer::Pulled(image)) => image,
+        Some(PullAnswer::Pulled(image)) => *image,
         Some(PullAnswer::Failed { message }) => return Err(failed(message)),
         None => return Err(failed("what pulls it ended early".into())),
     };

@@ -97,7 +97,7 @@ pub enum Registries {
 /// What became of a pull.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullAnswer {
-    Pulled(Image),
+    Pulled(Box<Image>),
     Failed { message: String },
 }
 

@@ -458,13 +458,18 @@ impl Registry {
         self.link(&format!("_manifests/tags/{to}/current"), &self.digest(from));
     }
 
-    /// Gives a tag an image that differs from another tag's by a label.
-    pub(crate) fn tag_with_label(&self, from: &str, to: &str, label: &str) {
+    /// Gives a tag an image that differs from another tag's by its configuration.
+    pub(crate) fn tag_with(
+        &self,
+        from: &str,
+        to: &str,
+        change: impl FnOnce(&mut serde_json::Value),
+    ) {
         let mut manifest = self.manifest(from);
         let config = manifest["config"]["digest"].as_str().expect("a digest");
         let config = fs::read(self.blob(config)).expect("the configuration is there");
         let mut config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
-        config["config"]["Labels"]["label"] = label.into();
+        change(&mut config["config"]);
         let config = config.to_string();
         let digest = self.put(&config);
         self.link(&format!("_layers/sha256/{}", &digest[7..]), &digest);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::Kplay;
 use crate::fixtures::Registry;
-use crate::harness::{container, text};
+use crate::harness::{container, script_pod, text};
 
 /// A pod that runs until it is killed, and is restarted then.
 fn pod(name: &str, image: &str, policy: &str) -> String {
@@ -45,7 +45,9 @@ fn a_container_that_starts_again_gets_the_newest_image() {
     kplay.apply(&pod("new", &image, "Always")).succeeds();
     kplay.apply(&pod("old", &image, "IfNotPresent")).succeeds();
     let before = image_id(&kplay, "new");
-    registry.tag_with_label("gzip", "moving", "new");
+    registry.tag_with("gzip", "moving", |config| {
+        config["Labels"]["label"] = "new".into();
+    });
     let restarted = after_end(&kplay, "new", "runs again", runs_again);
     let after = text(&restarted["imageID"]);
     assert_ne!(after, before);
@@ -131,4 +133,43 @@ fn a_pod_is_not_kept_from_its_end_by_a_pull() {
     let (connection, _) = silent.accept().expect("the registry is asked");
     kplay.run(["delete", "pod", "ends"]).succeeds();
     drop(connection);
+}
+
+#[test]
+fn what_an_image_calls_volumes_can_be_written_to() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::start();
+    registry.tag_with("gzip", "volumes", |config| {
+        config["Volumes"] =
+            serde_json::json!({ "/srv/work": {}, "/made/here": {}, "/etc": {}, "/home/app": {} });
+        config["Healthcheck"] = serde_json::json!({ "Test": ["CMD", "true"] });
+    });
+    let image = registry.image("volumes");
+    let script = "set -e; grep -q root /etc/passwd; touch /etc/mine /srv/work/mine /made/here/mine; \
+                  test -e /home/app/given; touch /home/app/mine; if touch /bin/mine 2> /dev/null; then exit 3; fi; echo fine";
+    let pod = |name: &str, pod: &str| {
+        script_pod(
+            name,
+            &format!("volumes: [{{name: own, emptyDir: {{}}}}], {pod}initContainers: [{{name: give, image: \"{image}\", \
+                      command: [touch, /own/given], volumeMounts: [{{name: own, mountPath: /own}}]}}],"),
+            "securityContext: {readOnlyRootFilesystem: true}, volumeMounts: [{name: own, mountPath: /home/app}],",
+            script,
+        )
+        .replace("localhost/busybox:1", &image)
+    };
+    let said = kplay.apply_with(&pod("volumes", ""), ["--wait=complete", "-v"]);
+    assert!(said.stderr.contains("HEALTHCHECK"), "{said}");
+    said.succeeds();
+    assert_eq!(
+        kplay.run(["logs", "volumes", "-c", "main"]).succeeds(),
+        "fine\n"
+    );
+    // Each run begins with what the image has, and a pod with users of its own as well.
+    kplay
+        .apply_with(&pod("users", "hostUsers: false, "), ["--wait=complete"])
+        .succeeds();
+    assert_eq!(
+        kplay.run(["logs", "users", "-c", "main"]).succeeds(),
+        "fine\n"
+    );
 }
