@@ -27,8 +27,6 @@ const ANSWER: Duration = Duration::from_secs(60);
 const TOKEN_LIFE: u64 = 60;
 /// So much before its end a token is no longer used.
 const MARGIN: Duration = Duration::from_secs(5);
-/// To how many addresses one after the other a request is sent on.
-const MOST_REDIRECTS: usize = 10;
 /// How much a token server may say.
 const MOST_BYTES: usize = 1 << 20;
 

@@ -143,12 +143,12 @@ fn archives_are_written_within_their_folder() {
         fs::create_dir_all(&root, 0o700).expect("a folder");
         fs::replace(&outer.path().join("canary"), 0o644, b"alive").expect("a file");
         let bytes = with_checksums(bytes);
+        let place = Place {
+            folder: &root,
+            beside: None,
+            marks: Marks::Trusted,
+        };
         let written = std::thread::scope(|scope| {
-            let place = Place {
-                folder: &root,
-                beside: None,
-                marks: Marks::Trusted,
-            };
             let run = scope.spawn(|| unpack(bytes.as_slice(), &place, &limits));
             run.join().expect("no panic")
         });
