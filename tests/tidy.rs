@@ -62,7 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("h2", &["executor", "toolbox"]),
     ("hyper_util", &["executor"]),
     ("http_body_util", &["executor"]),
-    ("hickory_resolver", &["executor"]),
+    ("hickory_resolver", &["executor", "image"]),
     ("hickory_proto", &["executor", "toolbox"]),
     ("url", &["executor", "image"]),
     ("toml", &["image"]),
