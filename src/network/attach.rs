@@ -186,13 +186,11 @@ fn remove_unused(folder: &Path, home: Option<&Home>) -> Result<(), Error> {
     if lease::any_held(folder)? {
         return Ok(());
     }
-    if let Some(record) = Record::read(folder)? {
-        if let Some(home) = home {
-            home.visit(|| {
-                let _others = namespace_lock()?;
-                Ok(record.bridge.remove()?)
-            })?;
-        }
+    if let (Some(record), Some(home)) = (Record::read(folder)?, home) {
+        home.visit(|| {
+            let _others = namespace_lock()?;
+            Ok(record.bridge.remove()?)
+        })?;
     }
     way_out::close(folder)?;
     // Last: as long as it is there, the next one tries again.

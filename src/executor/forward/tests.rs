@@ -31,7 +31,7 @@ fn publication(host: &str, target: SocketAddr) -> Publication {
 }
 
 /// Runs a test on one thread, as the executor, in a host's namespace of its own and with a pod's.
-fn with_pod<T>(test: impl AsyncFnOnce(NetNs) -> T) -> Option<T> {
+fn with_pod<T: Send>(test: impl AsyncFnOnce(NetNs) -> T + Send) -> Option<T> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: not root");
         return None;

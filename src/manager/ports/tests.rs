@@ -74,7 +74,7 @@ fn check(machine: &mut Machine, input: &ApplyInput, expected: Result<(), &[&str]
 
 /// On a machine on whose network no other test listens.
 fn alone(test: fn(&mut Machine)) {
-    if crate::manager::apply::may_make_namespaces() {
+    if crate::sys::capability::may_administer() {
         let namespace = NetNs::fresh();
         let run = || {
             test(&mut Machine::new());
