@@ -15,6 +15,9 @@
 //!    └─ init containers, sidecars, members
 //! ```
 //!
+//! Who is not root becomes root of a user namespace first ([`manager::rootless`]): what that root may do is all that the
+//! others need.
+//!
 //! A lower line below never names a higher one, and the four services (`image`, `network`, `volume`, `runtime`)
 //! never name each other; `tests/tidy.rs` holds that as a test.
 

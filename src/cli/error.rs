@@ -295,6 +295,10 @@ fn manager_hint(error: &manager::Error) -> Option<String> {
                 pod.name,
                 flag(&pod.namespace)
             )),
+            Why::Roots { .. } => Some(format!(
+                "publish another port, or have root allow it to all: `sysctl -w net.ipv4.ip_unprivileged_port_start={}`",
+                taken.port
+            )),
             Why::Ours(User::Service(_)) | Why::Twice | Why::Foreign(_) => None,
         },
         E::Forward(Forward::NoPods(service)) => {

@@ -17,6 +17,7 @@ use crate::model::plan::{ContainerPort, PodPlan, Protocol};
 use crate::model::service::{Exposure, Service};
 use crate::state::object;
 use crate::state::pod_dir::{self, Found};
+use crate::sys::inet;
 use crate::sys::listeners::{self, Program, Sharing, Transport};
 
 /// A port that cannot be had.
@@ -43,6 +44,10 @@ pub enum Why {
     Twice,
     Ours(User),
     Foreign(Option<Program>),
+    /// Ports below this one are root's.
+    Roots {
+        first: u16,
+    },
 }
 
 impl fmt::Display for User {
@@ -59,6 +64,7 @@ impl fmt::Display for Why {
         match self {
             Self::Twice => f.write_str("is published twice"),
             Self::Ours(user) => write!(f, "is in use by {user}"),
+            Self::Roots { first } => write!(f, "is root's, as all ports below {first} are"),
             Self::Foreign(None) => f.write_str("is in use by another program"),
             Self::Foreign(Some(Program { pid, name })) => {
                 write!(f, "is in use by another program: {name}, process {pid}")
@@ -95,6 +101,7 @@ pub(super) fn check(manager: &Manager, input: &ApplyInput) -> Result<(), Error> 
     // What is applied gives its ports back before it takes them again.
     let (own, others): (Vec<Claim<'_>>, Vec<Claim<'_>>) =
         held.partition(|claim| applied.contains(&claim.user));
+    let first = inet::first_port();
     let mut errors = Vec::new();
     for (index, claim) in wanted.iter().enumerate() {
         let earlier = wanted.iter().take(index);
@@ -106,6 +113,7 @@ pub(super) fn check(manager: &Manager, input: &ApplyInput) -> Result<(), Error> 
         let why = match rivals.clone().find(|other| !other.bears(claim)) {
             Some(other) if other.user == claim.user => Some(Why::Twice),
             Some(other) => Some(Why::Ours(other.user.clone())),
+            None if claim.is_roots(first) => Some(Why::Roots { first }),
             None if rivals.next().is_some() || is_ours() => None,
             None => claim.foreign(&recorded),
         };
@@ -234,6 +242,14 @@ impl Claim<'_> {
             }
             (Subject::NodePort(_) | Subject::Balanced(_), Subject::Balanced(_))
             | (Subject::Balanced(_), Subject::NodePort(_)) => self.user == other.user,
+        }
+    }
+
+    /// Whether the pod cannot have it. That a Service has no port of the machine is told by its pods: others reach it.
+    fn is_roots(&self, first: u16) -> bool {
+        match self.subject {
+            Subject::HostPort(_) => self.port < first,
+            Subject::NodePort(_) | Subject::Balanced(_) => false,
         }
     }
 

@@ -236,9 +236,7 @@ fn remove_unused(folder: &Path, home: Option<&Home>) -> Result<(), Error> {
     if lease::any_held(folder)? {
         return Ok(());
     }
-    if let Some(record) = Record::read(folder)?
-        && let Some(home) = home
-    {
+    if let (Some(record), Some(home)) = (Record::read(folder)?, home) {
         home.visit(|| {
             let _others = namespace_lock()?;
             Ok(record.bridge.remove()?)

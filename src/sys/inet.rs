@@ -46,3 +46,16 @@ pub fn is_without_ipv6(error: &io::Error) -> bool {
         Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
     )
 }
+
+/// The first port of the machine that this process may listen at.
+#[must_use]
+pub fn first_port() -> u16 {
+    // Who is root of a user namespace only is nobody in the machine's network.
+    if super::userns::is_initial() {
+        return 0;
+    }
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024)
+}

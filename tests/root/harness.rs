@@ -71,6 +71,10 @@ impl Kplay {
 
     /// As [`Kplay::new`], with the state folders in `parent`.
     pub(crate) fn beneath(parent: &Path) -> Option<Self> {
+        if let Some(why) = user::not_for_users() {
+            eprintln!("skipped: {why}");
+            return None;
+        }
         Self::made(parent, user::chosen())
     }
 

@@ -5,8 +5,7 @@
 //! whole machine, last. Images are made once per run by podman and skopeo from Debian's busybox-static
 //! (`fixtures.rs`). Without root a test says "skipped", which is a failure in CI.
 //!
-//! With `KPLAY_TEST_AS=USER` that user runs kplay, not root. Then those fail that look for cgroups, or for what only root
-//! may have.
+//! With `KPLAY_TEST_AS=USER` that user runs kplay, not root, but in the tests that `user.rs` names, each with a reason.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test that cannot reach its files should panic right there"

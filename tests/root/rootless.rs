@@ -119,6 +119,15 @@ fn users_see_nothing_of_each_other() {
     // A port has one owner, whoever that is.
     let taken = web(first).replace("name: web}", "name: late}");
     other.apply(&taken).fails(4, &["in use"]);
+    // So have those that root keeps for itself.
+    let roots = web(81).replace("name: web}", "name: low}");
+    other.apply(&roots).fails(
+        4,
+        &[
+            "port 81 of 0.0.0.0 is root's",
+            "ip_unprivileged_port_start=81",
+        ],
+    );
     let root = one.root();
     let foreign = other.run([
         "--root".into(),

@@ -19,6 +19,96 @@ pub(crate) fn chosen() -> Option<User> {
     Some(User::named(&name).unwrap_or_else(|| panic!("there is no user {name:?}")))
 }
 
+/// Tests that say nothing about what somebody else than root plays, by why.
+const OF_ROOT: [(&str, &[&str]); 6] = [
+    (
+        "looks for cgroups, or has limits that take them",
+        &[
+            "containers::limits_are_in_the_cgroup_files",
+            "containers::memory_beyond_the_limit_kills",
+            "death::a_container_that_is_killed",
+            "death::a_pause_that_is_killed",
+            "death::an_exec_whose_caller_is_killed",
+            "death::an_executor_that_is_killed_takes_its_pod_along",
+            "pods::containers_of_a_pod_share_network_ipc_and_host_name",
+            "ports::the_port_outlives_a_container",
+            "refresh::files_are_new_at_once_and_nothing_restarts",
+            "resources::a_memory_limit_too_low_for_the_start_is_named",
+            "resources::a_resize_that_needs_a_restart",
+            "resources::a_resize_that_the_kernel_refuses",
+            "resources::a_running_pod_is_resized",
+            "resources::huge_pages_are_those_that_were_asked_for",
+            "resources::requests_limits_and_whom_the_kernel_kills_first",
+            "resources::what_a_pod_has_as_a_whole",
+            "security::exec_is_as_confined_as_the_container",
+            "traffic::a_killed_backend_loses_only_its_own_connections",
+            "watch::objects_are_printed_whole_as_they_change",
+            "watch::rows_of_pods_that_change_come_and_go",
+        ],
+    ),
+    (
+        "reaches pods' addresses from the machine, or looks at the bridge there",
+        &[
+            "addresses::a_pod_has_the_addresses_that_its_status_says",
+            "addresses::a_pod_in_the_machines_network_is_no_stranger",
+            "addresses::pods_and_the_machine_reach_each_other",
+            "ports::load_balancers_are_published_ports",
+            "ports::node_ports_lead_to_the_pods_that_are_ready",
+        ],
+    ),
+    (
+        "counts events, of which there are more where there is no way out",
+        &[
+            "events::a_life_in_events",
+            "events::what_happens_again_is_counted",
+        ],
+    ),
+    (
+        "gives pods ids of their own, which only root can",
+        &[
+            "users::a_machine_without_what_it_takes_says_so",
+            "users::a_pods_users_are_not_the_machines",
+            "users::commands_at_the_same_time_give_pods_different_ids",
+            "users::files_of_the_machine_keep_their_owners_numbers",
+            "users::ids_are_those_that_the_machine_gives_to_pods",
+            "users::ids_come_back_with_the_end_of_a_pod",
+            "users::mounts_of_the_machine_come_in_with_the_pods_ids",
+            "users::probes_hooks_ports_and_terminals_reach_inside",
+            "users::what_cannot_have_the_pods_ids_is_named",
+        ],
+    ),
+    (
+        "compares with the machine's ids, capabilities, devices or processes",
+        &[
+            "addresses::an_unprivileged_user_may_ping_and_serves_low_ports",
+            "claims::a_group_gets_a_claims_content_once_if_that_is_the_policy",
+            "claims::persistent_volumes_are_paths_of_the_machine",
+            "ports::a_taken_port_is_an_error_before_anything_starts",
+            "profiles::sysctls_that_a_kubelet_refuses",
+            "security::capabilities",
+            "security::the_devices_that_every_container_has",
+            "volumes::host_paths_and_their_types",
+        ],
+    ),
+    (
+        "needs what only root may do",
+        &[
+            "bad_input::no_root_and_no_user_namespaces",
+            "mounts::mounts_of_a_container_are_seen_on_the_machine_if_asked",
+            "rootless::root_of_a_user_namespace_plays_pods_as_well",
+        ],
+    ),
+];
+
+/// Why the running test is not for the user that the tests are run as, if it is not.
+pub(crate) fn not_for_users() -> Option<&'static str> {
+    chosen()?;
+    let thread = std::thread::current();
+    let name = thread.name()?;
+    let mut all = OF_ROOT.iter();
+    all.find_map(|(why, names)| names.contains(&name).then_some(*why))
+}
+
 impl User {
     /// A user of /etc/passwd.
     pub(crate) fn named(name: &str) -> Option<Self> {
