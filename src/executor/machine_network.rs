@@ -72,7 +72,7 @@ pub(super) fn join<R>(context: &Context<R>) -> Result<MachineNetwork, Error> {
 /// Listens for the pod's questions.
 fn serve<R>(context: &Context<R>, services: &mut ServiceAddresses) -> io::Result<Resolver> {
     let address = own_address(std::process::id());
-    let sockets = sockets(SocketAddr::new(address, 0))?;
+    let sockets = dns::Sockets::new(sockets(SocketAddr::new(address, 0))?)?;
     let (udp, tcp) = (sockets.udp.local_addr()?, sockets.tcp.local_addr()?);
     let asked_at = resolver_address(address, udp, tcp);
     services.set_resolver(&context.cluster.borrow(), asked_at)?;

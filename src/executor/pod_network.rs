@@ -2,9 +2,7 @@
 //! and the resolver.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use tokio::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use super::context::{Context, Message};
 use super::dns;
@@ -55,6 +53,7 @@ pub(super) fn join<R>(context: &Context<R>, sandbox: &Sandbox) -> Result<PodNetw
         }
     };
     let sockets = netns.visit(|| sockets(listening));
+    let sockets = sockets.and_then(dns::Sockets::new);
     let sockets = sockets.map_err(system("listen for the pod's questions"))?;
     Ok(PodNetwork {
         attachment,
@@ -99,13 +98,6 @@ pub(super) fn complain<R>(context: &Context<R>, message: String) {
 }
 
 /// The resolver's sockets, in the thread's network namespace.
-pub(super) fn sockets(address: SocketAddr) -> io::Result<dns::Sockets> {
-    let udp = std::net::UdpSocket::bind(address)?;
-    let tcp = std::net::TcpListener::bind(address)?;
-    udp.set_nonblocking(true)?;
-    tcp.set_nonblocking(true)?;
-    Ok(dns::Sockets {
-        udp: UdpSocket::from_std(udp)?,
-        tcp: TcpListener::from_std(tcp)?,
-    })
+pub(super) fn sockets(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?))
 }

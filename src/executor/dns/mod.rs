@@ -43,6 +43,20 @@ pub(super) struct Sockets {
     pub(super) tcp: TcpListener,
 }
 
+impl Sockets {
+    /// Sockets of any namespace, for this thread's event loop.
+    pub(super) fn new(
+        (udp, tcp): (std::net::UdpSocket, std::net::TcpListener),
+    ) -> std::io::Result<Self> {
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        Ok(Self {
+            udp: UdpSocket::from_std(udp)?,
+            tcp: TcpListener::from_std(tcp)?,
+        })
+    }
+}
+
 /// The resolver of a pod, at work. Dropping it ends it, with all that is under way.
 #[derive(Debug)]
 pub(super) struct Serving {

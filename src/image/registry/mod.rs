@@ -329,6 +329,14 @@ impl Repository {
                     expected: blob.size,
                     actual: *received,
                 },
+                // It has no more, and will not have.
+                Err(Fault::Status { status: 416, .. }) if start > 0 => {
+                    return Err(Fault::Short {
+                        what: format!("the blob `{}`", blob.digest),
+                        expected: blob.size,
+                        actual: *received,
+                    });
+                }
                 Err(fault) => fault,
             };
             if *received - start >= ENOUGH as u64 {
