@@ -158,9 +158,15 @@ pub(crate) fn run(command: &ImageCommand, session: &Session) -> Result<Done, Err
 /// One cannot be had.
 pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Error> {
     if session.network == Network::Forbidden {
-        return Err(Error::Refused(
-            "nothing can be pulled with `--offline`".to_owned(),
-        ));
+        let names = arguments
+            .images
+            .iter()
+            .map(|image| image.reference().to_string());
+        let names: Vec<String> = names.collect();
+        return Err(Error::Refused(format!(
+            "nothing can be pulled with `--offline`: leave it out, or load {} from an archive",
+            report::joined(names.iter().map(String::as_str))
+        )));
     }
     let registry = &arguments.registry;
     let given = registry.creds.as_ref().map(credentials).transpose()?;
