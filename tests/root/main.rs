@@ -41,7 +41,7 @@ mod port_forward;
 mod ports;
 mod probes;
 mod profiles;
-mod pulls;
+mod pull_policies;
 mod refresh;
 mod registries;
 mod resources;
