@@ -1,7 +1,7 @@
 //! kplay beside Debian's podman: the same manifests, the same image, in the same run, one after the other.
 //!
 //! `cargo bench` prints medians with minima and their ratios. `cargo bench -- --quick` does fewer rounds;
-//! `KPLAY_BENCH=apply,exec,memory,logs,probes,forward` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
+//! `KPLAY_BENCH=apply,exec,memory,logs,probes,forward,pull` chooses sections. Needs root, podman and busybox-static (`.ci/deps`).
 //!
 //! Both tools keep their state on tmpfs, so that neither waits for a disk. podman gets a configuration of its own
 //! (`testdata/root/containers.conf`); its first pod, which makes its network and its pause image, is not counted.
@@ -14,6 +14,8 @@
 
 #[path = "bench/forward.rs"]
 mod forward;
+#[path = "bench/pull.rs"]
+mod pull;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -67,7 +69,7 @@ fn reap_for_measurements() -> ExitCode {
 fn measure() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let sections = std::env::var("KPLAY_BENCH")
-        .unwrap_or_else(|_| "apply,exec,memory,logs,probes,forward".into());
+        .unwrap_or_else(|_| "apply,exec,memory,logs,probes,forward,pull".into());
     let wanted = |name: &str| sections.split(',').any(|section| section == name);
     let bench = Bench::new();
     println!(
@@ -94,6 +96,9 @@ fn measure() {
     }
     if wanted("forward") {
         bench.forward(quick);
+    }
+    if wanted("pull") {
+        bench.pull(quick);
     }
 }
 

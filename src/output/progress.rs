@@ -391,7 +391,7 @@ pulling 2 images: 3.00MB of 8.00MB, 429kB/s
             "\
 pulling 2 images: 3.00MB of 8.00MB, 333kB/s
   the registry burns; again in 3 s
-  222222222222  [======]   2.00MB of 2.00MB  unpacking
+  222222222222  [===========]   2.00MB of 2.00MB  unpacking
   333333333333  another command pulls it
   and 3 more",
         );

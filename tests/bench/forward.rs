@@ -182,7 +182,7 @@ fn wait_for(way: SocketAddr) {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0");
     let address = listener.and_then(|listener| listener.local_addr());
     address.expect("a free port").port()

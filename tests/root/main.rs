@@ -10,6 +10,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
+mod faulty;
 mod fixtures;
 mod harness;
 mod leftovers;
@@ -42,6 +43,7 @@ mod ports;
 mod probes;
 mod profiles;
 mod pull_policies;
+mod pulls;
 mod refresh;
 mod registries;
 mod resources;

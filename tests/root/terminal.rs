@@ -8,6 +8,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::Kplay;
+use crate::faulty::{Fault, FaultyRegistry};
 use crate::fixtures::Registry;
 use crate::harness::script_pod;
 use crate::wait;
@@ -261,4 +262,35 @@ fn a_short_name_that_several_registries_may_have_is_asked_about() {
     assert_eq!(terminal.exit_code(), Some(0));
     let listed = kplay.run(["images"]).succeeds();
     assert!(listed.contains(&format!("{host}/test/busybox")), "{listed}");
+}
+
+#[test]
+fn a_pull_draws_its_layers_and_leaves_one_line() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::start();
+    let faulty = FaultyRegistry::before(registry.port);
+    let manifest = registry.manifest("gzip");
+    let layer = manifest["layers"][0]["digest"].as_str().expect("a digest");
+    let image = format!("127.0.0.1:{}/test/busybox:gzip", faulty.port);
+    for columns in [100, 30, 1] {
+        drop(kplay.run(["rmi", &image]));
+        faulty.plan(layer, 1, Fault::Slow(25));
+        let command = kplay.command(["pull", &image]).std();
+        let mut terminal = Terminal::run(&command, 24, columns);
+        if columns > 1 {
+            terminal.expect("pulling 127");
+        }
+        if columns == 100 {
+            terminal.expect("MB, ");
+            // What was drawn before takes more rows now.
+            resize(&terminal.master, 24, 20);
+            terminal.expect("A\u{1b}[J");
+        }
+        terminal.expect("pulled 127.0.0.1");
+        terminal.expect("sha256:");
+        let drawn = terminal.seen.clone();
+        assert_eq!(terminal.exit_code(), Some(0));
+        let last = drawn.rsplit("\u{1b}[J").next().expect("the end");
+        assert!(last.starts_with(&format!("pulled {image}")), "{drawn:?}");
+    }
 }

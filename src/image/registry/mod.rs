@@ -441,8 +441,10 @@ impl Repository {
                 self.worked.set(true);
                 return Ok(answer);
             }
+            // 403 is no grant that has ended.
+            let may_have_ended = answer.status() == StatusCode::UNAUTHORIZED;
             let fault = self.refusal(answer, what).await;
-            if !matches!(fault, Fault::Unauthorized { .. }) || renewals == 0 {
+            if !may_have_ended || renewals == 0 {
                 return Err(fault);
             }
             let registry = &self.reference.registry;

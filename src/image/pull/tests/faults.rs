@@ -82,7 +82,7 @@ fn what_passes_is_tried_again_and_told() {
     })
     .recovers(1, "status 500");
     tried(&anybody(), |r, s| {
-        r.act(blob(s, 1), 2, Act::Status(503, ""))
+        r.act(blob(s, 1), 2, Act::Status(503, ""));
     })
     .recovers(2, "status 503");
     tried(&anybody(), |r, s| {
@@ -131,13 +131,13 @@ fn a_registry_says_when_to_come_again() {
     }
     let past = "Wed, 21 Oct 2015 07:28:00 GMT";
     tried(&anybody(), |r, s| {
-        r.act(blob(s, 1), 1, Act::ComeAgain(429, past))
+        r.act(blob(s, 1), 1, Act::ComeAgain(429, past));
     })
     .recovers(1, ", to be asked again in 0 s");
     // Nobody waits for an hour.
     let registry = anybody();
     tried(&registry, |r, s| {
-        r.act(blob(s, 1), 9, Act::ComeAgain(429, "3600"))
+        r.act(blob(s, 1), 9, Act::ComeAgain(429, "3600"));
     })
     .fails(Class::Registry, "to be asked again in 3600 s");
     assert_eq!(times(&registry, &blob(&sample(), 1)), 1);
@@ -201,7 +201,7 @@ fn no_answer_is_longer_than_it_should_be() {
     tried(&anybody(), |r, s| r.act(blob(s, 1), 9, Act::Endless))
         .fails(Class::Corrupt, "has more than the");
     tried(&anybody(), |r, s| {
-        r.act(Digest::of(&s.config), 9, Act::Endless)
+        r.act(Digest::of(&s.config), 9, Act::Endless);
     })
     .fails(Class::Corrupt, "has more than the");
     tried(&anybody(), |r, _| r.act("manifests/1", 9, Act::Endless))
