@@ -192,11 +192,16 @@ pub(crate) fn run(command: &ImageCommand, session: &Session) -> Result<Done, Err
 /// # Errors
 /// One cannot be had.
 pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Error> {
-    let asks = |source: &PullSource| matches!(source, PullSource::Registry(_));
-    if session.network == Network::Forbidden && arguments.images.iter().any(asks) {
-        return Err(Error::Refused(
-            "nothing can be pulled with `--offline`".to_owned(),
-        ));
+    let asks = arguments.images.iter().filter_map(|source| match source {
+        PullSource::Registry(name) => Some(name.reference().to_string()),
+        PullSource::File { .. } | PullSource::Daemon(_) | PullSource::Storage { .. } => None,
+    });
+    let asks: Vec<String> = asks.collect();
+    if session.network == Network::Forbidden && !asks.is_empty() {
+        return Err(Error::Refused(format!(
+            "nothing can be pulled with `--offline`: leave it out, or load {} from an archive",
+            report::joined(asks.iter().map(String::as_str))
+        )));
     }
     let registry = &arguments.registry;
     let given = registry.creds.as_ref().map(credentials).transpose()?;

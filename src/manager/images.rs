@@ -361,7 +361,7 @@ fn refusal(wanted: &Wanted<'_>, registries: Registries) -> Option<String> {
     match registries {
         Registries::Allowed => None,
         Registries::Forbidden => Some(format!(
-            "the image `{image}` is not present, and kplay is offline"
+            "the image `{image}` is not present, and kplay is offline: pull or load it first, or leave out `--offline`"
         )),
     }
 }

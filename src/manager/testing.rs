@@ -109,6 +109,10 @@ impl Machine {
         let process = crate::sys::pidfd::PidFd::open(pid).unwrap();
         process.signal(crate::sys::signal::Signal::KILL).unwrap();
         process.wait().unwrap();
+        // A process that another test is just starting may have the lock's descriptor until it executes its program.
+        while self.dir(name).has_executor().unwrap() {
+            std::thread::yield_now();
+        }
     }
 }
 

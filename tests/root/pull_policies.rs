@@ -95,6 +95,23 @@ fn an_image_that_cannot_be_had_is_waited_for() {
 }
 
 #[test]
+fn without_a_network_what_is_missing_is_named() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::start();
+    let image = registry.image("gzip");
+    let remedy = ["--offline", "load", image.as_str()];
+    kplay.run(["--offline", "pull", &image]).fails(4, &remedy);
+    let file = kplay.file("offline.yaml", pod("offline", &image, "Always"));
+    let apply = || {
+        let file = file.clone().into_os_string();
+        kplay.run(["--offline".into(), "apply".into(), file])
+    };
+    apply().fails(4, &remedy);
+    kplay.run(["pull", &image]).succeeds();
+    apply().succeeds();
+}
+
+#[test]
 fn an_image_that_was_removed_by_force_is_pulled_or_missed() {
     let Some(kplay) = Kplay::new() else { return };
     let registry = Registry::start();
