@@ -340,7 +340,8 @@ enter_cgroup_of_user() {
 of_user_under_systemd() {
     local tree=$cgroups/user.slice/manager.service
     prepare_user
-    systemd-run --quiet --unit=manager --uid="$user" -p Delegate=yes -p Slice=user.slice \
+    # What comes with the usual dependencies empties /tmp, where the repository may be.
+    systemd-run --quiet --unit=manager --uid="$user" -p DefaultDependencies=no -p Delegate=yes -p Slice=user.slice \
         -E "XDG_RUNTIME_DIR=/run/user/$(id -u "$user")" /lib/systemd/systemd --user --unit=basic.target
     until [ -S "/run/user/$(id -u "$user")/systemd/private" ]; do sleep 0.1; done
     # Between the cgroups of others nobody but root moves a process, which root's systemd does by its bus.
