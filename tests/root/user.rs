@@ -20,7 +20,7 @@ pub(crate) fn chosen() -> Option<User> {
 }
 
 /// Tests that say nothing about what somebody else than root plays, by why.
-const OF_ROOT: [(&str, &[&str]); 6] = [
+const OF_ROOT: [(&str, &[&str]); 7] = [
     (
         "looks for cgroups, or has limits that take them",
         &[
@@ -32,6 +32,10 @@ const OF_ROOT: [(&str, &[&str]); 6] = [
             "death::an_executor_that_is_killed_takes_its_pod_along",
             "pods::containers_of_a_pod_share_network_ipc_and_host_name",
             "ports::the_port_outlives_a_container",
+            "pull_policies::a_container_that_starts_again_gets_the_newest_image",
+            "pull_policies::a_pod_is_not_kept_from_its_end_by_a_pull",
+            "pull_policies::an_image_that_cannot_be_had_is_waited_for",
+            "pull_policies::an_image_that_was_removed_by_force_is_pulled_or_missed",
             "refresh::files_are_new_at_once_and_nothing_restarts",
             "resources::a_memory_limit_too_low_for_the_start_is_named",
             "resources::a_resize_that_needs_a_restart",
@@ -41,6 +45,7 @@ const OF_ROOT: [(&str, &[&str]); 6] = [
             "resources::requests_limits_and_whom_the_kernel_kills_first",
             "resources::what_a_pod_has_as_a_whole",
             "security::exec_is_as_confined_as_the_container",
+            "system::top_shows_what_containers_use",
             "traffic::a_killed_backend_loses_only_its_own_connections",
             "watch::objects_are_printed_whole_as_they_change",
             "watch::rows_of_pods_that_change_come_and_go",
@@ -74,6 +79,7 @@ const OF_ROOT: [(&str, &[&str]); 6] = [
             "users::ids_come_back_with_the_end_of_a_pod",
             "users::mounts_of_the_machine_come_in_with_the_pods_ids",
             "users::probes_hooks_ports_and_terminals_reach_inside",
+            "users::two_states_on_a_machine_do_not_share_ids",
             "users::what_cannot_have_the_pods_ids_is_named",
         ],
     ),
@@ -91,11 +97,25 @@ const OF_ROOT: [(&str, &[&str]); 6] = [
         ],
     ),
     (
+        "takes over images of root's podman",
+        &[
+            "transfers::files_are_shared_with_podman_across_its_mount",
+            "transfers::what_podman_has_is_played_without_a_registry",
+        ],
+    ),
+    (
         "needs what only root may do",
         &[
             "bad_input::no_root_and_no_user_namespaces",
+            "host_network::a_machine_without_routes_is_told_of",
+            "host_network::services_are_reached_by_name_from_the_machines_network",
             "mounts::mounts_of_a_container_are_seen_on_the_machine_if_asked",
+            "names::the_policy_says_which_resolver_is_asked",
             "rootless::root_of_a_user_namespace_plays_pods_as_well",
+            "system::a_reset_leaves_nothing_but_what_is_not_kplays",
+            "system::what_is_in_the_way_is_said_by_the_doctor_and_by_apply",
+            "system::who_is_not_root_is_told_of_ids",
+            "terminal::a_short_name_that_several_registries_may_have_is_asked_about",
         ],
     ),
 ];
