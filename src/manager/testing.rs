@@ -34,7 +34,7 @@ use crate::model::status::{
 use crate::model::testing;
 use crate::protocol::{FailureClass, Launch, LaunchFailure, Progress, Reply, Request};
 use crate::state::layout::{Layout, PodPaths};
-use crate::state::pod_dir::{ExecutorDir, PodDir};
+use crate::state::pod_dir::{ExecutorDir, Liveness, PodDir};
 use crate::state::record::SourceSet;
 use crate::state::testing::{Scratch, key, object_key};
 use crate::state::view::{self, PodView};
@@ -109,8 +109,8 @@ impl Machine {
         let process = crate::sys::pidfd::PidFd::open(pid).unwrap();
         process.signal(crate::sys::signal::Signal::KILL).unwrap();
         process.wait().unwrap();
-        // A process that another test is just starting may have the lock's descriptor until it executes its program.
-        while self.dir(name).has_executor().unwrap() {
+        // A process that another test is just starting may have the locks' descriptors until it executes its program.
+        while self.dir(name).liveness().unwrap() != Liveness::Dead {
             std::thread::yield_now();
         }
     }
