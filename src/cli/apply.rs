@@ -373,7 +373,7 @@ impl<'a> Teller<'a> {
             job,
             lines,
             session,
-            progress: image::progress(session),
+            progress: image::progress(session, "pulling"),
             changes: Vec::new(),
             printed: false,
             failed: None,

@@ -246,7 +246,7 @@ fn pull_one(
         what: "handle signals",
         source,
     })?;
-    let progress = RefCell::new(progress(session));
+    let progress = RefCell::new(progress(session, "pulling"));
     let chosen = short_name::choose(name, &options.registries, store, session)?;
     let name = &chosen.as_ref().map_or_else(|| name.clone(), Chosen::name);
     let names = options.registries.names(name).map_err(image::Error::from)?;
@@ -268,9 +268,9 @@ fn pull_one(
     Ok(session.ui.line(&image.id)?)
 }
 
-/// The progress of this command's pulls.
-pub(crate) fn progress(session: &Session) -> Progress<'_> {
-    Progress::new(&session.ui, || {
+/// The progress of this command's pulls, or of what else is done to images.
+pub(crate) fn progress<'a>(session: &'a Session, doing: &'static str) -> Progress<'a> {
+    Progress::new(&session.ui, doing, || {
         let size = terminal::size(std::io::stderr())?;
         Some((size.rows.into(), size.columns.into()))
     })

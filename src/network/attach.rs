@@ -135,12 +135,14 @@ impl Attachment {
 }
 
 /// The network of pods that are about to start: made beside whatever else is to be done before, and not removed meanwhile
-/// when they replace the last pods that were in it.
+/// when they replace the last pods that were in it. Dropped when they are there; without any, the network goes.
 #[derive(Debug)]
 pub struct Expected {
     folder: PathBuf,
-    making: JoinHandle<Result<Option<Stay>, Error>>,
+    making: Option<Making>,
 }
+
+type Making = JoinHandle<Result<Option<Stay>, Error>>;
 
 /// Makes the machine's network in a thread of its own. What goes wrong is told when the pods come.
 ///
@@ -161,23 +163,34 @@ pub fn expect(folder: PathBuf) -> std::io::Result<Expected> {
         Ok(stay)
     };
     let making = std::thread::Builder::new().spawn(make)?;
-    Ok(Expected { folder, making })
+    Ok(Expected {
+        folder,
+        making: Some(making),
+    })
 }
 
 impl Expected {
     /// The pods are there; without any, the network goes.
-    ///
-    /// # Errors
-    /// It cannot be made, or not be removed.
-    ///
-    /// # Panics
-    /// Making it did.
-    pub fn end(self) -> Result<(), Error> {
-        let stay = self.making.join().expect("it does not panic");
-        let Some(stay) = stay? else { return Ok(()) };
-        let _lock = lock(&self.folder)?;
+    fn end(making: Making, folder: &Path) -> Result<(), Error> {
+        let Some(stay) = making.join().expect("it does not panic")? else {
+            return Ok(());
+        };
+        let _lock = lock(folder)?;
         stay.end()?;
-        remove_unused(&self.folder, Some(&Home::Machine))
+        remove_unused(folder, Some(&Home::Machine))
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let ended = self
+            .making
+            .take()
+            .map(|making| Self::end(making, &self.folder));
+        if let Some(Err(error)) = ended {
+            // Pods that need it have said so themselves; the next command sweeps the rest.
+            tracing::debug!(%error, "the network was not made ahead, or not removed");
+        }
     }
 }
 

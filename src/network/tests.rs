@@ -185,12 +185,12 @@ fn what_is_expected_stays_until_it_has_come_or_not() {
         let number = |link: &str| link.split(':').next().map(str::to_owned);
         assert_eq!(number(&before), number(&ip("-o link show kplay0")));
         let new = machine.pod("new");
-        expected.end().unwrap();
+        drop(expected);
         assert_eq!(bridges(), ["kplay0"]);
         new.attachment.release().unwrap();
         assert_eq!(bridges(), [""; 0]);
         let in_vain = expect(machine.folder.clone()).unwrap();
-        in_vain.end().unwrap();
+        drop(in_vain);
         assert_eq!(bridges(), [""; 0]);
     });
 }

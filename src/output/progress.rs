@@ -81,6 +81,8 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Progress<'a> {
     ui: &'a Ui,
+    /// What is done to the images: `pulling`.
+    doing: &'static str,
     /// Asked at every redraw: windows change.
     size: fn() -> Option<Size>,
     started: Instant,
@@ -92,9 +94,10 @@ pub(crate) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// Progress that has nothing to show yet.
-    pub(crate) fn new(ui: &'a Ui, size: fn() -> Option<Size>) -> Self {
+    pub(crate) fn new(ui: &'a Ui, doing: &'static str, size: fn() -> Option<Size>) -> Self {
         Self {
             ui,
+            doing,
             size,
             started: Instant::now(),
             drawn: None,
@@ -108,7 +111,7 @@ impl<'a> Progress<'a> {
         let now = Instant::now();
         if let Step::Trouble(text) = &step {
             self.clear();
-            self.ui.detail(&format!("pulling {image}: {text}"));
+            self.ui.detail(&format!("{} {image}: {text}", self.doing));
         }
         let of = self.images.entry(image.to_owned()).or_default();
         of.take(step, now);
@@ -118,7 +121,7 @@ impl<'a> Progress<'a> {
         };
         if self.ui.draws_progress() && due {
             let size = (self.size)().unwrap_or(USUAL);
-            let lines = lines(&self.images, now, now - self.started, size);
+            let lines = lines(self.doing, &self.images, now, now - self.started, size);
             let mut text = erasure(&self.lengths, size.1);
             text.push_str(&lines.join("\r\n"));
             say(&text);
@@ -224,12 +227,13 @@ fn erasure(lengths: &[usize], columns: usize) -> String {
 
 /// All lines, as many and as long as the terminal shows.
 fn lines(
+    doing: &str,
     images: &BTreeMap<String, Image>,
     now: Instant,
     elapsed: Duration,
     (rows, columns): Size,
 ) -> Vec<String> {
-    let mut lines = vec![headline(images, elapsed)];
+    let mut lines = vec![headline(doing, images, elapsed)];
     let troubles = images.values().filter_map(|image| image.trouble.as_ref());
     lines.extend(troubles.map(|text| format!("  {}", tame(text))));
     let mut layers: Vec<&Layer> = images.values().flat_map(|image| &image.layers).collect();
@@ -251,7 +255,7 @@ fn lines(
 }
 
 /// `pulling 2 images: 12.3MB of 40.0MB, 5.00MB/s`.
-fn headline(images: &BTreeMap<String, Image>, elapsed: Duration) -> String {
+fn headline(doing: &str, images: &BTreeMap<String, Image>, elapsed: Duration) -> String {
     let subject = match images.len() {
         1 => images.keys().next().cloned().unwrap_or_default(),
         count => format!("{count} images"),
@@ -259,7 +263,7 @@ fn headline(images: &BTreeMap<String, Image>, elapsed: Duration) -> String {
     let received: u64 = images.values().map(|image| image.received).sum();
     let bytes: u64 = images.values().map(|image| image.bytes).sum();
     format!(
-        "pulling {subject}: {} of {}, {}",
+        "{doing} {subject}: {} of {}, {}",
         images::size(received),
         images::size(bytes),
         speed(received, elapsed),
@@ -327,7 +331,7 @@ mod tests {
             of.take(step.clone(), now);
             now += SECOND;
         }
-        lines(&images, now, now - start, size).join("\n")
+        lines("pulling", &images, now, now - start, size).join("\n")
     }
 
     fn layer(letter: &str) -> String {

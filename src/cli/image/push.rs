@@ -156,7 +156,7 @@ async fn shown<T>(
     session: &Session,
     push: impl Future<Output = T>,
 ) -> T {
-    let mut progress = super::progress(session);
+    let mut progress = super::progress(session, "pushing");
     let mut told = (0, 0);
     let mut push = std::pin::pin!(push);
     let mut tick = tokio::time::interval(TICK);

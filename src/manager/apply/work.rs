@@ -23,7 +23,7 @@ use crate::manager::undo::{Previous, Undo, Was};
 use crate::manager::wait;
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::status::PodStatus;
-use crate::network::{self, Expected};
+use crate::network;
 use crate::protocol::{FailureClass, Launch};
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
@@ -179,28 +179,7 @@ impl<'a> Work<'a> {
     ) -> Result<Vec<Error>, Error> {
         let needs_network = self.changed().any(|work| !work.launch.plan.host_network);
         let network = needs_network.then(|| network::expect(manager.layout.network()));
-        let result = self.run_all(manager, locks, input, undo, deadline, report);
-        let ended = network
-            .transpose()
-            .map(|expected| expected.map(Expected::end));
-        match ended {
-            Ok(None | Some(Ok(()))) => {}
-            // Pods that need it have said so themselves; the next command sweeps.
-            Ok(Some(Err(error))) => tracing::debug!(%error, "the network was not made ahead"),
-            Err(error) => tracing::debug!(%error, "the network was not made ahead"),
-        }
-        result
-    }
-
-    fn run_all(
-        &self,
-        manager: &Manager,
-        locks: &Locks,
-        input: &ApplyInput,
-        undo: &mut Undo,
-        deadline: Option<Instant>,
-        report: Report<'_>,
-    ) -> Result<Vec<Error>, Error> {
+        let _network = network.transpose().map_err(Error::io("start a thread"))?;
         if self.changed().next().is_some() {
             cgroup::warm_up();
         }
