@@ -386,11 +386,7 @@ impl Launching {
         let soon = Some(Instant::now() + Duration::from_secs(1));
         poll::readable(&[self.process.as_fd()], soon)?;
         // Taking the status also keeps it from being a zombie for as long as the command lasts.
-        let exit = match self.process.try_wait() {
-            // Nobody keeps it where whoever started kplay has the end of children ignored.
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => None,
-            other => other?,
-        };
+        let exit = self.process.take_exit()?;
         let path = self.dir.paths().executor_log();
         let log = tail(
             &fs::read_if_there(&path)

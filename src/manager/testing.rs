@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -43,6 +43,7 @@ use crate::sys::lockfile::PidLock;
 use crate::sys::poll::Interrupt;
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
 use crate::sys::socket::{Blocking, Listener};
+pub(super) use crate::sys::testing::eventually;
 use crate::sys::{fd, fs, lockfile};
 
 /// A machine, with what it told so far.
@@ -109,10 +110,8 @@ impl Machine {
         let process = crate::sys::pidfd::PidFd::open(pid).unwrap();
         process.signal(crate::sys::signal::Signal::KILL).unwrap();
         process.wait().unwrap();
-        // A process that another test is just starting may have the locks' descriptors until it executes its program.
-        while self.dir(name).liveness().unwrap() != Liveness::Dead {
-            std::thread::yield_now();
-        }
+        let is_dead = || self.dir(name).liveness().unwrap() == Liveness::Dead;
+        eventually("its locks are free", is_dead);
     }
 }
 
@@ -446,14 +445,5 @@ fn status(phase: Phase, ready: ConditionStatus) -> PodStatus {
             ..ContainerStatus::default()
         }],
         ..PodStatus::default()
-    }
-}
-
-/// Waits for something that no event tells of, for at most ten seconds.
-pub(super) fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
     }
 }

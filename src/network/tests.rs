@@ -12,6 +12,7 @@ use std::process::Command;
 use super::*;
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
+use crate::sys::testing::eventually;
 
 /// Runs a test on a machine of its own, with nothing but a loopback interface.
 fn on_a_machine(test: impl FnOnce(&Machine) + Send) {
@@ -77,17 +78,6 @@ fn ip(arguments: &str) -> String {
         .unwrap();
     assert!(output.status.success(), "ip {arguments}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// What was closed is free when nobody has a copy any more: a process that another test is just starting has one until it
-/// executes its program.
-#[track_caller]
-fn soon(condition: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !condition() {
-        assert!(std::time::Instant::now() < end, "it does not come");
-        std::thread::yield_now();
-    }
 }
 
 fn bridges() -> Vec<String> {
@@ -168,7 +158,7 @@ fn what_the_killed_leave_is_swept() {
         sweep(&machine.folder).unwrap();
         assert_eq!(bridges(), ["kplay0"]);
         drop(alive);
-        soon(|| {
+        eventually("the bridge is gone", || {
             sweep(&machine.folder).unwrap();
             bridges().is_empty()
         });
@@ -501,7 +491,7 @@ fn the_machines_programs_reach_services_as_long_as_a_table_is_kept() {
             other.set(&here, rules).unwrap();
             reaches();
         }
-        soon(|| nft::tables().unwrap() == before);
+        eventually("the tables are gone", || nft::tables().unwrap() == before);
         server.attachment.release().unwrap();
     });
 }

@@ -95,26 +95,23 @@ impl Program {
 
 /// Starts the program. Says why there is no way out, if there is none.
 pub(super) fn open(folder: &Path, network: &NetNs) -> Result<Option<String>, Error> {
-    let found = [Program::Pasta, Program::Slirp]
-        .into_iter()
-        .find_map(|program| Some((program, program.find()?)));
-    let Some((program, path)) = found else {
-        return Ok(Some(
-            "pods reach each other and their published ports only: the way out needs the program `pasta` (package passt) or \
-             `slirp4netns`"
-                .to_owned(),
-        ));
-    };
-    let failed = match Shown::show(folder, network).and_then(|_shown| start(program, &path, folder))
-    {
-        Ok(None) => return Ok(None),
-        Ok(Some(said)) => said,
-        Err(error) => error.to_string(),
-    };
-    close(folder)?;
-    let name = program.name();
+    let mut said = None;
+    for program in [Program::Pasta, Program::Slirp] {
+        let Some(path) = program.find() else { continue };
+        let started = Shown::show(folder, network).and_then(|_shown| start(program, &path, folder));
+        let failed = match started {
+            Ok(None) => return Ok(None),
+            Ok(Some(failed)) => failed,
+            Err(error) => error.to_string(),
+        };
+        close(folder)?;
+        said.get_or_insert(format!("{} {failed}", program.name()));
+    }
+    let said = said.unwrap_or_else(|| {
+        "the way out needs the program `pasta` (package passt) or `slirp4netns`".to_owned()
+    });
     Ok(Some(format!(
-        "pods reach each other and their published ports only: {name} {failed}"
+        "pods reach each other and their published ports only: {said}"
     )))
 }
 

@@ -145,13 +145,14 @@ mod tests {
 
     use super::*;
     use crate::sys::netns::NetNs;
+    use crate::sys::testing::eventually;
 
     fn check(address: &str, transport: Transport, port: u16, expected: bool) {
         let ip = (!address.is_empty()).then(|| address.parse().expect("an address"));
-        let found = is_in_use(ip, port, transport, Sharing::Exclusive);
-        assert_eq!(found, expected, "{address:?} {transport:?}");
-        let own = program(ip, port, transport).is_some_and(|one| one.pid == std::process::id());
-        assert_eq!(own, expected, "{address:?} {transport:?}");
+        let found = || is_in_use(ip, port, transport, Sharing::Exclusive);
+        let own = || program(ip, port, transport).is_some_and(|one| one.pid == std::process::id());
+        let what = format!("{address:?} {transport:?} {expected}");
+        eventually(&what, || found() == expected && own() == expected);
     }
 
     /// Where no other test listens. Not without root.

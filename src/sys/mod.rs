@@ -41,6 +41,8 @@ pub mod signal;
 pub mod socket;
 mod systemd;
 pub mod terminal;
+#[cfg(test)]
+pub mod testing;
 pub mod timer;
 pub mod trial;
 pub mod unmount;

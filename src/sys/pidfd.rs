@@ -89,6 +89,18 @@ impl PidFd {
         self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
     }
 
+    /// Takes the exit status if there is one to take; nothing if the process runs, or if its status is gone: somebody else
+    /// has taken it, or whoever started the caller has the end of children ignored.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn take_exit(&self) -> io::Result<Option<Exit>> {
+        match self.try_wait() {
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => Ok(None),
+            other => other,
+        }
+    }
+
     /// Waits until the process, a child of the caller, has ended, and takes its status. Blocks.
     ///
     /// # Errors

@@ -316,27 +316,24 @@ impl Repository {
         T: FnMut(Bytes) -> F,
         F: Future<Output = Taken>,
     {
+        let short = |actual| Fault::Short {
+            what: format!("the blob `{}`", blob.digest),
+            expected: blob.size,
+            actual,
+        };
         let mut tries = Tries::new(self.patience, tell);
         loop {
             let start = *received;
             let fault = match self.blob_from(blob, received, take).await {
                 Ok(Taken::Stop) => return Ok(()),
+                // What goes on is not what the manifest says, although its beginning may be.
+                Err(fault @ Fault::Long { .. }) => return Err(fault),
                 // All is there, however the connection ended.
                 Ok(Taken::More) | Err(_) if *received == blob.size => return Ok(()),
                 // As a broken connection does that has no length.
-                Ok(Taken::More) => Fault::Short {
-                    what: format!("the blob `{}`", blob.digest),
-                    expected: blob.size,
-                    actual: *received,
-                },
+                Ok(Taken::More) => short(*received),
                 // It has no more, and will not have.
-                Err(Fault::Status { status: 416, .. }) if start > 0 => {
-                    return Err(Fault::Short {
-                        what: format!("the blob `{}`", blob.digest),
-                        expected: blob.size,
-                        actual: *received,
-                    });
-                }
+                Err(Fault::Status { status: 416, .. }) if start > 0 => return Err(short(start)),
                 Err(fault) => fault,
             };
             if *received - start >= ENOUGH as u64 {
