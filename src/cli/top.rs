@@ -13,13 +13,15 @@ use super::inventory::{Inventory, Pod, Scope};
 use super::session::Session;
 use super::target;
 use crate::loader::Selector;
-use crate::manager::usage::{Counters, Usage};
+use crate::manager::usage::{self as counted, Usage};
 use crate::model::names::{ContainerName, PodKey};
 use crate::model::status::ContainerState;
 use crate::output::object::{self, Notation};
 use crate::output::table::Headers;
 use crate::output::usage::{self, Row};
+use crate::state::pod_dir::PodDir;
 use crate::sys::poll::{self, Interrupt};
+use crate::sys::userns;
 
 /// Flags of `top`.
 #[derive(Debug, Args)]
@@ -74,12 +76,14 @@ const NEXT: Duration = Duration::from_secs(2);
 /// # Errors
 /// A named pod is not there, or the counters cannot be read.
 pub(crate) fn run(arguments: &TopArgs, session: &Session) -> Result<Done, Error> {
-    let counters = Counters::open()?;
     let interrupt = Interrupt::install().map_err(waiting)?;
-    let mut before = look(arguments, &counters, session)?;
+    let mut before = look(arguments, session)?;
     if before.is_empty() {
         session.ui.talk("No running containers found");
         if !arguments.watch {
+            if arguments.output.is_some() {
+                show(&[], Duration::ZERO, arguments, session)?;
+            }
             return Ok(Done::Well);
         }
     }
@@ -91,7 +95,7 @@ pub(crate) fn run(arguments: &TopArgs, session: &Session) -> Result<Done, Error>
                 false => Err(Error::Signal(signal)),
             };
         }
-        let now = look(arguments, &counters, session)?;
+        let now = look(arguments, session)?;
         let mut rows = rows(&before, &now);
         match arguments.sort_by {
             None => {}
@@ -124,7 +128,7 @@ fn pause(window: Duration, interrupt: &Interrupt) -> Result<Option<i32>, Error> 
 /// What each container that runs uses now. A pod that comes in a later look is in that one.
 type Looks = BTreeMap<(PodKey, ContainerName), Usage>;
 
-fn look(arguments: &TopArgs, counters: &Counters, session: &Session) -> Result<Looks, Error> {
+fn look(arguments: &TopArgs, session: &Session) -> Result<Looks, Error> {
     let scope = match arguments.all_namespaces {
         true => Scope::All,
         false => Scope::Namespace(session.namespace.clone()),
@@ -142,6 +146,7 @@ fn look(arguments: &TopArgs, counters: &Counters, session: &Session) -> Result<L
         pods.extend(target::pods(&inventory, name)?);
     }
     let mut looks = Looks::new();
+    let mut uncounted = false;
     for pod in pods {
         let labels = &pod.view.record.labels;
         if arguments
@@ -160,11 +165,21 @@ fn look(arguments: &TopArgs, counters: &Counters, session: &Session) -> Result<L
             let ContainerState::Running(_) = container.state else {
                 continue;
             };
-            let used = counters.of_container(&pod.view.record.uid, &container.name)?;
+            let dir = PodDir::new(&session.layout, &pod.key);
+            let used = counted::of_container(&dir, &pod.view.record.uid, &container.name)?;
+            uncounted |= used.is_none();
             if let (Some(used), Ok(name)) = (used, ContainerName::parse(&container.name)) {
                 looks.insert((pod.key.clone(), name), used);
             }
         }
+    }
+    // Those that have just ended are not missed beside others.
+    if looks.is_empty() && uncounted && !userns::is_initial() {
+        return Err(Error::Refused(
+            "nothing counts what these containers use: without root that takes cgroups of version 2, of the user's systemd or \
+             otherwise the user's own (`kplay system doctor` says more)"
+                .to_owned(),
+        ));
     }
     Ok(looks)
 }

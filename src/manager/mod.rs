@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+
+mod cgroups;
 pub mod client;
 pub mod delete;
 pub mod diff;

@@ -1,13 +1,11 @@
 //! Ending executors, and removing what is left of their pods. `apply`, its undo, `delete` and `sweep` do it with
 //! these same steps, each of which may be done again.
 
-use std::ffi::OsString;
 use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Manager;
+use super::cgroups;
 use super::error::Error;
 use super::{ephemeral, launch};
 use crate::model::names::PodKey;
@@ -17,7 +15,7 @@ use crate::state::layout::Layout;
 use crate::state::lock::Locks;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::view;
-use crate::sys::cgroup::{self, Hierarchies};
+use crate::sys::cgroup;
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Connection;
@@ -279,14 +277,8 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
         source,
     };
     if let Some(uid) = uid(dir)? {
-        let given = fs::read_if_there(&dir.paths().cgroup())?;
-        let given = given.map(|folder| PathBuf::from(OsString::from_vec(folder)));
-        let hierarchies = match &given {
-            Some(folder) => Hierarchies::of_executor(folder).map_err(|e| failed(e.into()))?,
-            // A machine without cgroups has none to clean up.
-            None => Hierarchies::open().ok(),
-        };
-        if let Some(cgroup) = hierarchies.and_then(|all| all.find(&launch::cgroup(&uid))) {
+        let given = cgroups::given(dir)?;
+        if let Some(cgroup) = cgroups::of_pod(dir, &uid)? {
             cgroup.kill().map_err(|e| failed(e.into()))?;
             cgroup.remove().map_err(|e| failed(e.into()))?;
         }

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use super::cgroups;
 use super::error::Error;
-use super::launch;
-use crate::sys::cgroup::{self, Cgroup, Hierarchies};
+use crate::state::pod_dir::PodDir;
+use crate::sys::cgroup::{self, Cgroup};
 
 /// A container's use at one moment. What its cgroup does not count is none.
 #[derive(Clone, Copy, Debug)]
@@ -29,45 +30,28 @@ impl Usage {
     }
 }
 
-/// The machine's counters.
-#[derive(Debug)]
-pub struct Counters(Hierarchies);
-
-impl Counters {
-    /// Opens them.
-    ///
-    /// # Errors
-    /// There are no cgroups.
-    pub fn open() -> Result<Self, Error> {
-        let failed = |source| Error::Io {
-            verb: "read the cgroups",
-            source: std::io::Error::other(source),
-        };
-        Hierarchies::open().map(Self).map_err(failed)
-    }
-
-    /// What the present run of a container of the pod with this uid uses; none if it does not run.
-    ///
-    /// # Errors
-    /// A counter cannot be read.
-    pub fn of_container(&self, uid: &str, container: &str) -> Result<Option<Usage>, Error> {
-        let Some(pod) = self.0.find(&launch::cgroup(uid)) else {
-            return Ok(None);
-        };
-        let runs = pod.children().map_err(failed)?;
-        let last = runs
-            .iter()
-            .filter_map(|run| Some((run_of(run.name(), container)?, run)))
-            .max_by_key(|(number, _)| *number);
-        let Some((_, run)) = last else {
-            return Ok(None);
-        };
-        match look(run) {
-            Ok(usage) => Ok(Some(usage)),
-            // It has ended meanwhile.
-            Err(_) if run.is_gone() => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+/// What the present run of a pod's container uses; none if it does not run, or if nothing counts it: who is not root may
+/// have no cgroup.
+///
+/// # Errors
+/// A counter cannot be read.
+pub fn of_container(dir: &PodDir, uid: &str, container: &str) -> Result<Option<Usage>, Error> {
+    let Some(pod) = cgroups::of_pod(dir, uid)? else {
+        return Ok(None);
+    };
+    let runs = pod.children().map_err(failed)?;
+    let last = runs
+        .iter()
+        .filter_map(|run| Some((run_of(run.name(), container)?, run)))
+        .max_by_key(|(number, _)| *number);
+    let Some((_, run)) = last else {
+        return Ok(None);
+    };
+    match look(run) {
+        Ok(usage) => Ok(Some(usage)),
+        // It has ended meanwhile.
+        Err(_) if run.is_gone() => Ok(None),
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -187,6 +187,13 @@ fn limits_that_nobody_enforces_are_told() {
     let events = kplay.run(["events"]).succeeds();
     let told = events.contains("LimitsNotEnforced");
     assert_eq!(told, !leftovers::is_v2(), "{events}");
+    if told {
+        let none = kplay.run(["top", "-o", "json"]).succeeds();
+        assert!(none.contains("\"items\": []"), "{none}");
+        let runs = script_pod("runs", "", "", "sleep 1000");
+        kplay.apply(&runs).succeeds();
+        kplay.run(["top"]).fails(4, &["cgroups of version 2"]);
+    }
 }
 
 #[test]

@@ -315,6 +315,7 @@ pod_of_user() {
     values "$name, pod" "$folder/kplay/$uid" "${@:3}"
     values "$name, container" "$folder/kplay/$uid/main-0" memory.oom.group "${@:3}"
     said "$name, own limit" as_user "$kplay" exec limited -- /toolbox cat /sys/fs/cgroup/memory.max
+    fact "$name, counted" "$(as_user "$kplay" top limited -o json | grep -c '"pids"')"
     said "$name, exceed it" as_user "$kplay" exec limited -- /toolbox eat-memory 100
     fact "$name, not enforced" "$(as_user "$kplay" events | grep -c LimitsNotEnforced)"
     said "$name, delete" as_user "$kplay" delete pod limited

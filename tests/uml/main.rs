@@ -257,6 +257,7 @@ const FACTS_OF_USER: &[(&str, &str)] = &[
     ("given, container memory.max", "67108864"),
     ("given, container memory.oom.group", "1"),
     ("given, own limit", "67108864"),
+    ("given, counted", "1"),
     ("given, exceed it", "(137)"),
     // It has not been given the controller `cpu`.
     ("given, not enforced", "1"),
@@ -276,6 +277,7 @@ const FACTS_OF_USER_UNDER_SYSTEMD: &[(&str, &str)] = &[
     ("scope, container cpu.max", "50000 100000"),
     ("scope, container memory.oom.group", "1"),
     ("scope, own limit", "67108864"),
+    ("scope, counted", "1"),
     ("scope, exceed it", "(137)"),
     ("scope, not enforced", "0"),
     ("scope, delete", "pod \"limited\" deleted"),
