@@ -7,8 +7,8 @@
 //! ```
 //!
 //! All of a user's pods and commands that have state folders in common are in one namespace: who is in another could not
-//! end their processes. It is found through any of them, or what is left of them, and made anew, with the same ids, when none lives. Nothing stays
-//! to keep it.
+//! end their processes. It is found through any of them, or what is left of them, and made anew, with the same ids, when
+//! none lives. Nothing stays to keep it.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
