@@ -110,15 +110,17 @@ impl PidFd {
             .ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    /// Whether the process, a child of the caller, is stopped (SIGSTOP) and has not been told to go on.
+    /// Whether the process, a child of the caller, is stopped (SIGSTOP) and has not been told to go on. One whose status is
+    /// gone is not.
     ///
     /// # Errors
-    /// It is no child, or its status has been taken.
+    /// The kernel refuses.
     pub fn is_stopped(&self) -> io::Result<bool> {
         // Not taken, so that it is told again for as long as it is so.
         let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options) {
             Ok(status) => Ok(status.is_some()),
+            Err(rustix::io::Errno::CHILD) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }

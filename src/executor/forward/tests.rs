@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Bound, Forwarder, Limits, Publication, Sharing};
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
+use crate::sys::testing::alone;
 
 mod datagram;
 
@@ -332,7 +333,7 @@ fn clients_over_the_limit_wait() {
 #[test]
 fn without_descriptors_the_rest_goes_on() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if !alone("without_descriptors_the_rest_goes_on") {
+    if !alone("executor::forward::tests::without_descriptors_the_rest_goes_on") {
         return;
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
@@ -406,7 +407,7 @@ fn ten_thousand_connections() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     const WANTED: usize = 10_000;
     const OTHERS: u64 = 200;
-    if !alone("ten_thousand_connections") {
+    if !alone("executor::forward::tests::ten_thousand_connections") {
         return;
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
@@ -446,24 +447,6 @@ fn ten_thousand_connections() {
         );
         assert!(each < 8192, "{each}");
     });
-}
-
-/// Whether this test has a process of its own, whose limits it may change; if not, it is run in one.
-fn alone(test: &str) -> bool {
-    const ALONE: &str = "KPLAY_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return true;
-    }
-    let status = std::process::Command::new(std::env::current_exe().expect("a program"))
-        .args([
-            "--exact",
-            &format!("executor::forward::tests::{test}"),
-            "--nocapture",
-        ])
-        .env(ALONE, "1")
-        .status();
-    assert!(status.expect("it starts").success());
-    false
 }
 
 /// Bytes of anonymous memory of this process.

@@ -11,6 +11,7 @@ use super::super::{Bound, Forwarder, Limits, Publication};
 use super::{LOCALHOST, with_pod};
 use crate::model::plan::Protocol;
 use crate::sys::netns::NetNs;
+use crate::sys::testing::alone;
 
 /// Longer than anything takes here, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -277,7 +278,7 @@ fn shutdown_frees_the_port_and_ends_sessions() {
 #[test]
 fn without_descriptors_sessions_go_on() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if !super::alone("datagram::without_descriptors_sessions_go_on") {
+    if !alone("executor::forward::tests::datagram::without_descriptors_sessions_go_on") {
         return;
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
