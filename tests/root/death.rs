@@ -46,10 +46,9 @@ fn uid(kplay: &Kplay, name: &str) -> String {
 
 /// Every process of a pod but its executor.
 fn members(uid: &str) -> Vec<u32> {
-    let name = format!("kplay/{uid}/");
     leftovers::processes()
         .iter()
-        .filter(|process| process.cgroups.contains(&name))
+        .filter(|process| process.cgroups.contains(uid))
         .filter(|process| !process.command.contains("internal execute"))
         .map(|process| process.pid)
         .collect()
@@ -195,12 +194,7 @@ fn a_pause_that_is_killed() {
     };
     kplay.apply(&pod("web")).succeeds();
     let uid = uid(&kplay, "web");
-    let sandbox = format!("kplay/{uid}/_sandbox");
-    let pause: Vec<u32> = leftovers::processes()
-        .iter()
-        .filter(|process| process.cgroups.contains(&sandbox))
-        .map(|process| process.pid)
-        .collect();
+    let pause = kplay.pids("web", "_sandbox");
     assert_eq!(pause.len(), 1, "{pause:?}");
     kill(pause[0]);
     // Namespaces that containers hold would survive it, but the next container could not join them: the pod is

@@ -71,15 +71,15 @@ impl Kplay {
 
     /// As [`Kplay::new`], with the state folders in `parent`.
     pub(crate) fn beneath(parent: &Path) -> Option<Self> {
-        if let Some(why) = user::not_for_users() {
-            eprintln!("skipped: {why}");
-            return None;
-        }
         Self::made(parent, user::chosen())
     }
 
     fn made(parent: &Path, user: Option<User>) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        if let Some(why) = user::why_skipped() {
+            eprintln!("skipped: {why}");
+            return None;
+        }
         if !rustix::process::geteuid().is_root() {
             assert!(!in_ci(), "this test needs root, and CI has it");
             eprintln!("skipped: needs root");

@@ -96,19 +96,15 @@ pub(crate) fn of_dir(dir: &Path) -> Vec<String> {
 
 /// Processes in a pod's cgroup, and the cgroup.
 pub(crate) fn of_uid(uid: &str) -> Vec<String> {
-    let name = format!("kplay/{uid}");
     let mut left: Vec<String> = processes()
         .iter()
-        .filter(|process| process.cgroups.contains(&name))
+        .filter(|process| process.cgroups.contains(uid))
         .map(ToString::to_string)
         .collect();
-    left.extend(
-        hierarchies()
-            .iter()
-            .map(|hierarchy| hierarchy.join(&name))
-            .filter(|cgroup| cgroup.exists())
-            .map(|cgroup| format!("cgroup {cgroup:?}")),
-    );
+    for hierarchy in hierarchies() {
+        let cgroups = named(&hierarchy, uid).into_iter();
+        left.extend(cgroups.map(|cgroup| format!("cgroup {cgroup:?}")));
+    }
     let tables = tables_of_uid(uid).into_iter();
     left.extend(tables.map(|table| format!("nftables table {table}")));
     left
@@ -136,7 +132,8 @@ pub(crate) fn is_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// A pod's cgroup in the hierarchy of `controller`.
+/// A pod's cgroup in the hierarchy of `controller`: the innermost that is named after it. What systemd gives the pod's
+/// executor is so, too.
 pub(crate) fn cgroup_of(controller: &str, uid: &str) -> PathBuf {
     let root = Path::new("/sys/fs/cgroup");
     let root = if is_v2() {
@@ -144,7 +141,26 @@ pub(crate) fn cgroup_of(controller: &str, uid: &str) -> PathBuf {
     } else {
         root.join(controller)
     };
-    root.join("kplay").join(uid)
+    let found = named(&root, uid).pop();
+    found.unwrap_or_else(|| panic!("no cgroup of {uid} in {root:?}"))
+}
+
+/// The cgroups beneath one that have this in their names, outer ones first.
+pub(crate) fn named(parent: &Path, part: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(parent) else {
+        // It has been removed meanwhile.
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_name().to_string_lossy().contains(part) {
+                found.push(entry.path());
+            }
+            found.extend(named(&entry.path(), part));
+        }
+    }
+    found
 }
 
 /// The executors of the pod with this run folder.

@@ -2,23 +2,80 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use crate::Kplay;
 use crate::harness::script_pod;
+use crate::leftovers;
 
-/// A number in a cgroup's file.
 #[track_caller]
-fn number(cgroup: &Path, file: &str) -> i64 {
+fn read(cgroup: &Path, file: &str) -> String {
     let path = cgroup.join(file);
-    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("no {path:?}: {e}"));
-    let number = text.trim().parse();
-    number.unwrap_or_else(|e| panic!("{path:?} is {text:?}: {e}"))
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("no {path:?}: {e}"))
+}
+
+/// The number with which a cgroup's file begins; none for `max`.
+#[track_caller]
+fn number(cgroup: &Path, file: &str) -> Option<u64> {
+    let text = read(cgroup, file);
+    let word = text.split_whitespace().next().unwrap_or_default();
+    let number = || {
+        word.parse()
+            .unwrap_or_else(|e| panic!("{file} is {text:?}: {e}"))
+    };
+    (word != "max" && word != "-1").then(number)
+}
+
+/// The number after a word in a cgroup's file.
+#[track_caller]
+fn keyed(cgroup: &Path, file: &str, key: &str) -> u64 {
+    let text = read(cgroup, file);
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == key);
+    let number = words.next().and_then(|word| word.parse().ok());
+    number.unwrap_or_else(|| panic!("no {key} in {file}: {text}"))
+}
+
+/// The bytes of memory that a cgroup may have, if they are limited.
+#[track_caller]
+fn memory(cgroup: &Path) -> Option<u64> {
+    if leftovers::is_v2() {
+        return number(cgroup, "memory.max");
+    }
+    number(cgroup, "memory.limit_in_bytes").filter(|bytes| *bytes < UNLIMITED)
+}
+
+/// The microseconds of each tenth of a second in which a cgroup may run, if they are limited.
+#[track_caller]
+fn quota(cgroup: &Path) -> Option<u64> {
+    let file = if leftovers::is_v2() {
+        "cpu.max"
+    } else {
+        "cpu.cfs_quota_us"
+    };
+    number(cgroup, file)
+}
+
+/// How much a cgroup weighs beside others: shares of version 1, or version 2's weight.
+#[track_caller]
+fn weight(cgroup: &Path) -> Option<u64> {
+    let file = if leftovers::is_v2() {
+        "cpu.weight"
+    } else {
+        "cpu.shares"
+    };
+    number(cgroup, file)
+}
+
+/// What it should weigh.
+fn weighs(shares: u64, weight: u64) -> Option<u64> {
+    Some(if leftovers::is_v2() { weight } else { shares })
 }
 
 const STAYS: &str = "terminationGracePeriodSeconds: 0,";
-const MI: i64 = 1 << 20;
+const MI: u64 = 1 << 20;
 /// What version 1 says of a cgroup without a limit.
-const UNLIMITED: i64 = 0x7fff_ffff_ffff_f000;
+const UNLIMITED: u64 = 0x7fff_ffff_ffff_f000;
 
 #[test]
 fn what_a_pod_has_as_a_whole() {
@@ -62,22 +119,17 @@ fn what_a_pod_has_as_a_whole() {
         kplay.cgroup("memory", "whole", "free"),
         kplay.cgroup("memory", "whole", "main"),
     );
-    let limit = "memory.limit_in_bytes";
-    assert_eq!(number(free.parent().expect("the pod's"), limit), 96 * MI);
+    assert_eq!(memory(free.parent().expect("the pod's")), Some(96 * MI));
     assert_eq!(
-        (number(&free, limit), number(&main, limit)),
-        (96 * MI, 32 * MI)
+        (memory(&free), memory(&main)),
+        (Some(96 * MI), Some(32 * MI))
     );
     let free = kplay.cgroup("cpu", "whole", "free");
     let whole = free.parent().expect("the pod's");
-    let cpu = |cgroup: &Path| {
-        (
-            number(cgroup, "cpu.shares"),
-            number(cgroup, "cpu.cfs_quota_us"),
-        )
-    };
-    assert_eq!(cpu(whole), (512, 200_000));
-    assert_eq!(cpu(&free), (2048, 200_000));
+    let cpu = |cgroup: &Path| (weight(cgroup), quota(cgroup));
+    // A kubelet weighs pods, and runc containers, each in its way.
+    assert_eq!(cpu(whole), (weighs(512, 20), Some(200_000)));
+    assert_eq!(cpu(&free), (weighs(2048, 174), Some(200_000)));
 }
 
 #[test]
@@ -85,24 +137,20 @@ fn requests_limits_and_whom_the_kernel_kills_first() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
     };
-    let check = |name: &str, container: &str, qos: &str, shares: i64, quota: i64, memory: i64| {
+    let check = |name: &str, container: &str, qos: &str, weighs, cpu, bytes| {
         let score = "cat /proc/self/oom_score_adj; sleep 1000";
         kplay
             .apply(&script_pod(name, STAYS, container, score))
             .succeeds();
         assert_eq!(kplay.pod(name)["status"]["qosClass"], qos);
-        let cpu = kplay.cgroup("cpu", name, "main");
-        assert_eq!(number(&cpu, "cpu.shares"), shares, "{container}");
-        assert_eq!(number(&cpu, "cpu.cfs_quota_us"), quota, "{container}");
-        let memory_cgroup = kplay.cgroup("memory", name, "main");
+        let cgroup = kplay.cgroup("cpu", name, "main");
         assert_eq!(
-            number(&memory_cgroup, "memory.limit_in_bytes"),
-            memory,
+            (weight(&cgroup), quota(&cgroup)),
+            (weighs, cpu),
             "{container}"
         );
-        // Processes are not limited.
-        let pids = kplay.cgroup("pids", name, "main").join("pids.max");
-        assert_eq!(fs::read_to_string(pids).expect("a limit"), "max\n");
+        let cgroup = kplay.cgroup("memory", name, "main");
+        assert_eq!(memory(&cgroup), bytes, "{container}");
         let own: i32 = fs::read_to_string("/proc/self/oom_score_adj")
             .expect("our own score")
             .trim()
@@ -111,24 +159,24 @@ fn requests_limits_and_whom_the_kernel_kills_first() {
         let log = kplay.shell(name, "cat /proc/1/oom_score_adj");
         (log.trim().parse::<i32>().expect("a number"), own)
     };
-    let (score, _) = check("least", "", "BestEffort", 2, -1, UNLIMITED);
+    let (score, _) = check("least", "", "BestEffort", weighs(2, 1), None, None);
     assert_eq!(score, 1000);
     let (score, _) = check(
         "some",
         "resources: {requests: {cpu: 100m, memory: 1Mi}, limits: {cpu: 250m}},",
         "Burstable",
-        102,
-        25_000,
-        UNLIMITED,
+        weighs(102, 17),
+        Some(25_000),
+        None,
     );
     assert_eq!(score, 999);
     let (score, own) = check(
         "most",
         "resources: {limits: {cpu: 500m, memory: 64Mi}},",
         "Guaranteed",
-        512,
-        50_000,
-        64 * MI,
+        weighs(512, 59),
+        Some(50_000),
+        Some(64 * MI),
     );
     // -997, as far as this process may lower it.
     assert!(score == -997 || score == own, "{score}");
@@ -180,19 +228,13 @@ fn a_running_pod_is_resized() {
             status["containerID"].clone(),
         )
     };
-    let (cpu, memory) = ("cpu.cfs_quota_us", "memory.limit_in_bytes");
-    let check = |quota: i64, bytes: i64| {
-        for cgroup in [
-            kplay.cgroup("cpu", "resized", "main"),
-            kplay.cgroup("memory", "resized", "main"),
-        ] {
-            let (file, expected) = match cgroup.join(cpu).exists() {
-                true => (cpu, quota),
-                false => (memory, bytes),
-            };
-            assert_eq!(number(&cgroup, file), expected);
-            assert_eq!(number(cgroup.parent().expect("the pod's"), file), expected);
-        }
+    let check = |cpu: u64, bytes: u64| {
+        let cgroup = kplay.cgroup("cpu", "resized", "main");
+        assert_eq!(quota(&cgroup), Some(cpu));
+        assert_eq!(quota(cgroup.parent().expect("the pod's")), Some(cpu));
+        let cgroup = kplay.cgroup("memory", "resized", "main");
+        assert_eq!(memory(&cgroup), Some(bytes));
+        assert_eq!(memory(cgroup.parent().expect("the pod's")), Some(bytes));
     };
     kplay
         .apply(&resizable(
@@ -271,7 +313,7 @@ fn a_resize_that_needs_a_restart() {
     });
     assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
     let cgroup = kplay.cgroup("memory", "resized", "main");
-    assert_eq!(number(&cgroup, "memory.limit_in_bytes"), 64 * MI);
+    assert_eq!(memory(&cgroup), Some(64 * MI));
     let events = kplay.run(["describe", "pod", "resized"]).succeeds();
     assert!(
         events.contains("Container main resize requires restart"),
@@ -305,7 +347,66 @@ fn a_resize_that_the_kernel_refuses() {
         "64Mi"
     );
     let cgroup = kplay.cgroup("memory", "resized", "main");
-    assert_eq!(number(&cgroup, "memory.limit_in_bytes"), 64 * MI);
+    assert_eq!(memory(&cgroup), Some(64 * MI));
+}
+
+#[test]
+fn a_processor_is_used_as_far_as_its_limit() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let limited = "resources: {limits: {cpu: 100m}},";
+    kplay
+        .apply(&script_pod("busy", STAYS, limited, "sleep 1000"))
+        .succeeds();
+    let cgroup = kplay.cgroup("cpu", "busy", "main");
+    let used = || match leftovers::is_v2() {
+        true => keyed(&cgroup, "cpu.stat", "usage_usec"),
+        false => {
+            let cgroup = kplay.cgroup("cpuacct", "busy", "main");
+            number(&cgroup, "cpuacct.usage").expect("a number") / 1000
+        }
+    };
+    let (start, before) = (Instant::now(), used());
+    // Two processes that could use two processors.
+    let busy = "timeout 3 sh -c '(while :; do :; done) & while :; do :; done'; true";
+    kplay.shell("busy", busy);
+    let tenth = u64::try_from(start.elapsed().as_micros()).expect("a short time") / 10;
+    let used = used() - before;
+    // A tenth, as far as the machine has it to give and the time goes to the loops; the kernel hands it out in pieces.
+    assert!(used < tenth * 5 / 4, "{used} of {tenth}");
+    assert!(used > tenth / 4, "{used} of {tenth}");
+    let stopped = keyed(&cgroup, "cpu.stat", "nr_throttled");
+    assert!(stopped > 0, "it wanted more");
+}
+
+/// kplay gives a pod as many processes as the machine has, as a kubelet does without `podPidsLimit`. All of them are in the
+/// pod's cgroup, so that who bounds that bounds the pod.
+#[test]
+fn a_bound_of_processes_holds_for_all_of_a_pod() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let stay = "trap exit TERM; sleep 1000 & wait";
+    for name in ["bounded", "free"] {
+        kplay.apply(&script_pod(name, STAYS, "", stay)).succeeds();
+    }
+    let container = kplay.cgroup("pids", "bounded", "main");
+    let pod = container.parent().expect("the pod's");
+    for cgroup in [&container, pod] {
+        assert_eq!(number(cgroup, "pids.max"), None);
+    }
+    fs::write(pod.join("pids.max"), "20").expect("root may");
+    let bomb = "for i in $(seq 40); do sleep 1000 & done; true";
+    let said = kplay.run(["exec", "bounded", "--", "sh", "-c", bomb]);
+    assert!(said.stderr.contains("can't fork"), "{said}");
+    // Who was refused has ended, and perhaps who waited for it.
+    let current = number(pod, "pids.current").expect("a number");
+    assert!((15..=20).contains(&current), "{current}");
+    assert_eq!(kplay.shell("free", bomb), "");
+    assert_eq!(kplay.phase("bounded"), "Running");
+    kplay.run(["delete", "--all"]).succeeds();
+    kplay.assert_nothing_left();
 }
 
 #[test]
@@ -375,10 +476,12 @@ fn huge_pages_are_those_that_were_asked_for() {
 /// The pod's cgroup in the version 2 hierarchy, if that has the controller of huge pages.
 fn huge_pages_of(kplay: &Kplay, pod: &str) -> Option<std::path::PathBuf> {
     let uid = kplay.pod(pod)["metadata"]["uid"].as_str()?.to_owned();
-    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-    let root = roots.into_iter().find(|root| {
+    let mut roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .map(Path::new)
+        .into_iter();
+    let there = roots.any(|root| {
         let controllers = fs::read_to_string(root.join("cgroup.controllers"));
         controllers.is_ok_and(|list| list.split_whitespace().any(|name| name == "hugetlb"))
-    })?;
-    Some(root.join("kplay").join(uid))
+    });
+    there.then(|| leftovers::cgroup_of("unified", &uid))
 }

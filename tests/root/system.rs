@@ -213,6 +213,9 @@ fn a_reset_leaves_nothing_but_what_is_not_kplays() {
     let mine = kplay.file("root/mine", "not kplay's");
     // A pod of which nothing can be read.
     let broken = kplay.file("root/pods/default_broken/record.json", "{");
+    if let Some(user) = crate::user::chosen() {
+        user.give(broken.parent().expect("the pod's folder"));
+    }
     let run = kplay.run(["system", "reset", "--force"]);
     assert!(run.stderr.contains("root/mine"), "{run}");
     assert!(run.succeeds().contains("pod \"web\""));

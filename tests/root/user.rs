@@ -1,10 +1,16 @@
-//! Who runs kplay: root, or the user that `KPLAY_TEST_AS` names, who has ids in /etc/subuid and /etc/subgid.
+//! Who runs kplay: root, or the user that `KPLAY_TEST_AS` names, who has ids in /etc/subuid and /etc/subgid. And which tests
+//! are skipped where, and why.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
+
+use crate::leftovers;
+use crate::wait::is_under_uml;
 
 /// Somebody who is not root.
 #[derive(Clone, Debug)]
@@ -19,38 +25,11 @@ pub(crate) fn chosen() -> Option<User> {
     Some(User::named(&name).unwrap_or_else(|| panic!("there is no user {name:?}")))
 }
 
-/// Tests that say nothing about what somebody else than root plays, by why.
-const OF_ROOT: [(&str, &[&str]); 7] = [
-    (
-        "looks for cgroups, or has limits that take them",
-        &[
-            "containers::limits_are_in_the_cgroup_files",
-            "containers::memory_beyond_the_limit_kills",
-            "death::a_container_that_is_killed",
-            "death::a_pause_that_is_killed",
-            "death::an_exec_whose_caller_is_killed",
-            "death::an_executor_that_is_killed_takes_its_pod_along",
-            "pods::containers_of_a_pod_share_network_ipc_and_host_name",
-            "ports::the_port_outlives_a_container",
-            "pull_policies::a_container_that_starts_again_gets_the_newest_image",
-            "pull_policies::a_pod_is_not_kept_from_its_end_by_a_pull",
-            "pull_policies::an_image_that_cannot_be_had_is_waited_for",
-            "pull_policies::an_image_that_was_removed_by_force_is_pulled_or_missed",
-            "refresh::files_are_new_at_once_and_nothing_restarts",
-            "resources::a_memory_limit_too_low_for_the_start_is_named",
-            "resources::a_resize_that_needs_a_restart",
-            "resources::a_resize_that_the_kernel_refuses",
-            "resources::a_running_pod_is_resized",
-            "resources::huge_pages_are_those_that_were_asked_for",
-            "resources::requests_limits_and_whom_the_kernel_kills_first",
-            "resources::what_a_pod_has_as_a_whole",
-            "security::exec_is_as_confined_as_the_container",
-            "system::top_shows_what_containers_use",
-            "traffic::a_killed_backend_loses_only_its_own_connections",
-            "watch::objects_are_printed_whole_as_they_change",
-            "watch::rows_of_pods_that_change_come_and_go",
-        ],
-    ),
+/// Tests, by why they are skipped.
+type Skipped = (&'static str, &'static [&'static str]);
+
+/// Tests that say nothing about what somebody else than root plays.
+const OF_ROOT: [Skipped; 6] = [
     (
         "reaches pods' addresses from the machine, or looks at the bridge there",
         &[
@@ -112,7 +91,6 @@ const OF_ROOT: [(&str, &[&str]); 7] = [
             "mounts::mounts_of_a_container_are_seen_on_the_machine_if_asked",
             "names::the_policy_says_which_resolver_is_asked",
             "rootless::root_of_a_user_namespace_plays_pods_as_well",
-            "system::a_reset_leaves_nothing_but_what_is_not_kplays",
             "system::what_is_in_the_way_is_said_by_the_doctor_and_by_apply",
             "system::who_is_not_root_is_told_of_ids",
             "terminal::a_short_name_that_several_registries_may_have_is_asked_about",
@@ -120,13 +98,79 @@ const OF_ROOT: [(&str, &[&str]); 7] = [
     ),
 ];
 
-/// Why the running test is not for the user that the tests are run as, if it is not.
-pub(crate) fn not_for_users() -> Option<&'static str> {
-    chosen()?;
+/// Tests that say nothing about a user to whom no cgroups are given.
+const OF_CGROUPS: [Skipped; 1] = [(
+    "looks for cgroups, or has limits that take them",
+    &[
+        "containers::limits_are_in_the_cgroup_files",
+        "containers::memory_beyond_the_limit_kills",
+        "death::a_container_that_is_killed",
+        "death::a_pause_that_is_killed",
+        "death::an_exec_whose_caller_is_killed",
+        "death::an_executor_that_is_killed_takes_its_pod_along",
+        "pods::containers_of_a_pod_share_network_ipc_and_host_name",
+        "ports::the_port_outlives_a_container",
+        "pull_policies::a_container_that_starts_again_gets_the_newest_image",
+        "pull_policies::a_pod_is_not_kept_from_its_end_by_a_pull",
+        "pull_policies::an_image_that_cannot_be_had_is_waited_for",
+        "pull_policies::an_image_that_was_removed_by_force_is_pulled_or_missed",
+        "refresh::files_are_new_at_once_and_nothing_restarts",
+        "resources::a_bound_of_processes_holds_for_all_of_a_pod",
+        "resources::a_memory_limit_too_low_for_the_start_is_named",
+        "resources::a_processor_is_used_as_far_as_its_limit",
+        "resources::a_resize_that_needs_a_restart",
+        "resources::a_resize_that_the_kernel_refuses",
+        "resources::a_running_pod_is_resized",
+        "resources::huge_pages_are_those_that_were_asked_for",
+        "resources::requests_limits_and_whom_the_kernel_kills_first",
+        "resources::what_a_pod_has_as_a_whole",
+        "security::exec_is_as_confined_as_the_container",
+        "system::top_shows_what_containers_use",
+        "traffic::a_killed_backend_loses_only_its_own_connections",
+        "watch::objects_are_printed_whole_as_they_change",
+        "watch::rows_of_pods_that_change_come_and_go",
+    ],
+)];
+
+/// Tests of what the kernel or the machine of `tests/uml/boot.sh` has not.
+const NOT_UNDER_UML: [Skipped; 0] = [];
+
+/// Why the running test is skipped in this place, if it is.
+pub(crate) fn why_skipped() -> Option<&'static str> {
+    let user = chosen();
     let thread = std::thread::current();
     let name = thread.name()?;
-    let mut all = OF_ROOT.iter();
+    let tables = [
+        (user.is_some(), OF_ROOT.as_slice()),
+        (user.is_some_and(|user| !user.has_cgroups()), &OF_CGROUPS),
+        (is_under_uml(), &NOT_UNDER_UML),
+    ];
+    let mut all = tables
+        .into_iter()
+        .filter(|(here, _)| *here)
+        .flat_map(|(_, table)| table);
     all.find_map(|(why, names)| names.contains(&name).then_some(*why))
+}
+
+#[test]
+fn tests_that_are_skipped_somewhere_exist() {
+    let output = Command::new(std::env::current_exe().expect("a program"))
+        .arg("--list")
+        .output()
+        .expect("it starts");
+    let list = String::from_utf8_lossy(&output.stdout);
+    let known: BTreeSet<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .collect();
+    assert!(
+        known.contains("user::tests_that_are_skipped_somewhere_exist"),
+        "{list}"
+    );
+    let tables = [OF_ROOT.as_slice(), &OF_CGROUPS, &NOT_UNDER_UML];
+    let names = tables.into_iter().flatten().flat_map(|(_, names)| *names);
+    let unknown: Vec<&&str> = names.filter(|name| !known.contains(*name)).collect();
+    assert_eq!(unknown, [&""; 0]);
 }
 
 impl User {
@@ -143,6 +187,12 @@ impl User {
                 })
             })?
         })
+    }
+
+    /// Whether the user has a systemd of version 2's cgroups, which gives some to each pod.
+    pub(crate) fn has_cgroups(&self) -> bool {
+        let socket = format!("/run/user/{}/systemd/private", self.uid);
+        leftovers::is_v2() && Path::new(&socket).exists()
     }
 
     /// Gives a file or folder to the user.

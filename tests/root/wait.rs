@@ -1,14 +1,29 @@
-//! Waiting for what happens, with a deadline.
+//! Waiting for what happens, with a deadline, which is a later one where everything is slower.
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
-/// How long anything on this machine may take, when it also runs other tests.
+/// How long anything on a machine may take, when it also runs other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether the kernel is the one of `tests/uml/boot.sh`.
+pub(crate) fn is_under_uml() -> bool {
+    static UML: LazyLock<bool> = LazyLock::new(|| {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").expect("the kernel's words");
+        cpuinfo.contains("User Mode Linux")
+    });
+    *UML
+}
+
+/// What is as long as `time` on a machine: under user-mode Linux processes are slow to start.
+pub(crate) fn stretched(time: Duration) -> Duration {
+    time * if is_under_uml() { 6 } else { 1 }
+}
 
 /// How often to look at what the kernel cannot announce (`/proc`, cgroup files).
 const GLANCE: Duration = Duration::from_millis(20);
@@ -19,7 +34,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// It does not hold within [`PATIENCE`].
 #[track_caller]
 pub(crate) fn until_in(watched: &Path, what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), stretched(PATIENCE));
     let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
         .expect("inotify works");
     let flags = inotify::WatchFlags::MOVED_TO
@@ -29,10 +44,7 @@ pub(crate) fn until_in(watched: &Path, what: &str, mut condition: impl FnMut() -
     // The folder may not exist yet: then the glances are all there is.
     let _watch = inotify::add_watch(&inotify, watched, flags);
     while !condition() {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
-        );
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         let timeout = Timespec::try_from(GLANCE).expect("a short time");
         let mut fds = [PollFd::from_borrowed_fd(inotify.as_fd(), PollFlags::IN)];
         if poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {
@@ -54,7 +66,7 @@ pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
 
 /// Whether `condition` holds at some moment within `limit`.
 pub(crate) fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), stretched(limit));
     loop {
         if condition() {
             return true;
@@ -84,14 +96,14 @@ pub(crate) fn ended(pid: u32, timeout: Duration) -> bool {
     let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
         return true;
     };
-    let timeout = Timespec::try_from(timeout).expect("a short time");
+    let timeout = Timespec::try_from(stretched(timeout)).expect("a short time");
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether something can be read from a file within `limit`.
 pub(crate) fn readable(file: &std::fs::File, limit: Duration) -> bool {
-    let timeout = Timespec::try_from(limit).expect("a short time");
+    let timeout = Timespec::try_from(stretched(limit)).expect("a short time");
     let mut fds = [PollFd::new(file, PollFlags::IN)];
     poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
 }

@@ -76,6 +76,11 @@ fn anybodys() -> Vec<String> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| format!("cgroup {:?}", entry.path()))
         .collect();
+    // What systemd gave to the executor of who is not root.
+    for hierarchy in leftovers::hierarchies() {
+        let scopes = leftovers::named(&hierarchy, "kplay-").into_iter();
+        left.extend(scopes.map(|scope| format!("cgroup {scope:?}")));
+    }
     left.extend(
         leftovers::processes()
             .iter()

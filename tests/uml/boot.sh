@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one command as root under user-mode Linux: a kernel that is an ordinary process, with pure cgroup v2.
 #
-#   tests/uml/boot.sh [--timeout SECONDS] [--systemd] COMMAND [ARGUMENT...]
+#   tests/uml/boot.sh [--timeout SECONDS] [--memory SIZE] [--systemd] COMMAND [ARGUMENT...]
 #
 # Machines like CI's have cgroup v1 and no AppArmor; users have v2, and many have AppArmor. The kernel is Debian's,
 # unpacked (not installed) into the cache folder, target/uml. Its root is this machine's own `/` under a throw-away overlay, so every program of the machine and
@@ -67,6 +67,10 @@ memory_folder() {
 main() {
     if [ "${1:-}" = --timeout ]; then
         timeout=$2
+        shift 2
+    fi
+    if [ "${1:-}" = --memory ]; then
+        memory=$2
         shift 2
     fi
     if [ "${1:-}" = --systemd ]; then

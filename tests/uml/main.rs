@@ -3,17 +3,26 @@
 //! `boot.sh` boots it, `checks.sh` plays pods in it and prints what it finds, and [`FACTS`] is what it should find. One
 //! boot serves all that can be checked in it: that, and every process in it, is slow. Without root, or where the kernel's package is not to be had,
 //! the test says "skipped", which is a failure in CI.
+//!
+//! `suite.sh` runs the root tests in it, as root and as a user: those whose matter is cgroups, signals, mounts or ids
+//! ([`MODULES`]), and with `KPLAY_TEST_UML=all` all, which takes half an hour.
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 /// What `boot.sh` exits with where it cannot boot.
 const UNAVAILABLE: i32 = 77;
 
 /// Longest that everything may take, in seconds; it takes about a minute.
 const TIMEOUT: &str = "240";
+
+/// Modules of the root tests that are run every time.
+const MODULES: &[&str] = &["containers::", "resources::", "rootless::", "user::"];
+
+/// Longest that these may take, in seconds.
+const TIMEOUT_OF_SUITE: &str = "600";
 
 /// What `checks.sh` must find, in its order.
 const FACTS: &[(&str, &str)] = &[
@@ -312,34 +321,98 @@ fn systemd_plays_pods() {
     check(&["--systemd"], &["as_service"], FACTS_OF_A_SERVICE);
 }
 
+/// As root, beneath a login's session.
+#[test]
+fn root_tests_as_root() {
+    suite(&[], &[]);
+}
+
+/// As a user whose limits are those of scopes of the user's systemd.
+#[test]
+fn root_tests_as_user() {
+    suite(&["--systemd"], &["--as", "kplay-test-one"]);
+}
+
 /// Boots, runs `checks.sh`, and compares what it finds.
 fn check(boot: &[&str], function: &[&str], facts: &[(&str, &str)]) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let here = repository.join("tests/uml");
-    let run = Command::new(here.join("boot.sh"))
-        .args(["--timeout", TIMEOUT])
-        .args(boot)
-        .arg(here.join("checks.sh"))
-        .arg(env!("CARGO_BIN_EXE_kplay"))
-        .arg(repository)
-        .args(function)
-        .output()
-        .expect("bash is there");
-    let (found, talk) = (
-        String::from_utf8_lossy(&run.stdout),
-        String::from_utf8_lossy(&run.stderr),
-    );
-    if run.status.code() == Some(UNAVAILABLE) {
-        assert!(std::env::var_os("CI").is_none(), "CI must have it: {talk}");
-        eprintln!("skipped: {talk}");
+    let mut command = booted(&[&["--timeout", TIMEOUT], boot].concat(), "checks.sh");
+    let Some(found) = succeeds(
+        command
+            .arg(env!("CARGO_BIN_EXE_kplay"))
+            .arg(repository)
+            .args(function),
+    ) else {
         return;
-    }
-    assert!(run.status.success(), "{}\n{found}\n{talk}", run.status);
+    };
     let faults = faults(facts, &found);
     assert!(
         faults.is_empty(),
         "{faults:#?}\nof all that was found:\n{found}"
     );
+}
+
+/// A script of this folder on a machine of its own.
+fn booted(boot: &[&str], script: &str) -> Command {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/uml");
+    let mut command = Command::new(here.join("boot.sh"));
+    command.args(boot).arg(here.join(script));
+    command
+}
+
+/// What a booted command prints; none where nothing can be booted.
+fn succeeds(command: &mut Command) -> Option<String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("bash is there");
+    let found = String::from_utf8_lossy(&stdout).into_owned();
+    let talk = String::from_utf8_lossy(&stderr);
+    if status.code() == Some(UNAVAILABLE) {
+        assert!(std::env::var_os("CI").is_none(), "CI must have it: {talk}");
+        eprintln!("skipped: {talk}");
+        return None;
+    }
+    assert!(status.success(), "{status}\n{found}\n{talk}");
+    Some(found)
+}
+
+/// Runs the root tests.
+fn suite(boot: &[&str], user: &[&str]) {
+    let all = std::env::var("KPLAY_TEST_UML").is_ok_and(|value| value == "all");
+    let (timeout, modules) = if all {
+        ("7200", [].as_slice())
+    } else {
+        (TIMEOUT_OF_SUITE, MODULES)
+    };
+    let boot = [&["--timeout", timeout, "--memory", "3G"], boot].concat();
+    let mut command = booted(&boot, "suite.sh");
+    command
+        .args([built("root"), built("zz_leftovers")])
+        .args(user);
+    let found = succeeds(command.args(modules));
+    assert!(found.is_none_or(|found| found.contains(" passed; 0 failed;")));
+}
+
+/// The program of another test of this project. Built it is already where all tests are run.
+fn built(test: &str) -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["test", "--no-run", "--message-format=json", "--test", test])
+        .output()
+        .expect("cargo is there");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let mut programs = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).expect("cargo prints JSON");
+        let is_it = message["target"]["name"] == test && message["profile"]["test"] == true;
+        is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    programs
+        .next()
+        .unwrap_or_else(|| panic!("no {test} in {messages}"))
 }
 
 /// What was found and should not be, and the other way round.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::{Cgroup, Controller, Error, Result, device, huge};
+use super::{Cgroup, Controller, Error, Hierarchy, Result, device, huge};
 use crate::sys::userns;
 
 /// What a cgroup may use. `None` leaves a value as it is: in a new cgroup, without a limit.
@@ -67,9 +67,7 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
 }
 
 fn cpu(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
-    let v2 = cgroup
-        .with(Controller::Cpu)
-        .is_some_and(super::Hierarchy::is_v2);
+    let v2 = cgroup.with(Controller::Cpu).is_some_and(Hierarchy::is_v2);
     if v2 {
         let weight = limits.cpu_weight.or(limits.cpu_shares.map(weight_of));
         if let Some(weight) = weight {
@@ -154,6 +152,7 @@ fn memory(cgroup: &Cgroup, bytes: u64) -> Result<()> {
         });
     };
     if hierarchy.is_v2() {
+        make_room(cgroup, hierarchy, bytes).map_err(|e| cgroup.error("set a limit of", e))?;
         write(cgroup, Controller::Memory, limit, "memory.max", bytes)?;
         return write_if_there(cgroup, limit, "memory.swap.max", 0);
     }
@@ -171,6 +170,29 @@ fn memory(cgroup: &Cgroup, bytes: u64) -> Result<()> {
         Ok(()) => Ok(()),
         Err(_) => write_if_there(cgroup, limit, both, bytes),
     }
+}
+
+/// Has the kernel take back what can be had without harm, before a limit of version 2 below what is in use would make it
+/// kill. Version 1 refuses such a limit by itself, with the same error.
+fn make_room(cgroup: &Cgroup, hierarchy: &Hierarchy, bytes: u64) -> io::Result<()> {
+    let in_use = || -> io::Result<bool> {
+        // Without the file there is no limit to be set either, which is told then.
+        let current = match hierarchy.read(&cgroup.path, "memory.current") {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        Ok(current.trim().parse::<u64>().is_ok_and(|now| now > bytes))
+    };
+    if !in_use()? {
+        return Ok(());
+    }
+    hierarchy.write(&cgroup.path, "memory.high", &bytes.to_string())?;
+    let result = match in_use() {
+        Ok(true) => Err(io::ErrorKind::ResourceBusy.into()),
+        other => other.map(drop),
+    };
+    hierarchy.write(&cgroup.path, "memory.high", "max")?;
+    result
 }
 
 /// For what a kernel may lack, as without swap accounting.

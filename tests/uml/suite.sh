@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs root tests under user-mode Linux (boot.sh), then looks for what they have left:
+#   suite.sh ROOT-TESTS LEFTOVERS-TEST [--as USER] ARGUMENT-OF-LIBTEST...
+# With `--as`, which needs systemd as the first process, that user plays the pods, and has a systemd of the user's own.
+set -euo pipefail
+
+root_tests=$1 leftovers=$2
+shift 2
+
+# As somebody's login does, and without the services that a unit has by itself: one of them empties /tmp, where the repository
+# may be.
+log_in() {
+    local unit units=/run/systemd/system
+    for unit in dbus.socket dbus.service systemd-logind.service user-runtime-dir@.service user@.service; do
+        mkdir -p "$units/$unit.d"
+        printf '[Unit]\nDefaultDependencies=no\n' >"$units/$unit.d/alone.conf"
+    done
+    systemctl daemon-reload
+    # Between cgroups of others nobody but root moves a process, which root's systemd does, asked by the user's over the bus.
+    systemctl start dbus.socket systemd-logind.service
+    systemctl start "user@$(id -u "$1").service"
+}
+
+# State is on tmpfs: overlays cannot be stacked on one another. There is all that CI has, too.
+export TMPDIR=/dev/shm CI=true
+if [ "${1:-}" = --as ]; then
+    log_in "$2"
+    export KPLAY_TEST_AS=$2
+    shift 2
+fi
+status=0
+"$root_tests" --test-threads 2 "$@" || status=$?
+"$leftovers" || status=$?
+exit "$status"
