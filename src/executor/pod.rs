@@ -228,7 +228,9 @@ fn tell_what_is_unenforced<R>(context: &Context<R>) {
             match resource {
                 Resource::Cpu => limits.cpu_quota_us.is_some(),
                 Resource::Memory => limits.memory_bytes.is_some(),
-                Resource::HugePages => !container.huge_pages.is_empty(),
+                Resource::HugePages => {
+                    !resources::huge_pages_of_container(plan, container).is_empty()
+                }
             }
         };
         if plan.all_containers().any(is_limited) {
@@ -253,7 +255,7 @@ fn tell_what_is_unenforced<R>(context: &Context<R>) {
 /// What a container's cgroup is limited to.
 pub(super) fn container_limits(plan: &PodPlan, container: &ContainerPlan) -> Limits {
     Limits {
-        huge_pages: Some(container.huge_pages.clone()),
+        huge_pages: Some(resources::huge_pages_of_container(plan, container)),
         ..cgroup_limits(resources::of_container(plan, container))
     }
 }

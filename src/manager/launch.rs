@@ -107,6 +107,7 @@ pub(super) fn new_pod(
             .collect(),
         data_dir: layout.pod(&key).data().to_owned(),
         log_dir: layout.pod_logs(&key, &uid),
+        log_links: Some(layout.container_logs()),
         cgroup: cgroup(&uid),
         seccomp_folders: vec![layout.seccomp_profiles(), KUBELET_PROFILES.into()],
         node_name: identity::node_name(),
@@ -220,7 +221,9 @@ pub(super) fn start(
     launch: &Launch,
 ) -> Result<Launching, Error> {
     dir.create(record)?;
-    fs::create_dir_all(&launch.log_dir, 0o700)?;
+    for folder in launch.log_links.iter().chain([&launch.log_dir]) {
+        fs::create_dir_all(folder, 0o700)?;
+    }
     if launch.plan.own_users && userns::is_initial() {
         ids::take(&manager.layout, dir)?;
     }

@@ -13,6 +13,7 @@ use crate::protocol::Request;
 use crate::state::endpoints;
 use crate::state::layout::Layout;
 use crate::state::lock::Locks;
+use crate::state::logs::links;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::view;
 use crate::sys::cgroup;
@@ -311,7 +312,7 @@ pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error>
     let layout = locks.layout();
     clean_up(layout, dir)?;
     if let Some(uid) = uid(dir)? {
-        remove_logs(layout, dir.key(), &uid)?;
+        fs::remove_dir_all(&layout.pod_logs(dir.key(), &uid))?;
     }
     // Those of earlier pods of this name, and of one whose uid cannot be read.
     let prefix = format!("{}_{}_", dir.key().namespace, dir.key().name);
@@ -320,6 +321,7 @@ pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error>
             fs::remove_dir_all(&layout.logs().join(name))?;
         }
     }
+    links::sweep(&layout.container_logs())?;
     if let Ok(Some(record)) = dir.record() {
         ephemeral::remove(locks, &record)?;
     }
@@ -331,8 +333,8 @@ pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error>
 /// # Errors
 /// They cannot be removed.
 pub(super) fn remove_logs(layout: &Layout, key: &PodKey, uid: &str) -> Result<(), Error> {
-    let folder = layout.pod_logs(key, uid);
-    Ok(fs::remove_dir_all(&folder)?)
+    fs::remove_dir_all(&layout.pod_logs(key, uid))?;
+    Ok(links::sweep(&layout.container_logs())?)
 }
 
 /// The pod's uid, from whatever of its files can be read.

@@ -53,6 +53,9 @@ pub struct Launch {
     pub data_dir: PathBuf,
     /// Where the container's log folders go.
     pub log_dir: PathBuf,
+    /// Where links to the logs go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_links: Option<PathBuf>,
     /// The pod's cgroup, relative to the root of each hierarchy, unique on this machine: `kplay/UID`.
     pub cgroup: String,
     /// Where profiles that `Localhost` names are looked for, one after the other.

@@ -9,6 +9,7 @@
 //!   pods/KEY/volumes/NAME/           emptyDir and ConfigMap volumes on disk
 //!   pods/KEY/containers/NAME-N/      upper and work folder of a container's overlay
 //!   logs/NS_NAME_UID/CONTAINER/N.log
+//!   container-logs/                  links to them by name
 //!   objects/NS/KIND/NAME.json        ConfigMaps, Deployments, … as applied
 //!   volumes/NS/NAME/                 what a PersistentVolumeClaim is bound to
 //! RUNROOT (/run/kplay)               tmpfs
@@ -138,7 +139,14 @@ impl Layout {
     /// All folders that kplay makes in the two. `seccomp` is somebody else's.
     #[must_use]
     pub fn folders(&self) -> Vec<PathBuf> {
-        let lasting = ["images", "pods", "logs", "objects", "volumes"];
+        let lasting = [
+            "images",
+            "pods",
+            "logs",
+            "container-logs",
+            "objects",
+            "volumes",
+        ];
         let running = [
             "pods",
             "endpoints",
@@ -185,6 +193,12 @@ impl Layout {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+
+    /// The folder of the links to containers' logs ([`super::logs::links`]).
+    #[must_use]
+    pub fn container_logs(&self) -> PathBuf {
+        self.root.join("container-logs")
     }
 
     /// The folder of the folders that claims are bound to, by namespace.

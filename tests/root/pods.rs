@@ -279,6 +279,19 @@ fn containers_of_a_pod_share_network_ipc_and_host_name() {
         assert_ne!(main[kind], host[kind]);
     }
     assert_eq!(kplay.shell("apart", "hostname"), "apart\n");
+    // One `/dev/shm` for all of them, and for nobody else.
+    kplay.shell("apart", "echo shared > /dev/shm/kplay-test");
+    let of_side = [
+        "exec",
+        "apart",
+        "-c",
+        "side",
+        "--",
+        "cat",
+        "/dev/shm/kplay-test",
+    ];
+    assert_eq!(kplay.run(of_side).succeeds(), "shared\n");
+    assert!(!Path::new("/dev/shm/kplay-test").exists());
     kplay.run(["delete", "pod", "apart"]).succeeds();
 
     let together = format!("{stay} shareProcessNamespace: true,");

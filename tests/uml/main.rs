@@ -69,7 +69,8 @@ const FACTS: &[(&str, &str)] = &[
     ("unlimited/only cpu.weight", "1"),
     ("unlimited/only cpu.max", "max 100000"),
     ("unlimited/only memory.max", "max"),
-    ("unlimited/only memory.swap.max", "max"),
+    // As a kubelet that says nothing of swap.
+    ("unlimited/only memory.swap.max", "0"),
     ("unlimited/only memory.oom.group", "1"),
     ("unlimited/only pids.max", "max"),
     ("kplay's own processes", ""),

@@ -420,6 +420,18 @@ fn a_deadline_counts_from_the_pods_start() {
 }
 
 #[test]
+fn an_evicted_pod_has_the_shortest_time_to_end() {
+    let mut play = Play::new(RestartPolicy::Always, &["main"]);
+    play.up("main").until(3);
+    play.event(Event::Evict {
+        message: "too much".into(),
+    });
+    play.until(100);
+    // A second, which is raised to the least that a container has.
+    play.check(&["0 start main", "3 stop main", "5 kill main"]);
+}
+
+#[test]
 fn a_lost_sandbox_is_made_again() {
     let mut play = Play::new(RestartPolicy::Always, &["i:init", "main"]);
     play.up("init").exit("init", 0).up("main");

@@ -72,8 +72,8 @@ fn default_container(container: &mut Container, host_network: bool) {
     for port in container.ports.iter_mut().flatten() {
         let protocol = port.protocol.take().filter(|protocol| !protocol.is_empty());
         port.protocol = protocol.or_else(|| Some("TCP".to_owned()));
-        if host_network {
-            port.host_port.get_or_insert(port.container_port);
+        if host_network && port.host_port.unwrap_or(0) == 0 {
+            port.host_port = Some(port.container_port);
         }
     }
     let resources = container.resources.get_or_insert_default();
@@ -161,9 +161,11 @@ fn default_volume(volume: &mut Volume) {
     }
     if let Some(source) = &mut volume.image {
         let image = source.reference.as_deref().unwrap_or_default();
-        source
+        let given = source
             .pull_policy
-            .get_or_insert_with(|| pull_policy(image).to_owned());
+            .take()
+            .filter(|policy| !policy.is_empty());
+        source.pull_policy = given.or_else(|| Some(pull_policy(image).to_owned()));
     }
     let nothing = Volume {
         name: volume.name.clone(),

@@ -25,6 +25,8 @@ pub struct Limits {
     pub huge_pages: Option<BTreeMap<u64, u64>>,
     /// When memory runs out, kill all processes of the cgroup (version 2 only; version 1 kills one).
     pub oom_group: bool,
+    /// Swap nothing out, with or without a limit of memory (version 2 only).
+    pub no_swap: bool,
     pub devices: DevicePolicy,
 }
 
@@ -51,6 +53,12 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
     {
         // Where memory is not limited, a cgroup does not run out of it.
         write_if_there(cgroup, "oom_group", "memory.oom.group", 1)?;
+    }
+    if limits.no_swap
+        && let Some(hierarchy) = cgroup.with(Controller::Memory)
+        && hierarchy.is_v2()
+    {
+        write_if_there(cgroup, "no_swap", "memory.swap.max", 0)?;
     }
     if let Some(pids) = limits.pids {
         write(cgroup, Controller::Pids, "pids", "pids.max", pids)?;
