@@ -46,7 +46,7 @@ fn uid(kplay: &Kplay, name: &str) -> String {
 
 /// Every process of a pod but its executor.
 fn members(uid: &str) -> Vec<u32> {
-    let name = format!("kplay/{uid}/");
+    let name = format!("/{uid}/");
     leftovers::processes()
         .iter()
         .filter(|process| process.cgroups.contains(&name))
@@ -195,7 +195,7 @@ fn a_pause_that_is_killed() {
     };
     kplay.apply(&pod("web")).succeeds();
     let uid = uid(&kplay, "web");
-    let sandbox = format!("kplay/{uid}/_sandbox");
+    let sandbox = format!("/{uid}/_sandbox");
     let pause: Vec<u32> = leftovers::processes()
         .iter()
         .filter(|process| process.cgroups.contains(&sandbox))

@@ -96,16 +96,17 @@ pub(crate) fn of_dir(dir: &Path) -> Vec<String> {
 
 /// Processes in a pod's cgroup, and the cgroup.
 pub(crate) fn of_uid(uid: &str) -> Vec<String> {
-    let name = format!("kplay/{uid}");
+    let name = format!("/{uid}");
     let mut left: Vec<String> = processes()
         .iter()
         .filter(|process| process.cgroups.contains(&name))
         .map(ToString::to_string)
         .collect();
+    let places = hierarchies();
     left.extend(
-        hierarchies()
+        places
             .iter()
-            .map(|hierarchy| hierarchy.join(&name))
+            .flat_map(|hierarchy| places_of(uid).map(|place| hierarchy.join(place)))
             .filter(|cgroup| cgroup.exists())
             .map(|cgroup| format!("cgroup {cgroup:?}")),
     );
@@ -136,6 +137,11 @@ pub(crate) fn is_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Where a pod's cgroup may be in a hierarchy, by the pod's quality of service.
+fn places_of(uid: &str) -> [PathBuf; 3] {
+    ["kplay", "kplay/burstable", "kplay/besteffort"].map(|class| Path::new(class).join(uid))
+}
+
 /// A pod's cgroup in the hierarchy of `controller`.
 pub(crate) fn cgroup_of(controller: &str, uid: &str) -> PathBuf {
     let root = Path::new("/sys/fs/cgroup");
@@ -144,7 +150,10 @@ pub(crate) fn cgroup_of(controller: &str, uid: &str) -> PathBuf {
     } else {
         root.join(controller)
     };
-    root.join("kplay").join(uid)
+    let mut places = places_of(uid).into_iter().map(|place| root.join(place));
+    places
+        .find(|cgroup| cgroup.exists())
+        .unwrap_or_else(|| root.join("kplay").join(uid))
 }
 
 /// The executors of the pod with this run folder.
