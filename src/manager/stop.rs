@@ -16,7 +16,7 @@ use crate::state::lock::Locks;
 use crate::state::logs::links;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::view;
-use crate::sys::cgroup;
+use crate::sys::cgroup::{self, Hierarchies};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Connection;
@@ -281,13 +281,18 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
         let given = cgroups::given(dir)?;
         if let Some(cgroup) = cgroups::of_pod(dir, &uid)? {
             cgroup.kill().map_err(|e| failed(e.into()))?;
-            cgroup.remove().map_err(|e| failed(e.into()))?;
+            cgroups::remove(&cgroup).map_err(|e| failed(e.into()))?;
         }
-        if let Some(folder) = given.filter(|_| !dir.has_executor().unwrap_or(true)) {
+        // That of all root's pods is systemd's to remove.
+        let own = given.filter(|_| !userns::is_initial());
+        if let Some(folder) = own.filter(|_| !dir.has_executor().unwrap_or(true)) {
             cgroup::remove_delegated(&folder).map_err(|e| failed(e.into()))?;
         }
     }
-    if !userns::is_initial() && !dir.paths().cgroup().exists() {
+    // No cgroup knows who they are.
+    if !dir.paths().cgroup().exists()
+        && Hierarchies::open().is_ok_and(|all| all.version().is_none())
+    {
         inhabitants::kill_all(dir.paths().data()).map_err(|e| failed(e.into()))?;
     }
     if dir.has_executor()? {

@@ -28,7 +28,7 @@ use crate::sys::ids::IdRange;
 use crate::sys::mount::{self, Overlay};
 use crate::sys::namespace::{self, Namespace};
 use crate::sys::signal::Signal;
-use crate::sys::{capability, fs, identity, poll, process, trial};
+use crate::sys::{capability, fs, identity, poll, process, trial, userns};
 
 /// Something that is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -138,8 +138,12 @@ impl Running {
 }
 
 /// Gives the user namespace of a process the ids of who is not root: many, if `newuidmap` and `newgidmap` give them, or
-/// just its own. Nothing if there are none to be given.
+/// just its own; or those of a container, whose root it is. Nothing if there are none to be given.
 fn give_ids(pid: u32) -> Option<Result<(), String>> {
+    if let Some(mapping) = userns::Mapping::of_all() {
+        let given = userns::give(&mapping, i32::try_from(pid).unwrap_or_default());
+        return Some(given.map_err(|error| chain(&error)));
+    }
     let given = Subordinate::read();
     let many = match (&given.users, &given.groups) {
         (Some(users), Some(groups)) => Some(
@@ -260,6 +264,10 @@ fn cgroups(report: &mut Report) {
         Ok(hierarchies) => hierarchies,
         Err(error) => return report.tell(Trial::Cgroup, Err(error)),
     };
+    if hierarchies.version().is_none() {
+        let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        return report.tell(Trial::Cgroup, Err(error));
+    }
     let removed = match hierarchies.create(&path, &Limits::default()) {
         Ok(cgroup) => {
             report.tell::<io::Error>(Trial::Cgroup, Ok(()));
@@ -270,12 +278,14 @@ fn cgroups(report: &mut Report) {
                 ..Limits::default()
             };
             report.tell(Trial::Limits, cgroup.set(&limits));
-            cgroup.remove()
+            cgroup.remove_with_parents()
         }
         Err(error) => {
             report.tell(Trial::Cgroup, Err(error));
             // Of several hierarchies, some may have it.
-            hierarchies.find(&path).map_or(Ok(()), |part| part.remove())
+            hierarchies
+                .find(&path)
+                .map_or(Ok(()), |part| part.remove_with_parents())
         }
     };
     if let Err(error) = removed {

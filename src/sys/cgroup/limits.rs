@@ -68,8 +68,9 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
     }
     match limits.devices {
         DevicePolicy::All => Ok(()),
-        // Nobody in a user namespace has a device that the machine did not make, or may restrict what is.
-        DevicePolicy::Default if !userns::is_initial() => Ok(()),
+        // Nobody in a user namespace has a device that the machine did not make, or may restrict what is; and where cgroups
+        // are read-only, somebody else has restricted them.
+        DevicePolicy::Default if !userns::is_initial() || cgroup.all().next().is_none() => Ok(()),
         DevicePolicy::Default => device::restrict(cgroup),
     }
 }
@@ -262,5 +263,6 @@ fn name(controller: Controller) -> &'static str {
         Controller::Pids => "pids",
         Controller::Devices => "devices",
         Controller::HugePages => "hugetlb",
+        Controller::Io => "io",
     }
 }
