@@ -139,25 +139,11 @@ impl Layout {
     /// All folders that kplay makes in the two. `seccomp` is somebody else's.
     #[must_use]
     pub fn folders(&self) -> Vec<PathBuf> {
-        let lasting = [
-            "images",
-            "pods",
-            "logs",
-            "container-logs",
-            "objects",
-            "volumes",
-        ];
-        let running = [
-            "pods",
-            "endpoints",
-            "objects",
-            "network",
-            "locks",
-            "members",
-        ];
+        let lasting = "images pods logs container-logs objects volumes".split(' ');
+        let running = "pods endpoints objects network locks members".split(' ');
         let lasting = lasting.map(|name| self.root.join(name));
         let running = running.map(|name| self.runroot.join(name));
-        lasting.into_iter().chain(running).collect()
+        lasting.chain(running).collect()
     }
 
     /// A pod's paths.
