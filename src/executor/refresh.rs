@@ -94,7 +94,7 @@ fn restart_where_asked<R>(context: &Context<R>, old: &PodPlan, new: &PodPlan) {
         if let (Some(old), Some(container)) = (nth(old, *index), nth(new, *index))
             && restarts(old, container)
         {
-            context.send(Message::Lifecycle(Event::StopContainer {
+            context.send(Message::Lifecycle(Event::RestartContainer {
                 container: *index,
                 id: live.id(),
                 message: format!("Container {} resize requires restart", container.name),

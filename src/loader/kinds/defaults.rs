@@ -175,3 +175,25 @@ fn default_volume(volume: &mut Volume) {
         volume.empty_dir = Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_pulled_by_their_tags() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (image, policy) in [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("registry.example.com:5000/nginx", "Always"),
+            ("nginx:1", "IfNotPresent"),
+            ("registry.example.com:5000/nginx:v1-latest", "IfNotPresent"),
+            (&format!("nginx@{digest}"), "IfNotPresent"),
+            (&format!("nginx:1@{digest}"), "IfNotPresent"),
+            (&format!("nginx:latest@{digest}"), "Always"),
+        ] {
+            assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+}
