@@ -18,7 +18,7 @@ use crate::model::image::{Image, Pull};
 use crate::model::reference::ImageName;
 use crate::protocol::{Launch, PullAnswer, Pulling};
 use crate::sys::process::FIRST_FD;
-use crate::sys::{fd, fs};
+use crate::sys::{fd, fs, identity};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -60,8 +60,10 @@ fn pull(run_dir: &Path, container: &OsStr) -> Result<(Image, Hold), Error> {
         store,
         authfile,
         secrets,
+        user,
         ..
     } = pulling.clone();
+    identity::speak_for(user);
     let registries = Arc::new(RegistriesConf::new(registry_places()));
     let files = AuthfileArgs::at(authfile);
     let mut options = files.pull_options(None, TlsVerify::Configured, registries, None);

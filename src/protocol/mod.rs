@@ -87,6 +87,9 @@ pub struct Pulling {
     pub environment: Vec<String>,
     /// What the pod shows to registries.
     pub secrets: Vec<PullSecret>,
+    /// Whose configuration and credentials these are.
+    #[serde(default)]
+    pub user: u32,
 }
 
 /// Whether registries may be asked.

@@ -237,6 +237,11 @@ pub fn enter(users: &OwnedFd) -> io::Result<()> {
     super::ids::set_root()
 }
 
+/// Says who that was, where the process began in the namespace. For its first words: who it was is not changed.
+pub(super) fn set_caller(uid: u32) {
+    CALLER.get_or_init(|| uid);
+}
+
 /// The user that this process was started as.
 pub(super) fn caller() -> u32 {
     let now = || rustix::process::getuid().as_raw();

@@ -216,6 +216,30 @@ fn limits_that_nobody_enforces_are_told() {
     }
 }
 
+/// With the user's own configuration and credentials, although its executor is root in a namespace.
+#[test]
+fn a_container_that_starts_again_is_pulled_as_its_user_does() {
+    let Some(kplay) = Kplay::of(ONE) else { return };
+    let registry = crate::fixtures::Registry::start();
+    let script = "test -e /v/once || { touch /v/once; exit; }; sleep 1000";
+    let pod = script_pod(
+        "again",
+        "terminationGracePeriodSeconds: 0, volumes: [{name: v, emptyDir: {}}],",
+        "imagePullPolicy: Always, volumeMounts: [{name: v, mountPath: /v}],",
+        script,
+    );
+    let pod = pod
+        .replace("localhost/busybox:1", &registry.image("gzip"))
+        .replace("restartPolicy: Never", "restartPolicy: Always");
+    kplay.apply(&pod).succeeds();
+    kplay.until("again", "it runs again", |status| {
+        let main = &status["containerStatuses"][0];
+        main["restartCount"] == 1 && main["state"]["running"].is_object()
+    });
+    let events = kplay.run(["events"]).succeeds();
+    assert!(!events.contains("Failed to pull"), "{events}");
+}
+
 #[test]
 fn an_executor_that_is_killed_takes_its_pod_along() {
     let Some(kplay) = with_busybox(ONE) else {

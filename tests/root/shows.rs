@@ -14,7 +14,9 @@ impl Kplay {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("manifests")
             .join(name);
-        let args = ["apply", "--wait=ready", "--timeout=50s"].map(std::ffi::OsString::from);
+        let limit = wait::stretched(std::time::Duration::from_secs(50)).as_secs();
+        let limit = format!("--timeout={limit}s");
+        let args = ["apply", "--wait=ready", &limit].map(std::ffi::OsString::from);
         self.run(args.into_iter().chain([path.into()])).succeeds();
         self.note_pods();
     }

@@ -133,7 +133,63 @@ const OF_CGROUPS: [Skipped; 1] = [(
 )];
 
 /// Tests of what the kernel or the machine of `tests/uml/boot.sh` has not.
-const NOT_UNDER_UML: [Skipped; 0] = [];
+const NOT_UNDER_UML: [Skipped; 5] = [
+    (
+        "needs addresses that nftables translates, which this kernel's cannot",
+        &[
+            "addresses::a_pod_in_the_machines_network_is_no_stranger",
+            "host_network::a_machine_without_routes_is_told_of",
+            "host_network::services_are_reached_by_name_from_the_machines_network",
+            "names::the_policy_says_which_resolver_is_asked",
+            "traffic::a_backend_that_is_stopped_loses_nothing_under_load",
+            "traffic::a_client_keeps_to_its_backend",
+            "traffic::a_database_is_found_by_its_services_name",
+            "traffic::a_deleted_service_is_gone_at_once",
+            "traffic::a_killed_backend_loses_only_its_own_connections",
+            "traffic::a_pod_reaches_itself_through_its_own_service",
+            "traffic::all_backends_are_used_and_a_port_is_found_by_its_name",
+            "traffic::another_name_for_a_service",
+            "traffic::datagrams_and_streams_come_back_through_a_service",
+            "traffic::every_port_of_a_service_leads_to_its_own",
+            "traffic::one_pod_of_several_services_and_a_changed_service",
+            "traffic::only_ready_pods_get_traffic",
+            "traffic::the_order_of_a_service_and_its_pods_does_not_matter",
+            "traffic::what_is_down_or_over_is_no_endpoint",
+            "traffic::without_endpoints_connections_are_refused_at_once",
+        ],
+    ),
+    (
+        "has times of a second in its manifests, in which hardly a process starts here",
+        &[
+            "hooks::pre_stop_comes_before_the_stop_signal",
+            "log_files::a_flood_of_output_is_in_no_probes_way",
+            "pods::a_deadline_ends_the_pod_with_grace_then_with_force",
+            "probes::a_command_that_takes_too_long_is_killed",
+            "probes::a_failed_liveness_probe_restarts_the_container",
+            "probes::a_startup_probe_comes_before_the_others",
+            "probes::apply_waits_for_readiness",
+            "probes::checks_that_cannot_be_made_decide_nothing",
+            "probes::readiness_is_asked_until_the_end_and_liveness_is_not",
+            "system::a_service_manager_is_told_when_all_pods_are_ready",
+            "users::probes_hooks_ports_and_terminals_reach_inside",
+        ],
+    ),
+    (
+        "counts events, of which there are more where there is no way out",
+        &[
+            "events::a_life_in_events",
+            "events::what_happens_again_is_counted",
+        ],
+    ),
+    (
+        "needs tmpfs with mapped ids, which is there from Linux 6.3 on",
+        &["users::every_kind_of_volume_can_be_used"],
+    ),
+    (
+        "needs huge pages, which this kernel has not",
+        &["resources::huge_pages_are_those_that_were_asked_for"],
+    ),
+];
 
 /// Why the running test is skipped in this place, if it is.
 pub(crate) fn why_skipped() -> Option<&'static str> {

@@ -21,8 +21,20 @@ log_in() {
     systemctl start "user@$(id -u "$1").service"
 }
 
-# State is on tmpfs: overlays cannot be stacked on one another. There is all that CI has, too.
-export TMPDIR=/dev/shm CI=true
+# State is on a file system of its own, since overlays cannot be stacked on one another; not on tmpfs, whose ids this kernel
+# cannot map.
+make_room() {
+    mkdir -p /run/tests
+    truncate -s 4G /dev/shm/tests.ext4
+    mkfs.ext4 -q -O ^has_journal /dev/shm/tests.ext4
+    mount -o loop /dev/shm/tests.ext4 /run/tests
+    chmod 1777 /run/tests
+    mount -t tmpfs tmpfs /var/lib/containers
+}
+
+make_room
+# All is there that CI has.
+export TMPDIR=/run/tests CI=true
 if [ "${1:-}" = --as ]; then
     log_in "$2"
     export KPLAY_TEST_AS=$2

@@ -36,7 +36,7 @@ use crate::state::object;
 use crate::state::pod_dir::PodDir;
 use crate::state::record::SourceSet;
 use crate::state::{view, volumes};
-use crate::sys::capability;
+use crate::sys::{capability, identity};
 
 /// What is to be.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ impl ApplyInput {
             authfile: self.ways.authfile.clone(),
             environment: self.ways.environment.clone(),
             secrets: self.pull_secrets.get(pod).cloned().unwrap_or_default(),
+            user: identity::uid(),
         }
     }
 }
