@@ -266,9 +266,7 @@ fn tell_what_is_unenforced<R>(context: &Context<R>) {
     }
     let why = match userns::is_initial() {
         true => "the cgroups are read-only here",
-        false => {
-            "no cgroup with them has been given to you, as systemd gives one with cgroup v2"
-        }
+        false => "no cgroup with them has been given to you, as systemd gives one with cgroup v2",
     };
     let message = format!("limits of {} are not enforced: {why}", names.join(", "));
     let event = context.event(EventType::Warning, "LimitsNotEnforced", message, None);

@@ -289,7 +289,9 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
         }
     }
     // No cgroup knows who they are.
-    if !dir.paths().cgroup().exists() && Hierarchies::open().is_ok_and(|all| all.version().is_none()) {
+    if !dir.paths().cgroup().exists()
+        && Hierarchies::open().is_ok_and(|all| all.version().is_none())
+    {
         inhabitants::kill_all(dir.paths().data()).map_err(|e| failed(e.into()))?;
     }
     if dir.has_executor()? {

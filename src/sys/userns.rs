@@ -11,8 +11,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::namespace::{self, Namespace};
 use super::capability::{self, Set};
+use super::namespace::{self, Namespace};
 use super::{clone, fd, holder};
 
 /// Ids in a row, as the namespace and as the machine numbers them.

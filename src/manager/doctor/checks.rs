@@ -263,7 +263,9 @@ impl Judge<'_> {
         // What a container engine hides of /proc, nobody may uncover by mounting another one.
         let remedy = match self.facts.container.as_deref() {
             Some("docker") => "docker run --security-opt systempaths=unconfined …",
-            Some(KUBERNETES) => "securityContext: {procMount: Unmasked}, in a pod with hostUsers: false",
+            Some(KUBERNETES) => {
+                "securityContext: {procMount: Unmasked}, in a pod with hostUsers: false"
+            }
             Some(_) => "podman run --security-opt unmask=ALL …",
             None => "umount what is mounted below /proc",
         };

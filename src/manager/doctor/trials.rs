@@ -53,7 +53,7 @@ pub(super) enum Trial {
     Seccomp,
     /// A hostname in a namespace.
     Hostname,
-    /// A process in a pid namespace, with a `/proc` of its own.
+    /// A process in a pid namespace, with a `/proc` of its own; in a user namespace, a `/sys` too.
     Proc,
 }
 
@@ -235,7 +235,11 @@ pub fn main(root: Option<&OsStr>) -> ExitCode {
     overlays(Path::new(root), administers, &mut report);
     networks(&mut report);
     // After these two, no more processes can be started, and for good.
-    report.tell(Trial::Proc, own_proc());
+    let own = match administers {
+        true => own_proc(),
+        false => mount::own_sys().map_err(boxed).and_then(|()| own_proc()),
+    };
+    report.tell(Trial::Proc, own);
     report.tell(Trial::Seccomp, trial::filter_system_calls());
     ExitCode::SUCCESS
 }
@@ -292,7 +296,9 @@ fn cgroups(report: &mut Report) {
         Err(error) => {
             report.tell(Trial::Cgroup, Err(error));
             // Of several hierarchies, some may have it.
-            hierarchies.find(&path).map_or(Ok(()), |part| part.remove_with_parents())
+            hierarchies
+                .find(&path)
+                .map_or(Ok(()), |part| part.remove_with_parents())
         }
     };
     if let Err(error) = removed {
