@@ -1,5 +1,8 @@
 //! Resources in the kernel's terms: cgroup numbers, quality of service, OOM scores
 //! (`cm/helpers_linux.go`, `qos/policy.go`, `kuberuntime_container_linux.go`). Pure.
+//!
+//! Memory is limited, and neither throttled (`memory.high`) nor reserved (`memory.min`, `memory.low`): so it is with a kubelet of
+//! 1.37, whose `MemoryQoS` is on and does nothing unless the node's `memoryThrottlingFactor` or `memoryReservationPolicy` is set.
 
 use std::collections::BTreeMap;
 

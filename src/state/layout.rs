@@ -27,7 +27,7 @@
 //!   pods/KEY/executor.log            what the executor had to say before it died
 //!   pods/KEY/deleting                the pod is being deleted: since when
 //!   pods/KEY/ids                     the first of the machine's ids that the pod's users have
-//!   pods/KEY/cgroup                  the folder of the cgroups that the executor was given, where that is not root's
+//!   pods/KEY/cgroup                  the folder in which the pod's cgroups are, where that is not the root of the machine's
 //!   pods/KEY/control.sock
 //!   pods/KEY/mnt/                    mount points, seen only in the executor's mount namespace
 //!   pods/KEY/oci/                    libcontainer's state and bundles
@@ -430,7 +430,7 @@ impl PodPaths {
         self.run.join("ids")
     }
 
-    /// Where the pod's cgroups are, if not root made them.
+    /// The folder in which the pod's cgroups are, if that is not the root of the machine's.
     #[must_use]
     pub fn cgroup(&self) -> PathBuf {
         self.run.join("cgroup")

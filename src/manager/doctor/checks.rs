@@ -22,6 +22,7 @@ pub(super) fn judge(facts: &Facts, outcomes: &Outcomes) -> Vec<Check> {
     checks.push(judged.user_namespaces());
     checks.extend(judged.ids());
     checks.extend(judged.namespaces());
+    checks.extend(judged.hostname());
     checks.extend(judged.proc());
     checks.extend(judged.overlay());
     checks.extend(judged.mapped_ids());
@@ -239,6 +240,20 @@ impl Judge<'_> {
         })
     }
 
+    fn hostname(&self) -> Option<Check> {
+        let name = "hostname";
+        Some(match self.outcome(Trial::Hostname)? {
+            Ok(()) => works(name, "pods can have one of their own"),
+            Err(error) => {
+                // A filter of system calls, of which root without CAP_SYS_ADMIN has a stricter one.
+                let remedy = self.unconfined();
+                let otherwise = || "run kplay without a filter of system calls".to_owned();
+                let detail = format!("pods cannot have one of their own: {error}");
+                fails(name, detail, remedy.unwrap_or_else(otherwise))
+            }
+        })
+    }
+
     fn proc(&self) -> Option<Check> {
         let name = "proc";
         let error = match self.outcome(Trial::Proc)? {
@@ -330,7 +345,7 @@ impl Judge<'_> {
         let detail = format!("{version} with {}", found.controllers.join(", "));
         match self.outcome(Trial::Cgroup) {
             // As most containers have them.
-            Some(Err(error)) if error.contains("Read-only") => limited(
+            Some(Err(error)) if error.contains("read-only filesystem") => limited(
                 name,
                 format!("{version}, read-only: limits of pods are not enforced"),
                 self.outer("--privileged")

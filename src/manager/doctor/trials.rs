@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::{self, Subordinate};
 use crate::model::cause::chain;
 use crate::network::trial as network;
-use crate::sys::cgroup::{CgroupEntry, Hierarchies, Limits};
+use crate::sys::cgroup::{self, CgroupEntry, Hierarchies, Limits};
 use crate::sys::holder::{self, Holder};
 use crate::sys::ids::IdRange;
 use crate::sys::mount::{self, Overlay};
@@ -51,7 +51,9 @@ pub(super) enum Trial {
     Link,
     Masquerade,
     Seccomp,
-    /// A process in a pid namespace, with a `/proc` of its own.
+    /// A hostname in a namespace.
+    Hostname,
+    /// A process in a pid namespace, with a `/proc` of its own; in a user namespace, a `/sys` too.
     Proc,
 }
 
@@ -229,10 +231,15 @@ pub fn main(root: Option<&OsStr>) -> ExitCode {
     if failed {
         return ExitCode::SUCCESS;
     }
+    report.tell(Trial::Hostname, trial::set_hostname());
     overlays(Path::new(root), administers, &mut report);
     networks(&mut report);
     // After these two, no more processes can be started, and for good.
-    report.tell(Trial::Proc, own_proc());
+    let own = match administers {
+        true => own_proc(),
+        false => mount::own_sys().map_err(boxed).and_then(|()| own_proc()),
+    };
+    report.tell(Trial::Proc, own);
     report.tell(Trial::Seccomp, trial::filter_system_calls());
     ExitCode::SUCCESS
 }
@@ -260,8 +267,14 @@ impl Report {
 
 fn cgroups(report: &mut Report) {
     let path = format!("kplay/doctor-{}", std::process::id());
-    let hierarchies = match Hierarchies::open() {
-        Ok(hierarchies) => hierarchies,
+    // Where pods would have theirs.
+    let scope = cgroup::scope_of_root();
+    let given = match &scope {
+        Some(scope) => Hierarchies::of_executor(&scope.folder),
+        None => Hierarchies::open().map(Some),
+    };
+    let hierarchies = match given {
+        Ok(hierarchies) => hierarchies.unwrap_or_else(Hierarchies::none),
         Err(error) => return report.tell(Trial::Cgroup, Err(error)),
     };
     if hierarchies.version().is_none() {

@@ -2,7 +2,7 @@
 //! all pods are in one scope, which it makes when asked once, leaves alone, and takes away with the last process in it.
 //!
 //! ```text
-//! kplay.slice/kplay-pods.scope
+//! kplay-pods.scope
 //!   _executor      those who keep it: executors, or what stands in for those that stay in the unit that started them
 //!   kplay/…        the pods
 //! ```
@@ -22,7 +22,9 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::{systemd, userns};
 
-const SLICE: &str = "kplay.slice";
+/// The root of all slices, so that nothing is left when the scope goes; and pods weigh as much as all services together, as
+/// with a kubelet.
+const SLICE: &str = "-.slice";
 const SCOPE: &str = "kplay-pods.scope";
 
 /// The scope. Where executors do not keep it from their birth on, it is there at least as long as this is.
@@ -70,7 +72,7 @@ fn find_or_make() -> io::Result<Option<Scope>> {
     let Some(mount) = hierarchy::only_version_2()? else {
         return Ok(None);
     };
-    let folder = mount.join(SLICE).join(SCOPE);
+    let folder = mount.join(SCOPE);
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_micros(500);
     loop {

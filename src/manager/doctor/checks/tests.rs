@@ -68,7 +68,8 @@ fn of_user() -> Facts {
     }
 }
 
-const ALL: [Trial; 12] = [
+const ALL: [Trial; 13] = [
+    Trial::Hostname,
     Trial::Cgroup,
     Trial::Limits,
     Trial::Namespaces,
