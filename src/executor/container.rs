@@ -27,6 +27,7 @@ use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
 use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, Tenancy, rootfs};
 use crate::spec::{self, Spec};
+use crate::state::logs::{self, links};
 use crate::sys::cgroup::{Cgroup, Limits};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
@@ -323,6 +324,7 @@ impl<R: Runtime + 'static> Run<R> {
         let log_dir = context.launch.log_dir.join(plan.name.as_str());
         let log = Rc::new(RefCell::new(LogWriter::open(&log_dir, self.attempt)?));
         self.tried(output::forget_old_runs(&log_dir, self.attempt));
+        self.tried(self.link_log(&log_dir));
         let outputs = ends.outputs.into_iter();
         let pumps = outputs
             .map(|output| {
@@ -345,6 +347,20 @@ impl<R: Runtime + 'static> Run<R> {
         };
         tokio::task::spawn_local(watch.until_the_end());
         Ok(())
+    }
+
+    /// Makes the link to this run's log, and removes those of runs that are forgotten.
+    fn link_log(&self, log_dir: &Path) -> Result<(), fs::Error> {
+        let Some(folder) = &self.context.launch.log_links else {
+            return Ok(());
+        };
+        let log = logs::current_file(log_dir, self.attempt);
+        let pod = self.context.launch.plan.key();
+        links::make(folder, &pod, self.plan().name.as_str(), &self.id, &log)?;
+        if self.attempt < 2 {
+            return Ok(());
+        }
+        links::sweep(folder)
     }
 
     /// Says that the container's limit was too low for its start, if that was it.
@@ -392,6 +408,8 @@ impl<R: Runtime + 'static> Run<R> {
     fn make_cgroup(&self) -> Result<Cgroup, StartFailure> {
         let mut limits = self.limits();
         limits.oom_group = true;
+        // A kubelet's `NoSwap`.
+        limits.no_swap = true;
         limits.devices = if self.plan().security.privileged {
             crate::sys::cgroup::DevicePolicy::All
         } else {

@@ -159,22 +159,13 @@ fn resolve_user(
     // Only the user: a kubelet does not ask for the group that an image names beside it
     // (https://github.com/kubernetes/kubernetes/issues/61967).
     let name = image.user.split(':').next().unwrap_or_default();
-    if security.run_as_non_root {
-        let objection = match (security.run_as_user, name.parse::<u32>()) {
-            (Some(0), _) => Some("container's runAsUser breaks non-root policy".to_owned()),
-            (Some(_), _) => None,
-            (None, Ok(uid)) if uid > 0 => None,
-            (None, Err(_)) if !name.is_empty() => Some(format!(
-                "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root"
-            )),
-            (None, _) => Some("container has runAsNonRoot and image will run as root".to_owned()),
-        };
-        if let Some(objection) = objection {
-            return Err(StartFailure::Config(format!(
-                "{objection} (pod: \"{pod}\", container: {})",
-                plan.name
-            )));
-        }
+    if security.run_as_non_root
+        && let Some(objection) = objection_to_root(security.run_as_user, name)
+    {
+        return Err(StartFailure::Config(format!(
+            "{objection} (pod: \"{pod}\", container: {})",
+            plan.name
+        )));
     }
     let mut user = match security.run_as_user {
         Some(uid) => user::lookup_uid(rootfs, uid)?,
@@ -184,6 +175,20 @@ fn resolve_user(
         user.gid = gid;
     }
     Ok(user)
+}
+
+/// What speaks against a container that may not be root's (`verifyRunAsNonRoot`): the manifest's user counts, or else
+/// the image's, which may be a name.
+fn objection_to_root(user: Option<u32>, of_image: &str) -> Option<String> {
+    match (user, of_image.parse::<u32>()) {
+        (Some(0), _) => Some("container's runAsUser breaks non-root policy".to_owned()),
+        (Some(_), _) => None,
+        (None, Ok(uid)) if uid > 0 => None,
+        (None, Err(_)) if !of_image.is_empty() => Some(format!(
+            "container has runAsNonRoot and image has non-numeric user ({of_image}), cannot verify user is non-root"
+        )),
+        (None, _) => Some("container has runAsNonRoot and image will run as root".to_owned()),
+    }
 }
 
 fn arguments(
@@ -221,5 +226,33 @@ fn namespaces<R>(context: &Context<R>) -> Namespaces {
             (false, false) => NamespaceChoice::New,
         },
         user: joined(context.users.is_none(), Namespace::User),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_objected_to_in_a_kubelets_words() {
+        let check = |user: Option<u32>, of_image: &str, expected: Option<&str>| {
+            let objection = objection_to_root(user, of_image);
+            assert_eq!(objection.as_deref(), expected, "{user:?} {of_image:?}");
+        };
+        let root = Some("container has runAsNonRoot and image will run as root");
+        check(None, "", root);
+        check(None, "0", root);
+        check(None, "1000", None);
+        check(
+            None,
+            "app",
+            Some(
+                "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root",
+            ),
+        );
+        let own = Some("container's runAsUser breaks non-root policy");
+        check(Some(0), "1000", own);
+        check(Some(7), "", None);
+        check(Some(7), "root", None);
     }
 }

@@ -161,12 +161,19 @@ fn go_quoted(text: &str) -> String {
             c if (c as u32) < 0x20 || c as u32 == 0x7f => {
                 quoted.push_str(&format!("\\x{:02x}", c as u32));
             }
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", c as u32)),
-            c => quoted.push(c),
+            c if is_printable(c) => quoted.push(c),
+            c if (c as u32) < 0x10000 => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c => quoted.push_str(&format!("\\U{:08x}", c as u32)),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// Whether Go takes a character for a printable one (`unicode.IsPrint`), by Rust's table, which is about the same: what
+/// is not printable is escaped. Alone, what goes with the character before it would be, too.
+fn is_printable(c: char) -> bool {
+    c.is_ascii() || String::from_iter(['a', c]).escape_debug().nth(2).is_none()
 }
 
 /// A limit that is not set is the pod's as a whole, or else what the machine has.
@@ -219,5 +226,22 @@ mod tests {
         ]);
         assert_eq!(lines(&map), "a=\"ä\\\\\"\nb=\"x \\\"y\\\"\\n\"");
         assert_eq!(lines(&BTreeMap::new()), "");
+    }
+
+    #[test]
+    fn quotes_are_gos() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(go_quoted(text), format!("\"{expected}\""), "{text:?}");
+        };
+        check("it's ~ 1 = 1", "it's ~ 1 = 1");
+        check("\t\r\u{7}\u{8}\u{b}\u{c}", "\\t\\r\\a\\b\\v\\f");
+        check("\0\u{1b}\u{7f}\u{85}", "\\x00\\x1b\\x7f\\u0085");
+        // Spaces but the usual one, and what has no shape.
+        check(
+            "\u{a0}\u{200b}\u{feff}\u{e0001}",
+            "\\u00a0\\u200b\\ufeff\\U000e0001",
+        );
+        // Letters, accents of their own, other signs.
+        check("ä e\u{301} 語 \u{1f600}", "ä e\u{301} 語 \u{1f600}");
     }
 }

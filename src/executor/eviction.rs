@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::context::{Context, Message};
 use super::lifecycle::Event;
 use crate::model::plan::{Medium, VolumeSource};
+use crate::model::quantity::Quantity;
 use crate::sys::fs;
 use crate::sys::usage::Usage;
 
@@ -25,7 +26,7 @@ const AT_ONCE: usize = 500;
 struct Limits {
     volumes: Vec<Limit>,
     containers: Vec<Limit>,
-    /// The sum of the containers'.
+    /// What the containers may take together.
     pod: Option<u64>,
 }
 
@@ -109,19 +110,13 @@ impl Limits {
                 }
             }
         }
-        // `PodLimits`: the containers together, or the largest init container.
-        let sum: u64 = plan.containers.iter().filter_map(of_container).sum();
-        let largest = plan.init_containers.iter().filter_map(of_container).max();
+        let together = || plan.most_at_once(|one| one.resources.limits.ephemeral_storage);
         Self {
             volumes: volumes.collect(),
-            pod: (!containers.is_empty()).then(|| sum.max(largest.unwrap_or(0))),
+            pod: (!containers.is_empty()).then(together),
             containers,
         }
     }
-}
-
-fn of_container(container: &crate::model::plan::ContainerPlan) -> Option<u64> {
-    container.resources.limits.ephemeral_storage
 }
 
 /// What is too much, in the kubelet's words (`eviction/helpers.go`).
@@ -147,7 +142,7 @@ async fn excess<R>(context: &Context<R>, limits: &Limits) -> Result<Option<Strin
     if used.iter().map(|(_, bytes)| bytes).sum::<u64>() + volumes > pod {
         return Ok(Some(format!(
             "Pod ephemeral local storage usage exceeds the total limit of containers {}. ",
-            quantity(pod)
+            quantity(pod, limits)
         )));
     }
     let over = limits.containers.iter().find(|limit| {
@@ -191,14 +186,11 @@ async fn count(folders: impl IntoIterator<Item = PathBuf>) -> Result<u64, fs::Er
     Ok(usage.bytes())
 }
 
-/// Bytes as Kubernetes writes them: in the largest binary unit that leaves no fraction.
-fn quantity(bytes: u64) -> String {
-    let units = [(50, "Pi"), (40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
-    let whole = |power: &u32| bytes > 0 && bytes.is_multiple_of(1 << power);
-    match units.iter().find(|(power, _)| whole(power)) {
-        Some((power, unit)) => format!("{}{unit}", bytes >> power),
-        None => bytes.to_string(),
-    }
+/// A sum as Kubernetes writes it: as the first of what was added is written.
+fn quantity(bytes: u64, limits: &Limits) -> String {
+    let first = limits.containers.first();
+    let like = first.map_or("", |limit| limit.text.as_str());
+    Quantity::from_milli(i128::from(bytes) * 1000).written_like(like)
 }
 
 #[cfg(test)]
@@ -206,12 +198,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_are_written_as_kubernetes_writes_them() {
-        let check = |bytes, expected: &str| assert_eq!(quantity(bytes), expected);
-        check(0, "0");
-        check(1000, "1000");
-        check(1024, "1Ki");
-        check(3 << 20, "3Mi");
-        check((1 << 30) + (1 << 20), "1025Mi");
+    fn sums_are_written_as_kubernetes_writes_them() {
+        let check = |bytes, like: &str, expected: &str| {
+            let limits = Limits {
+                containers: vec![Limit {
+                    name: "first".into(),
+                    bytes,
+                    text: like.into(),
+                }],
+                ..Limits::default()
+            };
+            assert_eq!(quantity(bytes, &limits), expected);
+        };
+        check(3 << 20, "1Mi", "3Mi");
+        check((1 << 30) + (1 << 20), "1Gi", "1025Mi");
+        check(3_000_000, "1M", "3M");
+        assert_eq!(quantity(0, &Limits::default()), "0");
     }
 }

@@ -22,7 +22,7 @@ pub(super) use self::health::Health;
 pub(super) use self::member::{Ended, Member, PostStart, State};
 pub(super) use self::termination::Halt;
 use super::probe::Kind;
-use super::restart::BackOff;
+use super::restart::{BackOff, Next};
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerRole, PodPlan, RestartPolicy};
 use crate::protocol::{FailureClass, LaunchFailure, Progress};
@@ -82,8 +82,8 @@ pub(super) enum Event {
         kind: Kind,
         succeeded: bool,
     },
-    /// The run with this id is to end, and what comes then is up to its restart policy.
-    StopContainer {
+    /// The run with this id is to end and to be followed by another one, if its container is ever started again.
+    RestartContainer {
         container: Index,
         id: String,
         /// Of the `Killing` event.
@@ -306,12 +306,12 @@ impl Pod {
                 Hook::PostStart => {}
                 Hook::PreStop => self.pre_stop_over(container, &id, &outcome, now, &mut actions),
             },
-            Event::StopContainer {
+            Event::RestartContainer {
                 container,
                 id,
                 message,
             } => {
-                if self.runs(container, &id) {
+                if self.runs(container, &id) && self.comes_back(container) {
                     self.stop_container(container, self.grace, message, now, &mut actions);
                 }
             }
@@ -387,21 +387,43 @@ impl Pod {
         self.terminate(Cause::SandboxGone, Duration::ZERO, now);
     }
 
-    /// Every container runs again, init containers included.
+    /// Every container runs again, init containers included, but for those that are done.
     fn start_over(&mut self) {
-        self.begin_again(|member, ended| {
+        let done = (0..self.members.len()).map(|index| self.is_done(index));
+        let done = done.collect::<Vec<_>>();
+        self.begin_again(&done, |member, ended| {
             member.last = Some(ended);
             member.restarts += 1;
         });
     }
 
-    /// Begins with the first container, as if none had run. `note` gets all that did, and how their runs ended.
-    fn begin_again(&mut self, note: impl Fn(&mut Member, Ended)) {
+    /// Whether a main container has ended for good: another sandbox does not bring it back.
+    fn is_done(&self, container: Index) -> bool {
+        let member = &self.members[container];
+        match &member.state {
+            State::Ended(ended) if member.role == ContainerRole::Main => {
+                self.next_after(container, ended.code) == Next::Nothing
+            }
+            State::Waiting
+            | State::Starting
+            | State::Running { .. }
+            | State::BackOff { .. }
+            | State::Faulty { .. }
+            | State::Ended(_) => false,
+        }
+    }
+
+    /// Begins with the first container, as if none but those that are `done` had run. `note` gets all that did, and how
+    /// their runs ended.
+    fn begin_again(&mut self, done: &[bool], note: impl Fn(&mut Member, Ended)) {
         self.stage = Stage::Active;
         self.cursor = None;
-        for member in &mut self.members {
+        for (member, done) in self.members.iter_mut().zip(done) {
             member.has_run = false;
             member.has_started = false;
+            if *done {
+                continue;
+            }
             let state = std::mem::replace(&mut member.state, State::Waiting);
             if let State::Ended(ended) | State::BackOff { ended, .. } = state {
                 note(member, ended);
@@ -439,7 +461,12 @@ impl Pod {
             self.restart_all(now);
             return;
         }
-        if cause == Cause::SandboxGone && self.policy != RestartPolicy::Never {
+        let mut mains = (0..self.members.len())
+            .filter(|index| self.members[*index].role == ContainerRole::Main);
+        if cause == Cause::SandboxGone
+            && self.policy != RestartPolicy::Never
+            && mains.any(|index| !self.is_done(index))
+        {
             actions.push(Action::RestartSandbox);
             self.stage = Stage::Resurrecting;
             return;

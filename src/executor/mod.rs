@@ -60,7 +60,9 @@ mod users;
 mod volumes;
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,6 +83,7 @@ use crate::runtime::{Libcontainer, Program, Runtime, enter_private_mounts};
 use crate::state::events::EventLog;
 use crate::state::layout::PodPaths;
 use crate::state::pod_dir::ExecutorDir;
+use crate::sys::cgroup::Hierarchies;
 use crate::sys::lockfile::PidLock;
 use crate::sys::process::Reaper;
 use crate::sys::socket::{Blocking, Listener};
@@ -132,13 +135,13 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         true => Some(namespace::own_mounts().map_err(system("find the mounts"))?),
         false => None,
     };
-    let delegated = cgroup::enter_delegated(&launch.uid);
-    if let Some(delegated) = &delegated {
-        let folder = delegated.folder.as_os_str().as_encoded_bytes();
+    if let Some(folder) = cgroup::enter_delegated(&launch.uid) {
+        let folder = folder.as_os_str().as_encoded_bytes();
         fs::replace_in_memory(&dir.paths().cgroup(), 0o600, folder)?;
     }
+    let given = given_cgroups(dir.paths())?;
     let hierarchies = enter_private_mounts()?;
-    let hierarchies = delegated.map_or(hierarchies, |delegated| delegated.hierarchies);
+    let hierarchies = given.unwrap_or(hierarchies);
     fs::create_dir_all(&dir.paths().mounts(), 0o700)?;
     let users = Users::set_up(&launch.plan, dir.paths())?;
     let program = Program::read_only(&dir.paths().mounts().join("kplay"))?;
@@ -171,6 +174,16 @@ fn set_up(dir: &Path, lock: PidLock) -> Result<(PodContext, UnboundedReceiver<Me
         messages: sender,
     };
     Ok((Rc::new(context), messages))
+}
+
+/// The part of the machine's cgroups that is given to the pod, if that is not all of them.
+fn given_cgroups(paths: &PodPaths) -> Result<Option<Hierarchies>, Error> {
+    let Some(folder) = fs::read_if_there(&paths.cgroup())? else {
+        return Ok(None);
+    };
+    let folder = PathBuf::from(OsString::from_vec(folder));
+    cgroup::stand_in(&folder).map_err(system("stay in the scope of all pods"))?;
+    Ok(Hierarchies::of_executor(&folder)?)
 }
 
 fn read_launch(dir: &Path) -> Result<Launch, Error> {

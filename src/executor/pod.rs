@@ -16,6 +16,7 @@ use super::{container, etc, process, volumes};
 use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::plan::{ContainerPlan, PodPlan};
+use crate::model::status::QosClass;
 use crate::runtime::sandbox::{self, Sandbox, SandboxOptions};
 use crate::runtime::{Runtime, mount_shared_memory};
 use crate::spec::resources;
@@ -23,6 +24,7 @@ use crate::state::ids;
 use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits, Resource};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
+use crate::sys::userns;
 
 /// The pod's resources.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ impl PodResources {
         let cgroup = context
             .hierarchies
             .create(&context.launch.cgroup, &limits)?;
+        weigh_class(&cgroup);
         tell_what_is_unenforced(context);
         let mut resources = Self {
             cgroup,
@@ -146,11 +149,30 @@ impl PodResources {
     }
 
     fn remove_cgroup(&self) {
-        let removed = self.cgroup.kill().and_then(|()| self.cgroup.remove());
-        if let Err(error) = removed {
+        let removed = self.cgroup.kill();
+        if let Err(error) = removed.and_then(|()| self.cgroup.remove_with_parents()) {
             // `delete` and the next command's sweep remove it again.
             tracing::error!(error = chain(&error), "cannot remove the pod's cgroup");
         }
+        weigh_class(&self.cgroup);
+    }
+}
+
+/// Sets what the pods of this one's class weigh together, as a kubelet does: burstable ones what each of them weighs,
+/// best-effort ones the least. Nobody else does it: to be called when a pod comes, goes or is resized. Weights bound nothing,
+/// so the pod is none the worse for one that is missing.
+pub(super) fn weigh_class(pod: &Cgroup) {
+    let Some(class) = pod.parent() else { return };
+    let weighed = match Some(class.name()) {
+        name if name == QosClass::Burstable.cgroup() => class.weigh_together(),
+        name if name == QosClass::BestEffort.cgroup() && !class.is_gone() => class.set(&Limits {
+            cpu_shares: Some(resources::MIN_SHARES),
+            ..Limits::default()
+        }),
+        _ => Ok(()),
+    };
+    if let Err(error) = weighed {
+        tracing::warn!(error = chain(&error), "cannot weigh a class of pods");
     }
 }
 
@@ -228,7 +250,9 @@ fn tell_what_is_unenforced<R>(context: &Context<R>) {
             match resource {
                 Resource::Cpu => limits.cpu_quota_us.is_some(),
                 Resource::Memory => limits.memory_bytes.is_some(),
-                Resource::HugePages => !container.huge_pages.is_empty(),
+                Resource::HugePages => {
+                    !resources::huge_pages_of_container(plan, container).is_empty()
+                }
             }
         };
         if plan.all_containers().any(is_limited) {
@@ -242,10 +266,11 @@ fn tell_what_is_unenforced<R>(context: &Context<R>) {
     if names.is_empty() {
         return;
     }
-    let message = format!(
-        "limits of {} are not enforced: no cgroup with them has been given to you, as systemd gives one with cgroup v2",
-        names.join(", ")
-    );
+    let why = match userns::is_initial() {
+        true => "the cgroups are read-only here",
+        false => "no cgroup with them has been given to you, as systemd gives one with cgroup v2",
+    };
+    let message = format!("limits of {} are not enforced: {why}", names.join(", "));
     let event = context.event(EventType::Warning, "LimitsNotEnforced", message, None);
     context.send(Message::Event(event));
 }
@@ -253,7 +278,7 @@ fn tell_what_is_unenforced<R>(context: &Context<R>) {
 /// What a container's cgroup is limited to.
 pub(super) fn container_limits(plan: &PodPlan, container: &ContainerPlan) -> Limits {
     Limits {
-        huge_pages: Some(container.huge_pages.clone()),
+        huge_pages: Some(resources::huge_pages_of_container(plan, container)),
         ..cgroup_limits(resources::of_container(plan, container))
     }
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::context::{Context, Message};
 use super::error::Error;
 use super::lifecycle::{Event, Index};
-use super::pod::{cgroup_limits, pod_limits};
+use super::pod::{cgroup_limits, pod_limits, weigh_class};
 use super::{read_launch, volumes};
 use crate::model::cause::chain;
 use crate::model::plan::{ContainerPlan, OnResize, PodPlan, Resources};
@@ -59,6 +59,7 @@ fn resize<R>(context: &Context<R>, old: &Launch, new: &Launch) -> Result<(), Err
     }
     if let Some(cgroup) = context.hierarchies.find(&context.launch.cgroup) {
         cgroup.set(&after)?;
+        weigh_class(&cgroup);
     }
     Ok(())
 }
@@ -93,7 +94,7 @@ fn restart_where_asked<R>(context: &Context<R>, old: &PodPlan, new: &PodPlan) {
         if let (Some(old), Some(container)) = (nth(old, *index), nth(new, *index))
             && restarts(old, container)
         {
-            context.send(Message::Lifecycle(Event::StopContainer {
+            context.send(Message::Lifecycle(Event::RestartContainer {
                 container: *index,
                 id: live.id(),
                 message: format!("Container {} resize requires restart", container.name),

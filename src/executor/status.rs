@@ -67,7 +67,7 @@ pub(super) fn of(
     status.phase = match pod.stage {
         Stage::Over(cause) => final_phase(&containers, cause),
         Stage::Active | Stage::Terminating { .. } | Stage::Resurrecting => {
-            match phase::phase(&containers, pod.policy()) {
+            match phase::phase(&containers) {
                 // Not before everything has ended (`status_manager.go:mergePodStatus`).
                 Phase::Succeeded | Phase::Failed => previous.phase,
                 lasting @ (Phase::Pending | Phase::Running) => lasting,
@@ -103,10 +103,19 @@ fn ip(ip: String) -> Ip {
 /// The statuses of a pod's containers, in the manifest's order, and what they are to the pod.
 #[derive(Debug)]
 struct Containers {
-    list: Vec<(ContainerRole, ContainerStatus)>,
+    list: Vec<Container>,
     /// Whether a main container of the present sandbox has ever run, which means that the pod has been initialized
     /// (`HasAnyActiveRegularContainerStarted`).
     has_main_run: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Container {
+    role: ContainerRole,
+    status: ContainerStatus,
+    /// Whether it has ended for good.
+    is_over: bool,
 }
 
 impl Containers {
@@ -118,7 +127,11 @@ impl Containers {
                 ContainerRole::Init | ContainerRole::Sidecar => inits.next(),
                 ContainerRole::Main => mains.next(),
             };
-            Some((member.role, status?.clone()))
+            Some(Container {
+                role: member.role,
+                status: status?.clone(),
+                is_over: matches!(member.state, State::Ended(_)),
+            })
         });
         Self {
             list: list.collect(),
@@ -126,18 +139,18 @@ impl Containers {
         }
     }
 
-    fn of_role(&self, role: ContainerRole) -> impl Iterator<Item = &ContainerStatus> {
-        let of_role = self.list.iter().filter(move |(of, _)| *of == role);
-        of_role.map(|(_, status)| status)
+    fn of_role(&self, role: ContainerRole) -> impl Iterator<Item = &Container> {
+        let all = self.list.iter();
+        all.filter(move |container| container.role == role)
     }
 }
 
 /// What a pod that has ended came to. A pod that was ended from outside has succeeded only if its containers had
 /// (or did, asked to stop).
 fn final_phase(containers: &Containers, cause: Cause) -> Phase {
-    let succeeded = containers
-        .of_role(ContainerRole::Main)
-        .all(|main| matches!(&main.state, ContainerState::Terminated(end) if end.exit_code == 0));
+    let succeeded = containers.of_role(ContainerRole::Main).all(
+        |main| matches!(&main.status.state, ContainerState::Terminated(end) if end.exit_code == 0),
+    );
     match cause {
         Cause::Completed | Cause::Deleted if succeeded => Phase::Succeeded,
         Cause::Completed

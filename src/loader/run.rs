@@ -252,8 +252,9 @@ fn make_plans(read: Vec<Read<'_>>, options: &Options, report: &Report) -> Vec<Ob
                     key: &metadata.key,
                 };
                 pull_secrets = kinds::pull_secrets(&workload, raw.at, &scope);
+                let suspended = workload.suspended;
                 match kinds::plan(*workload, raw.at, &scope) {
-                    Some(plan) => Some(Planned { plan, at: raw.at }),
+                    Some(plan) => (!suspended).then_some(Planned { plan, at: raw.at }),
                     None => continue,
                 }
             }

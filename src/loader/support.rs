@@ -42,6 +42,7 @@ pub(super) fn unread(kind: &str) -> &'static str {
         "Endpoints" | "EndpointSlice" => {
             "is not played: a Service leads to the pods of its selector"
         }
+        "LimitRange" => "is not played: its defaults and bounds hold for no pod",
         _ => "is not played on one machine",
     }
 }

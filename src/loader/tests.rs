@@ -407,7 +407,7 @@ fn runs_are_checked_as_a_whole() {
     check(
         "{apiVersion: v1, kind: LimitRange, metadata: {name: x}}",
         &[
-            "LimitRange `x` is not played on one machine",
+            "LimitRange `x` is not played: its defaults and bounds hold for no pod",
             "there is nothing to play in these manifests",
         ],
     );

@@ -16,14 +16,16 @@ use jiff::Timestamp;
 use super::Manager;
 use super::error::Error;
 use super::report::{Event, Report};
-use super::{client, ids};
+use super::{cgroups, client, ids};
 use crate::model::image::{Image, ImageUser};
 use crate::model::names::PodKey;
 use crate::model::plan::PodPlan;
+use crate::model::status::QosClass;
 use crate::protocol::{self, Launch, LaunchFailure, Progress};
 use crate::state::layout::Layout;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::record::{PodRecord, SourceSet};
+use crate::sys::cgroup::{self, CgroupEntry, Scope};
 use crate::sys::pidfd::{Exit, PidFd};
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
 use crate::sys::signal::Signal;
@@ -68,6 +70,11 @@ pub(super) fn new_pod(
 ) -> Result<(PodRecord, Launch), Error> {
     let uid = identity::random_uuid().map_err(Error::io("make an identity for a pod"))?;
     let key = plan.key();
+    // Who is not root has a part of the tree for each pod, in which there is nobody to be weighed against.
+    let class = match userns::is_initial() {
+        true => plan.qos_class(),
+        false => QosClass::Guaranteed,
+    };
     let (mut images, mut volume_images) = (BTreeMap::new(), BTreeMap::new());
     for (user, image) in all_images {
         match user {
@@ -107,7 +114,8 @@ pub(super) fn new_pod(
             .collect(),
         data_dir: layout.pod(&key).data().to_owned(),
         log_dir: layout.pod_logs(&key, &uid),
-        cgroup: cgroup(&uid),
+        log_links: Some(layout.container_logs()),
+        cgroup: cgroups::path(&uid, class),
         seccomp_folders: vec![layout.seccomp_profiles(), KUBELET_PROFILES.into()],
         node_name: identity::node_name(),
         objects: layout.root().join("objects"),
@@ -117,11 +125,6 @@ pub(super) fn new_pod(
         uid,
     };
     Ok((record, launch))
-}
-
-/// The cgroup of the pod with this uid.
-pub(super) fn cgroup(uid: &str) -> String {
-    format!("kplay/{uid}")
 }
 
 /// What a pod was started with; `None` if that is not known any more, or is said in another version's words.
@@ -166,6 +169,8 @@ pub(super) struct Launching {
     unread: Vec<u8>,
     dir: PodDir,
     silence: Silence,
+    /// Kept until the pod keeps it itself.
+    _scope: Option<Scope>,
 }
 
 /// How long an executor has said nothing.
@@ -220,7 +225,9 @@ pub(super) fn start(
     launch: &Launch,
 ) -> Result<Launching, Error> {
     dir.create(record)?;
-    fs::create_dir_all(&launch.log_dir, 0o700)?;
+    for folder in launch.log_links.iter().chain([&launch.log_dir]) {
+        fs::create_dir_all(folder, 0o700)?;
+    }
     if launch.plan.own_users && userns::is_initial() {
         ids::take(&manager.layout, dir)?;
     }
@@ -235,7 +242,7 @@ pub(super) fn start(
     // Whoever comes after a command that died right here finds an executor to stop, not a folder to remove.
     let lock = dir.lock_for_executor()?;
     let fds = [writer.as_fd(), lock.as_fd()];
-    let process = spawn(&manager.launcher, dir, &fds, log.as_fd()).map_err(failed)?;
+    let (scope, process) = born(manager, dir, &fds, log.as_fd())?;
     lock.name(process.pid().unsigned_abs()).map_err(failed)?;
     Ok(Launching {
         key: dir.key().clone(),
@@ -244,7 +251,48 @@ pub(super) fn start(
         unread: Vec::new(),
         dir: PodDir::clone(dir),
         silence: Silence::begin(manager.launcher.patience),
+        _scope: scope,
     })
+}
+
+/// Starts the executor where it is to be. That may go away just then, with the last pod.
+fn born(
+    manager: &Manager,
+    dir: &LockedPodDir<'_>,
+    fds: &[BorrowedFd<'_>],
+    stderr: BorrowedFd<'_>,
+) -> Result<(Option<Scope>, PidFd), Error> {
+    const TRIES: usize = 20;
+    let mut tries = 1;
+    loop {
+        let scope = give_place(dir)?;
+        let birthplace = scope.as_ref().and_then(|scope| scope.birthplace.as_ref());
+        match spawn(&manager.launcher, dir, fds, stderr, birthplace) {
+            Err(_) if birthplace.is_some_and(CgroupEntry::is_gone) && tries < TRIES => tries += 1,
+            Err(source) => {
+                return Err(Error::Spawn {
+                    pod: dir.key().clone(),
+                    source,
+                });
+            }
+            Ok(process) => return Ok((scope, process)),
+        }
+    }
+}
+
+/// Finds where root's pods have their cgroups, and notes it if that is not the root of the tree: whoever comes after a
+/// command that dies here finds them.
+fn give_place(dir: &LockedPodDir<'_>) -> Result<Option<Scope>, Error> {
+    let scope = cgroup::scope_of_root();
+    let note = dir.paths().cgroup();
+    match &scope {
+        Some(scope) => {
+            fs::replace_in_memory(&note, 0o600, scope.folder.as_os_str().as_encoded_bytes())?;
+        }
+        // The note of an earlier run.
+        None => fs::remove_file(&note)?,
+    }
+    Ok(scope)
 }
 
 fn spawn(
@@ -252,6 +300,7 @@ fn spawn(
     dir: &PodDir,
     fds: &[BorrowedFd<'_>],
     stderr: BorrowedFd<'_>,
+    birthplace: Option<&CgroupEntry>,
 ) -> std::io::Result<PidFd> {
     let mut arguments: Vec<&OsStr> = launcher.arguments.iter().map(AsRef::as_ref).collect();
     arguments.push(dir.paths().run().as_os_str());
@@ -270,7 +319,7 @@ fn spawn(
         stderr: Some(stderr),
         session: Session::Own,
         parent_death: ParentDeath::Survive,
-        cgroup: None,
+        cgroup: birthplace,
     })
 }
 

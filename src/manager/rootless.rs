@@ -1,5 +1,6 @@
 //! What a command of somebody who is not root does first: it becomes root of a user namespace, in which the user's ids
-//! and the subordinate ones (/etc/subuid, /etc/subgid) are.
+//! and the subordinate ones (/etc/subuid, /etc/subgid) are. So does a root who may not administer the machine, as in most
+//! containers: that has the container's ids, if it may give them.
 //!
 //! ```text
 //! RUNROOT/members/lock   flock: somebody looks for the namespace, or makes it
@@ -54,12 +55,12 @@ impl Drop for Member {
     }
 }
 
-/// Makes this process root of the user's namespace, if it is not root. It must have one thread.
+/// Makes this process root of the user's namespace, if it cannot do without. It must have one thread.
 ///
 /// # Errors
 /// The kernel refuses, or the ids are not given.
 pub fn enter(layout: &Layout) -> Result<Option<Member>, Error> {
-    if identity::is_root() || capability::may_administer() {
+    if capability::may_administer() {
         return Ok(None);
     }
     let members = layout.members();
@@ -151,6 +152,10 @@ fn of_holder(lock: &Path) -> Result<Option<OwnedFd>, Error> {
 }
 
 fn make() -> Result<(OwnedFd, Option<String>), Error> {
+    if let Some(mapping) = userns::Mapping::of_all() {
+        let namespace = userns::make(&mapping).map_err(Error::Make)?;
+        return Ok((namespace, None));
+    }
     let given = Given::read()?;
     let alone = |why: String| {
         let namespace = userns::make(&userns::Mapping::of_caller_alone()).map_err(Error::Make)?;

@@ -13,9 +13,10 @@ use crate::protocol::Request;
 use crate::state::endpoints;
 use crate::state::layout::Layout;
 use crate::state::lock::Locks;
+use crate::state::logs::links;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
 use crate::state::view;
-use crate::sys::cgroup;
+use crate::sys::cgroup::{self, Hierarchies};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Connection;
@@ -280,13 +281,18 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
         let given = cgroups::given(dir)?;
         if let Some(cgroup) = cgroups::of_pod(dir, &uid)? {
             cgroup.kill().map_err(|e| failed(e.into()))?;
-            cgroup.remove().map_err(|e| failed(e.into()))?;
+            cgroups::remove(&cgroup).map_err(|e| failed(e.into()))?;
         }
-        if let Some(folder) = given.filter(|_| !dir.has_executor().unwrap_or(true)) {
+        // That of all root's pods is systemd's to remove.
+        let own = given.filter(|_| !userns::is_initial());
+        if let Some(folder) = own.filter(|_| !dir.has_executor().unwrap_or(true)) {
             cgroup::remove_delegated(&folder).map_err(|e| failed(e.into()))?;
         }
     }
-    if !userns::is_initial() && !dir.paths().cgroup().exists() {
+    // No cgroup knows who they are.
+    if !dir.paths().cgroup().exists()
+        && Hierarchies::open().is_ok_and(|all| all.version().is_none())
+    {
         inhabitants::kill_all(dir.paths().data()).map_err(|e| failed(e.into()))?;
     }
     if dir.has_executor()? {
@@ -311,7 +317,7 @@ pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error>
     let layout = locks.layout();
     clean_up(layout, dir)?;
     if let Some(uid) = uid(dir)? {
-        remove_logs(layout, dir.key(), &uid)?;
+        fs::remove_dir_all(&layout.pod_logs(dir.key(), &uid))?;
     }
     // Those of earlier pods of this name, and of one whose uid cannot be read.
     let prefix = format!("{}_{}_", dir.key().namespace, dir.key().name);
@@ -320,6 +326,7 @@ pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error>
             fs::remove_dir_all(&layout.logs().join(name))?;
         }
     }
+    links::sweep(&layout.container_logs())?;
     if let Ok(Some(record)) = dir.record() {
         ephemeral::remove(locks, &record)?;
     }
@@ -331,8 +338,8 @@ pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error>
 /// # Errors
 /// They cannot be removed.
 pub(super) fn remove_logs(layout: &Layout, key: &PodKey, uid: &str) -> Result<(), Error> {
-    let folder = layout.pod_logs(key, uid);
-    Ok(fs::remove_dir_all(&folder)?)
+    fs::remove_dir_all(&layout.pod_logs(key, uid))?;
+    Ok(links::sweep(&layout.container_logs())?)
 }
 
 /// The pod's uid, from whatever of its files can be read.

@@ -62,6 +62,10 @@ pub struct PodPlan {
     pub security: PodSecurity,
     /// Of the pod as a whole, beside what its containers have each.
     pub resources: Option<Resources>,
+    /// The limits of huge pages of the pod as a whole, in bytes by the size of a page. A container without its own has
+    /// them too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub huge_pages: BTreeMap<u64, u64>,
     pub dns: Dns,
     pub host_aliases: Vec<HostAlias>,
     pub volumes: Vec<Volume>,

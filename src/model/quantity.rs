@@ -88,6 +88,40 @@ impl Quantity {
         i64::try_from(rounded).unwrap_or(i64::MAX)
     }
 
+    /// An amount that was computed.
+    #[must_use]
+    pub fn from_milli(milli: i128) -> Self {
+        Self { milli }
+    }
+
+    /// As the API server writes it back where `like` was written: a whole number with the largest unit that leaves one,
+    /// of the kind of `like`'s (`CanonicalizeBytes`).
+    #[must_use]
+    pub fn written_like(self, like: &str) -> String {
+        // What is less than a kibi has no binary unit.
+        let is_binary = like.ends_with('i') && self.milli.abs() >= 1_024_000;
+        let has_exponent = like.contains(['e', 'E']) && !like.ends_with(['E', 'i']);
+        let (base, units): (i128, [&str; 7]) = if is_binary {
+            (1024, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+        } else if has_exponent {
+            (1000, ["", "e3", "e6", "e9", "e12", "e15", "e18"])
+        } else {
+            (1000, ["", "k", "M", "G", "T", "P", "E"])
+        };
+        if base == 1000 && self.milli % 1000 != 0 {
+            let unit = if has_exponent { "e-3" } else { "m" };
+            return format!("{}{unit}", self.milli);
+        }
+        let (mut whole, mut unit) = (i128::from(self.value()), "");
+        for larger in units.iter().skip(1) {
+            if whole == 0 || whole % base != 0 {
+                break;
+            }
+            (whole, unit) = (whole / base, larger);
+        }
+        format!("{whole}{unit}")
+    }
+
     /// Whether it is below zero.
     #[must_use]
     pub fn is_negative(self) -> bool {
@@ -253,6 +287,33 @@ mod tests {
         check("9223372036854775807.001", InvalidQuantity::TooLarge);
         check("1e30", InvalidQuantity::TooLarge);
         check(&"1".repeat(300), InvalidQuantity::NotANumber);
+    }
+
+    #[test]
+    fn quantities_are_written_as_kubernetes_writes_them() {
+        let check = |text: &str, expected: &str| {
+            let quantity = Quantity::parse(text).unwrap();
+            assert_eq!(quantity.written_like(text), expected, "{text}");
+        };
+        check("0", "0");
+        check("0Ki", "0");
+        check("1000m", "1");
+        check("0.5", "500m");
+        check("1500m", "1500m");
+        check("1000", "1k");
+        check("-2000k", "-2M");
+        check("1024", "1024");
+        check("1024Ki", "1Mi");
+        check("1.5Gi", "1536Mi");
+        check("1025Mi", "1025Mi");
+        // What is less than a kibi has no such unit.
+        check("0.5Ki", "512");
+        check("1000.1Ki", "1024103");
+        check("1e3", "1e3");
+        check("10e2", "1e3");
+        check("1e-3", "1e-3");
+        check("1E", "1E");
+        check("1Ei", "1Ei");
     }
 
     proptest! {

@@ -154,6 +154,19 @@ pub enum QosClass {
     BestEffort,
 }
 
+impl QosClass {
+    /// The name of the cgroup that has its pods' between the one of all pods and each, as with a kubelet: guaranteed pods
+    /// are right below that of all.
+    #[must_use]
+    pub fn cgroup(self) -> Option<&'static str> {
+        match self {
+            Self::Guaranteed => None,
+            Self::Burstable => Some("burstable"),
+            Self::BestEffort => Some("besteffort"),
+        }
+    }
+}
+
 /// `v1.PodCondition`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

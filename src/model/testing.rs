@@ -59,6 +59,7 @@ pub(crate) fn plan(name: &str) -> PodPlan {
         hostname_as_fqdn: false,
         service_account: "default".into(),
         service_links: true,
+        huge_pages: std::collections::BTreeMap::new(),
         restart_policy: RestartPolicy::Always,
         termination_grace_period: 30,
         active_deadline: None,

@@ -93,6 +93,11 @@ fn job(object: &Value, pods: &[Value]) -> Value {
             })
         };
         set(&mut status, "conditions", json!([condition]));
+    } else if pods.is_empty() && object.pointer("/spec/suspend") == Some(&json!(true)) {
+        let condition = json!({
+            "type": "Suspended", "status": "True", "reason": "JobSuspended", "message": "Job suspended",
+        });
+        set(&mut status, "conditions", json!([condition]));
     }
     status
 }
@@ -173,5 +178,20 @@ mod tests {
             Some("2026-01-01T00:00:07Z"),
         );
         check("Failed", &json!("Failed"), None);
+    }
+
+    #[test]
+    fn a_suspended_job_says_so() {
+        let of = |suspend: bool, pods: &[Value]| {
+            let job = json!({ "kind": "Job", "spec": { "suspend": suspend } });
+            let status = with_status(job, pods)["status"].take();
+            let _typed: k8s_openapi::api::batch::v1::JobStatus =
+                serde_json::from_value(status.clone()).expect("is a v1.JobStatus");
+            status["conditions"].clone()
+        };
+        assert_eq!(of(true, &[])[0]["type"], "Suspended");
+        assert_eq!(of(false, &[]), Value::Null);
+        // Its pod is still there.
+        assert_eq!(of(true, &[pod("Running", "True")]), Value::Null);
     }
 }

@@ -53,7 +53,10 @@ pub struct Launch {
     pub data_dir: PathBuf,
     /// Where the container's log folders go.
     pub log_dir: PathBuf,
-    /// The pod's cgroup, relative to the root of each hierarchy, unique on this machine: `kplay/UID`.
+    /// Where links to the logs go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_links: Option<PathBuf>,
+    /// The pod's cgroup, relative to the root of each hierarchy, unique on this machine: `kplay/CLASS/UID`.
     pub cgroup: String,
     /// Where profiles that `Localhost` names are looked for, one after the other.
     pub seccomp_folders: Vec<PathBuf>,

@@ -1,5 +1,8 @@
 //! Resources in the kernel's terms: cgroup numbers, quality of service, OOM scores
 //! (`cm/helpers_linux.go`, `qos/policy.go`, `kuberuntime_container_linux.go`). Pure.
+//!
+//! Memory is limited, and neither throttled (`memory.high`) nor reserved (`memory.min`, `memory.low`): so it is with a kubelet of
+//! 1.37, whose `MemoryQoS` is on and does nothing unless the node's `memoryThrottlingFactor` or `memoryReservationPolicy` is set.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +46,9 @@ pub fn of_pod(plan: &PodPlan) -> CgroupLimits {
     let pods = plan.resources.unwrap_or_default().limits;
     let all = |get: fn(&ResourceAmounts) -> Option<u64>| {
         let of_containers = || {
+            // A limit of nothing is none.
             plan.all_containers()
-                .all(|container| get(&container.resources.limits).is_some())
+                .all(|container| get(&container.resources.limits).is_some_and(|limit| limit > 0))
                 .then(|| plan.most_at_once(|container| get(&container.resources.limits)))
         };
         get(&pods).or_else(of_containers)
@@ -60,14 +64,24 @@ pub fn of_pod(plan: &PodPlan) -> CgroupLimits {
     )
 }
 
-/// The huge pages that a pod's containers may have together, in bytes by the size of a page.
+/// The huge pages that a pod may have, in bytes by the size of a page: as it says itself, or its containers together.
 #[must_use]
 pub fn huge_pages_of_pod(plan: &PodPlan) -> BTreeMap<u64, u64> {
     let sizes = plan
         .all_containers()
         .flat_map(|container| container.huge_pages.keys());
     let of = |size: &u64| plan.most_at_once(|container| container.huge_pages.get(size).copied());
-    sizes.map(|size| (*size, of(size))).collect()
+    let mut all: BTreeMap<u64, u64> = sizes.map(|size| (*size, of(size))).collect();
+    all.extend(&plan.huge_pages);
+    all
+}
+
+/// The huge pages that a container may have: its own, and of other sizes the pod's.
+#[must_use]
+pub fn huge_pages_of_container(plan: &PodPlan, container: &ContainerPlan) -> BTreeMap<u64, u64> {
+    let mut all = plan.huge_pages.clone();
+    all.extend(&container.huge_pages);
+    all
 }
 
 /// The version 2 weight of a pod's cgroup, 1–10000, as a kubelet computes it: linear, unlike a container's, which is

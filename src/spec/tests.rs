@@ -107,8 +107,22 @@ fn a_container_is_described_as_containerd_does() {
     );
     assert_eq!(json["linux"]["rootfsPropagation"], "private");
     assert_eq!(json["linux"]["devices"], serde_json::Value::Null);
-    let masked = json["linux"]["maskedPaths"].to_string();
-    assert!(masked.contains("/proc/kcore") && masked.contains("cpu0/thermal_throttle"));
+    let paths = |name: &str| {
+        let list = json["linux"][name].as_array().expect("a list").iter();
+        let mut paths: Vec<_> = list.filter_map(|path| path.as_str()).collect();
+        paths.sort_unstable();
+        paths.join(" ")
+    };
+    assert_eq!(
+        paths("maskedPaths"),
+        "/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug \
+         /proc/scsi /proc/timer_list /proc/timer_stats /sys/devices/system/cpu/cpu0/thermal_throttle \
+         /sys/devices/virtual/powercap /sys/firmware"
+    );
+    assert_eq!(
+        paths("readonlyPaths"),
+        "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"
+    );
     assert_eq!(
         json["process"]["capabilities"]["effective"],
         serde_json::json!(["CAP_CHOWN"])
@@ -188,6 +202,7 @@ fn a_privileged_container_sees_everything() {
     let spec = spec(|plan| plan.security.privileged = true, 0);
     let linux = spec.linux().as_ref().expect("has linux");
     assert_eq!(linux.masked_paths().as_deref(), Some(&[] as &[String]));
+    assert_eq!(linux.readonly_paths().as_deref(), Some(&[] as &[String]));
     let json = serde_json::to_value(&spec).expect("serializes");
     assert_eq!(
         json["process"]["capabilities"]["bounding"]

@@ -9,6 +9,7 @@
 //!   pods/KEY/volumes/NAME/           emptyDir and ConfigMap volumes on disk
 //!   pods/KEY/containers/NAME-N/      upper and work folder of a container's overlay
 //!   logs/NS_NAME_UID/CONTAINER/N.log
+//!   container-logs/                  links to them by name
 //!   objects/NS/KIND/NAME.json        ConfigMaps, Deployments, … as applied
 //!   volumes/NS/NAME/                 what a PersistentVolumeClaim is bound to
 //! RUNROOT (/run/kplay)               tmpfs
@@ -26,7 +27,7 @@
 //!   pods/KEY/executor.log            what the executor had to say before it died
 //!   pods/KEY/deleting                the pod is being deleted: since when
 //!   pods/KEY/ids                     the first of the machine's ids that the pod's users have
-//!   pods/KEY/cgroup                  the folder of the cgroups that the executor was given, where that is not root's
+//!   pods/KEY/cgroup                  the folder in which the pod's cgroups are, where that is not the root of the machine's
 //!   pods/KEY/control.sock
 //!   pods/KEY/mnt/                    mount points, seen only in the executor's mount namespace
 //!   pods/KEY/oci/                    libcontainer's state and bundles
@@ -138,18 +139,11 @@ impl Layout {
     /// All folders that kplay makes in the two. `seccomp` is somebody else's.
     #[must_use]
     pub fn folders(&self) -> Vec<PathBuf> {
-        let lasting = ["images", "pods", "logs", "objects", "volumes"];
-        let running = [
-            "pods",
-            "endpoints",
-            "objects",
-            "network",
-            "locks",
-            "members",
-        ];
+        let lasting = "images pods logs container-logs objects volumes".split(' ');
+        let running = "pods endpoints objects network locks members".split(' ');
         let lasting = lasting.map(|name| self.root.join(name));
         let running = running.map(|name| self.runroot.join(name));
-        lasting.into_iter().chain(running).collect()
+        lasting.chain(running).collect()
     }
 
     /// A pod's paths.
@@ -185,6 +179,12 @@ impl Layout {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+
+    /// The folder of the links to containers' logs ([`super::logs::links`]).
+    #[must_use]
+    pub fn container_logs(&self) -> PathBuf {
+        self.root.join("container-logs")
     }
 
     /// The folder of the folders that claims are bound to, by namespace.
@@ -430,7 +430,7 @@ impl PodPaths {
         self.run.join("ids")
     }
 
-    /// Where the pod's cgroups are, if not root made them.
+    /// The folder in which the pod's cgroups are, if that is not the root of the machine's.
     #[must_use]
     pub fn cgroup(&self) -> PathBuf {
         self.run.join("cgroup")

@@ -286,10 +286,7 @@ impl<'a> Plan<'a> {
             step(2, lower_oom_score(own, &self.oom_score_adj))?;
         }
         if let Some(hostname) = self.hostname {
-            step(
-                3,
-                rustix::system::sethostname(hostname.as_bytes()).map_err(io::Error::from),
-            )?;
+            step(3, set_hostname(hostname.as_bytes()))?;
         }
         if self.loopback {
             step(4, namespace::loopback_up())?;
@@ -297,7 +294,7 @@ impl<'a> Plan<'a> {
         let numbers = (STEPS.len() as u8..LAST).chain(std::iter::repeat(LAST));
         for (number, (path, value)) in numbers.zip(&self.sysctls) {
             // Those that fail come behind the steps, each with its own number.
-            step(number, write_file(path, value))?;
+            step(number, write_setting(path, value))?;
         }
         // Nobody is there any more to be told if this fails.
         rustix::io::write(report, &[Report::READY, 0, 0, 0, 0]).ok();
@@ -385,6 +382,35 @@ fn lower_oom_score(path: &CStr, value: &str) -> io::Result<()> {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => Ok(()),
         other => other,
     }
+}
+
+/// Sets the hostname of this process's namespace. In a container a filter may forbid the call, and not the file.
+pub(super) fn set_hostname(name: &[u8]) -> io::Result<()> {
+    match rustix::system::sethostname(name) {
+        Err(rustix::io::Errno::PERM) => write_file(c"/proc/sys/kernel/hostname", name)
+            .map_err(|_| io::Error::from(rustix::io::Errno::PERM)),
+        other => Ok(other?),
+    }
+}
+
+/// Writes a file of `/proc/sys`, of another `/proc` where it is read-only, as in containers.
+fn write_setting(path: &CStr, value: &[u8]) -> io::Result<()> {
+    match write_file(path, value) {
+        Err(e) if e.raw_os_error() == Some(libc::EROFS) && mount_proc().is_ok() => {
+            write_file(path, value)
+        }
+        other => other,
+    }
+}
+
+/// Mounts a `/proc` that nobody but this process, which is in a mount namespace of its own, sees.
+fn mount_proc() -> io::Result<()> {
+    let all = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    rustix::mount::mount_change(c"/", all)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(rustix::mount::mount(
+        c"proc", c"/proc", c"proc", flags, c"",
+    )?)
 }
 
 fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {

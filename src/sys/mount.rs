@@ -54,6 +54,31 @@ pub fn read_only_cgroups(target: &Path) -> Result<()> {
         .map_err(|e| Error::new("mount cgroups on", target, e))
 }
 
+/// Mounts what the kernel says of the machine on `/sys` again, read-only, if what is there is and may not be otherwise: as a
+/// container's is for a user namespace in it. There nobody can mount it in a way that could be made read-only later, but
+/// beside one that was mounted in the namespace itself. It tells of a network namespace in which there is nothing.
+///
+/// # Errors
+/// The caller may not, or something hides a part of what is there.
+pub fn own_sys() -> Result<()> {
+    let target = Path::new("/sys");
+    let failed = |e: io::Error| Error::new("mount a new /sys on", target, e);
+    let found = rustix::fs::statvfs(target).map_err(|e| failed(e.into()))?;
+    if !found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    let mount = move || {
+        // Only of the own network namespace's users may anybody mount it; this thread's alone.
+        super::namespace::unshare_network()?;
+        mount("sysfs", target, "sysfs", flags, "")
+    };
+    let mounted = std::thread::spawn(mount).join();
+    mounted
+        .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+        .map_err(failed)
+}
+
 /// Mounts an empty tmpfs of at most `size` bytes, mode 1777, whose content is never swapped out where the kernel has that
 /// (6.4 and later, outside of user namespaces).
 ///

@@ -1,4 +1,4 @@
-//! The user's systemd, asked for one thing: a scope, which is a cgroup that is the asker's to divide.
+//! systemd, the machine's or a user's, asked for one thing: a scope, which is a cgroup that is the asker's to divide.
 //!
 //! Spoken is D-Bus, little-endian, over systemd's own socket: no bus has to run. One call, one answer:
 //!
@@ -8,19 +8,49 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long systemd may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks for a scope with this process in it. When this returns, systemd has agreed, and the process is about to be moved.
-/// None if the user has no systemd.
+/// Whose systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manager {
+    /// The machine's first process.
+    System,
+    /// The user's with this number.
+    OfUser(u32),
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scope<'a> {
+    pub(super) manager: Manager,
+    /// `NAME.scope`
+    pub(super) name: &'a str,
+    /// `NAME.slice`; the manager's choice if none.
+    pub(super) slice: Option<&'a str>,
+    pub(super) description: &'a str,
+    /// The first process in it.
+    pub(super) pid: u32,
+}
+
+/// Whether the machine was booted with systemd (`sd_booted`).
+pub(super) fn is_there() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Asks for a scope. When this returns, systemd has agreed, and the process is about to be moved. None if there is no systemd
+/// to be asked.
 ///
 /// # Errors
-/// It refuses, in its own words, or does not answer.
-pub(super) fn start_scope(uid: u32, name: &str, description: &str) -> io::Result<Option<()>> {
-    let socket = PathBuf::from(format!("/run/user/{uid}/systemd/private"));
+/// It refuses, in its own words, or does not answer. [`io::ErrorKind::AlreadyExists`]: there is one of this name.
+pub(super) fn start_scope(scope: &Scope<'_>) -> io::Result<Option<()>> {
+    let (socket, uid) = match scope.manager {
+        Manager::System => (PathBuf::from("/run/systemd/private"), 0),
+        Manager::OfUser(uid) => (format!("/run/user/{uid}/systemd/private").into(), uid),
+    };
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
         Err(e)
@@ -38,12 +68,12 @@ pub(super) fn start_scope(uid: u32, name: &str, description: &str) -> io::Result
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     sign_in(&mut stream, uid)?;
-    stream.write_all(&call(name, description, std::process::id()))?;
+    stream.write_all(&call(scope))?;
     loop {
         let message = Message::read(&mut stream)?;
         match message.kind {
             Message::RETURN => return Ok(Some(())),
-            Message::ERROR => return Err(io::Error::other(message.text())),
+            Message::ERROR => return Err(io::Error::new(message.error_kind(), message.text())),
             // What it tells everybody.
             _ => {}
         }
@@ -71,17 +101,22 @@ fn sign_in(stream: &mut UnixStream, uid: u32) -> io::Result<()> {
     stream.write_all(b"BEGIN\r\n")
 }
 
-fn call(name: &str, description: &str, pid: u32) -> Vec<u8> {
+fn call(scope: &Scope<'_>) -> Vec<u8> {
     let mut body = Writer::default();
-    body.string(name);
+    body.string(scope.name);
     body.string("fail");
     body.array(8, |body| {
-        body.property("Description", "s", |body| body.string(description));
+        body.property("Description", "s", |body| body.string(scope.description));
+        if let Some(slice) = scope.slice {
+            body.property("Slice", "s", |body| body.string(slice));
+        }
         body.property("Delegate", "b", |body| body.number(1));
         body.property("CollectMode", "s", |body| body.string("inactive-or-failed"));
         body.property("PIDs", "au", |body| {
-            body.array(4, |body| body.number(pid));
+            body.array(4, |body| body.number(scope.pid));
         });
+        // Pods have as many processes as they like, as with a kubelet; systemd's default is 15 % of what the machine may have.
+        body.property("TasksMax", "t", |body| body.long(u64::MAX));
     });
     body.array(8, |_| {});
 
@@ -127,6 +162,11 @@ impl Writer {
         self.0.extend(number.to_le_bytes());
     }
 
+    fn long(&mut self, number: u64) {
+        self.align(8);
+        self.0.extend(number.to_le_bytes());
+    }
+
     fn string(&mut self, text: &str) {
         self.number(u32::try_from(text.len()).unwrap_or(u32::MAX));
         self.0.extend(text.as_bytes());
@@ -161,6 +201,8 @@ impl Writer {
 /// What is answered.
 struct Message {
     kind: u8,
+    /// What comes with every message, by number; of an error, its name.
+    fields: Vec<u8>,
     body: Vec<u8>,
 }
 
@@ -187,10 +229,20 @@ impl Message {
         };
         let mut rest = vec![0; fields.next_multiple_of(8) + body];
         stream.read_exact(&mut rest)?;
+        let body = rest.split_off(fields.next_multiple_of(8));
         Ok(Self {
             kind,
-            body: rest.split_off(fields.next_multiple_of(8)),
+            fields: rest,
+            body,
         })
+    }
+
+    fn error_kind(&self) -> io::ErrorKind {
+        const EXISTS: &[u8] = b"org.freedesktop.systemd1.UnitExists\0";
+        match self.fields.windows(EXISTS.len()).any(|part| part == EXISTS) {
+            true => io::ErrorKind::AlreadyExists,
+            false => io::ErrorKind::Other,
+        }
     }
 
     /// An error's message, which is the body's first value.
@@ -223,7 +275,13 @@ mod tests {
 
     #[test]
     fn a_call_is_as_long_as_it_says() {
-        let call = call("kplay-1.scope", "a pod", 5);
+        let call = call(&Scope {
+            manager: Manager::System,
+            name: "kplay-1.scope",
+            slice: Some("kplay.slice"),
+            description: "a pod",
+            pid: 5,
+        });
         let message = Message::read(&mut call.as_slice()).unwrap();
         assert_eq!(message.kind, 1);
         assert_eq!(message.text(), "kplay-1.scope");

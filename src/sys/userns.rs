@@ -11,8 +11,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::capability::{self, Set};
 use super::namespace::{self, Namespace};
-use super::pidfd::PidFd;
 use super::{clone, fd, holder};
 
 /// Ids in a row, as the namespace and as the machine numbers them.
@@ -28,6 +28,18 @@ pub struct Extent {
 pub struct Mapping {
     pub users: Vec<Extent>,
     pub groups: Vec<Extent>,
+    /// Who gives the ids.
+    by: Giver,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Giver {
+    /// The caller, to whom they belong.
+    Caller,
+    /// The caller, who is root.
+    Root,
+    /// `newuidmap` and `newgidmap`.
+    Programs,
 }
 
 impl Mapping {
@@ -38,7 +50,23 @@ impl Mapping {
         Self {
             users: extents(uid.as_raw(), &[]),
             groups: extents(gid.as_raw(), &[]),
+            by: Giver::Caller,
         }
+    }
+
+    /// All ids are as they are, for a root who may give them. None if the caller is no such.
+    #[must_use]
+    pub fn of_all() -> Option<Self> {
+        let needed = ["CAP_SETUID", "CAP_SETGID", "CAP_SETFCAP"];
+        let set = capability::effective().ok()?;
+        let has = |name| Set::named(name).is_some_and(|one| set.contains(one));
+        let is_root = rustix::process::geteuid().is_root();
+        let all = |file| Some(same(&std::fs::read_to_string(file).ok()?));
+        Some(Self {
+            users: all("/proc/self/uid_map").filter(|_| is_root && needed.into_iter().all(has))?,
+            groups: all("/proc/self/gid_map")?,
+            by: Giver::Root,
+        })
     }
 
     /// The caller is root, and the others are the subordinate ids, in a row.
@@ -48,14 +76,27 @@ impl Mapping {
         Self {
             users: extents(uid.as_raw(), users),
             groups: extents(gid.as_raw(), groups),
+            by: match users.is_empty() && groups.is_empty() {
+                true => Giver::Caller,
+                false => Giver::Programs,
+            },
         }
     }
+}
 
-    /// Whether root is alone.
-    #[must_use]
-    pub fn is_one_id(&self) -> bool {
-        self.users.len() < 2 && self.groups.len() < 2
-    }
+/// The ids that a namespace has by its map, each as itself. The very last is left out: with it, the new namespace would look
+/// like the machine's own.
+fn same(map: &str) -> Vec<Extent> {
+    let extents = map.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().map(str::parse);
+        let (first, count) = (fields.next()?.ok()?, fields.nth(1)?.ok()?);
+        Some(Extent {
+            inside: first,
+            outside: first,
+            count: u32::min(count, u32::MAX - 1),
+        })
+    });
+    extents.collect()
 }
 
 fn extents(own: u32, subordinate: &[Range<u32>]) -> Vec<Extent> {
@@ -121,7 +162,7 @@ pub fn make(mapping: &Mapping) -> Result<OwnedFd, Error> {
         })
     }
     .map_err(|source| Error::Refused { source })?;
-    let made = map(mapping, &child).and_then(|()| {
+    let made = give(mapping, child.pid()).and_then(|()| {
         namespace::users_of(child.pid()).map_err(Error::at("open the user namespace"))
     });
     drop(gate);
@@ -131,16 +172,31 @@ pub fn make(mapping: &Mapping) -> Result<OwnedFd, Error> {
     made
 }
 
-fn map(mapping: &Mapping, process: &PidFd) -> Result<(), Error> {
-    if mapping.is_one_id() {
-        return map_one(mapping, process).map_err(Error::at("give the user namespace its id"));
+/// Gives the new user namespace of a process its ids.
+///
+/// # Errors
+/// The kernel or a program refuses.
+pub fn give(mapping: &Mapping, pid: i32) -> Result<(), Error> {
+    let failed = Error::at("give the user namespace its ids");
+    match mapping.by {
+        Giver::Caller => {
+            // Groups could be given up that are to be kept from something.
+            std::fs::write(format!("/proc/{pid}/setgroups"), "deny")
+                .and_then(|()| write_maps(mapping, pid))
+                .map_err(failed)
+        }
+        Giver::Root => write_maps(mapping, pid).map_err(failed),
+        Giver::Programs => run_programs(mapping, pid),
     }
+}
+
+fn run_programs(mapping: &Mapping, pid: i32) -> Result<(), Error> {
     for (program, extents) in [
         ("newuidmap", &mapping.users),
         ("newgidmap", &mapping.groups),
     ] {
         let mut command = Command::new(program);
-        command.arg(process.pid().to_string());
+        command.arg(pid.to_string());
         for extent in extents {
             let numbers = [extent.inside, extent.outside, extent.count];
             command.args(numbers.map(|number| number.to_string()));
@@ -156,19 +212,13 @@ fn map(mapping: &Mapping, process: &PidFd) -> Result<(), Error> {
     Ok(())
 }
 
-/// What nobody needs a program for.
-fn map_one(mapping: &Mapping, process: &PidFd) -> io::Result<()> {
-    let write = |file: &str, content: &str| {
-        std::fs::write(format!("/proc/{}/{file}", process.pid()), content)
-    };
-    // Groups could be given up that are to be kept from something.
-    write("setgroups", "deny")?;
+fn write_maps(mapping: &Mapping, pid: i32) -> io::Result<()> {
     for (file, extents) in [("uid_map", &mapping.users), ("gid_map", &mapping.groups)] {
         let lines: Vec<String> = extents
             .iter()
             .map(|extent| format!("{} {} {}", extent.inside, extent.outside, extent.count))
             .collect();
-        write(file, &lines.join("\n"))?;
+        std::fs::write(format!("/proc/{pid}/{file}"), lines.join("\n"))?;
     }
     Ok(())
 }
@@ -273,6 +323,21 @@ pub fn of_process(pid: i32) -> io::Result<Option<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_ids_are_as_they_are_but_for_the_last() {
+        let extent = |first, count| Extent {
+            inside: first,
+            outside: first,
+            count,
+        };
+        assert_eq!(
+            same("         0          0 4294967295\n"),
+            [extent(0, u32::MAX - 1)]
+        );
+        let of_user = "0 1000 1\n1 100000 65536\n";
+        assert_eq!(same(of_user), [extent(0, 1), extent(1, 65_536)]);
+    }
 
     #[test]
     fn subordinate_ids_are_in_a_row_behind_root() {

@@ -48,8 +48,10 @@ fn give_folder(folder: &Dir, group: u32, access: Access) -> Result<(), Error> {
             Kind::Folder => give_folder(&folder.folder(&name)?, group, access)?,
             Kind::Link => folder.set_group(&name, group)?,
             Kind::File | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice | Kind::Fifo => {
+                // Before the kernel takes setuid away from what gets another group.
+                let mode = folder.mode(&name)?;
                 folder.set_group(&name, group)?;
-                folder.set_mode(&name, folder.mode(&name)? | access.file())?;
+                folder.set_mode(&name, mode | access.file())?;
             }
         }
     }

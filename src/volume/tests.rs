@@ -131,6 +131,29 @@ fn an_empty_dir_of_a_group_is_inherited_by_it() {
 }
 
 #[test]
+fn what_is_given_to_a_group_keeps_its_other_bits() {
+    let scratch = Scratch::new("give");
+    let group = some_group(&scratch);
+    let make = |name: &str, mode: u32| {
+        let path = scratch.path(name);
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    // The kernel takes setuid away from a program that gets another group.
+    let program = make("program", 0o4755);
+    let closed = make("closed", 0o000);
+    std::fs::create_dir(scratch.path("folder")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", scratch.path("link")).unwrap();
+    ownership::give(&scratch.0, group, ownership::Access::ReadWrite).unwrap();
+    assert_eq!(mode_and_group(&program), (0o4775, group));
+    assert_eq!(mode_and_group(&closed), (0o660, group));
+    assert_eq!(mode_and_group(&scratch.path("folder")), (0o2775, group));
+    assert_eq!(mode_and_group(&scratch.path("link")).1, group);
+    assert_ne!(mode_and_group(Path::new("/etc/passwd")).1, group);
+}
+
+#[test]
 fn a_volume_of_files_has_mount_points_for_others_and_keeps_them() {
     let scratch = Scratch::new("nested");
     let setup = Setup::of(&scratch);

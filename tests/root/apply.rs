@@ -120,6 +120,33 @@ fn a_job_that_succeeds() {
 }
 
 #[test]
+fn a_suspended_job_has_no_pod() {
+    let Some(kplay) = Kplay::new() else { return };
+    let job = |suspend: bool| {
+        let suspended = format!("spec: {{suspend: {suspend}, ");
+        job("[sleep, infinity]").replacen("spec: {", &suspended, 1)
+    };
+    let file = |suspend: bool| kplay.file("job.yaml", job(suspend));
+    let apply = |suspend: bool| kplay.run(["apply".as_ref(), file(suspend).as_os_str()]);
+    let pods = || kplay.run(["get", "pods", "-o", "name"]).stdout;
+    let run = apply(true);
+    assert!(run.stderr.contains("suspended"), "{run}");
+    assert_eq!(run.succeeds(), "job.batch/task created\n");
+    assert_eq!(pods(), "");
+    let table = kplay.run(["get", "jobs"]).succeeds();
+    assert!(table.contains("Suspended"), "{table}");
+    assert_eq!(apply(false).succeeds(), "job.batch/task configured\n");
+    assert_eq!(pods(), "pod/task-0\n");
+    assert_eq!(kplay.phase("task-0"), "Running");
+    let told = apply(true).succeeds();
+    assert_eq!(told, "job.batch/task configured\npod/task-0 deleted\n");
+    assert_eq!(pods(), "");
+    let file = file(true);
+    kplay.run(["delete".as_ref(), file.as_os_str()]).succeeds();
+    kplay.assert_nothing_left();
+}
+
+#[test]
 fn a_job_that_fails() {
     let Some(kplay) = Kplay::new() else { return };
     kplay

@@ -56,6 +56,13 @@ fn the_images_settings_hold_until_the_manifest_says_otherwise() {
         script,
         "/made/for/it\nuid=0(root) gid=0(root) groups=0(root)\nimage pod /root\n",
     );
+    // What is not there is made, and is root's. The image's variables are not the manifest's to refer to.
+    check(
+        "",
+        "workingDir: /made/for/it, env: [{name: REFERS, value: 'to $(FROM_IMAGE)'}],",
+        "id -u; pwd; stat -c '%a %u:%g' /made . ; echo \"$REFERS\"",
+        "1234\n/made/for/it\n755 0:0\n755 0:0\nto $(FROM_IMAGE)\n",
+    );
     check(
         "securityContext: {runAsUser: 4000, runAsGroup: 5000, fsGroup: 6000, supplementalGroups: [7000]},",
         "securityContext: {runAsUser: 4001},",

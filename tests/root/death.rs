@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Kplay;
-use crate::harness::script_pod;
+use crate::harness::{container, script_pod};
+use crate::hooks::Diary;
 use crate::leftovers;
 use crate::wait;
 
@@ -202,6 +203,59 @@ fn a_pause_that_is_killed() {
     let after = kplay.until_ended("web");
     assert_eq!(after["status"]["phase"], "Failed");
     wait::until("the pod's processes are gone", || members(&uid).is_empty());
+    delete_cleans(&kplay);
+}
+
+#[test]
+fn another_sandbox_runs_the_init_containers_again_and_nothing_that_is_done() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let diary = Diary::new(&kplay);
+    let containers = [
+        diary.container("done", "", "say done"),
+        diary.container(
+            "main",
+            "",
+            "trap 'say asked to stop' TERM; [ -e /v/kept ] && say again; touch /v/kept; say main; stay",
+        ),
+    ];
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{restartPolicy: OnFailure, \
+         terminationGracePeriodSeconds: 0, {}, initContainers: [{}], containers: [{}]}}\n",
+        diary.volumes(),
+        diary.container("init", "", "say init"),
+        containers.join(", ")
+    );
+    kplay.apply(&manifest).succeeds();
+    diary.until("main");
+    let before = kplay.until("web", "one container is done", |status| {
+        container(status, "done")["state"]["terminated"]["exitCode"] == 0
+    });
+    let sandbox = format!("kplay/{}/_sandbox", uid(&kplay, "web"));
+    let processes = leftovers::processes();
+    let pause = processes
+        .iter()
+        .find(|process| process.cgroups.contains(&sandbox));
+    kill(pause.expect("a sandbox").pid);
+    let after = kplay.until("web", "runs in another sandbox", |status| {
+        let main = container(status, "main");
+        main["restartCount"] == 1 && main["state"]["running"].is_object()
+    });
+    diary.until("again");
+    let words = diary.words();
+    let count = |word: &str| words.iter().filter(|found| *found == word).count();
+    assert_eq!((count("init"), count("done")), (2, 1), "{words:?}");
+    assert_eq!(words[3], "init", "{words:?}");
+    assert_eq!(words[4], "again", "{words:?}");
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    let status = &after["status"];
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(container(status, "init")["restartCount"], 1);
+    assert_eq!(container(status, "done")["restartCount"], 0);
+    let description = kplay.run(["describe", "pod", "web"]).succeeds();
+    let event = "Pod sandbox changed, it will be killed and re-created.";
+    assert!(description.contains(event), "{description}");
     delete_cleans(&kplay);
 }
 

@@ -41,6 +41,7 @@ spec:
     - {prefix: P_, configMapRef: {name: map}}
     - secretRef: {name: secret}
     - configMapRef: {name: absent, optional: true}
+    - secretRef: {name: absent, optional: true}
     env:
     - {name: ORDER, value: first}
     - {name: EARLY, value: "$(LATE)"}
@@ -49,6 +50,8 @@ spec:
     - {name: KEY, valueFrom: {configMapKeyRef: {name: map, key: dotted.key}}}
     - {name: PASSWORD, valueFrom: {secretKeyRef: {name: secret, key: password}}}
     - {name: NOT_THERE, valueFrom: {secretKeyRef: {name: secret, key: absent, optional: true}}}
+    - {name: NOT_THERE_2, valueFrom: {configMapKeyRef: {name: map, key: absent, optional: true}}}
+    - {name: NOT_THERE_3, valueFrom: {configMapKeyRef: {name: absent, key: absent, optional: true}}}
     - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
     - {name: SPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
     - {name: LABEL, valueFrom: {fieldRef: {fieldPath: "metadata.labels['tier']"}}}

@@ -46,7 +46,18 @@ fn too_much_local_storage_ends_a_pod() {
         &write("/x"),
     )
     .replace("containers: [", &format!("containers: [{first}, "));
+    // A sidecar's limit counts beside the others', and an init container's does not.
+    let sidecar = script_pod(
+        "with-sidecar",
+        "initContainers: [{name: side, restartPolicy: Always, image: 'localhost/busybox:1', command: [sleep, '1000'], \
+         resources: {limits: {ephemeral-storage: 1Mi}}}, {name: init, image: 'localhost/busybox:1', command: ['true'], \
+         resources: {limits: {ephemeral-storage: 512Ki}}}],",
+        "resources: {limits: {ephemeral-storage: 1Mi}},",
+        "dd if=/dev/zero of=/x bs=512k count=1; exec sleep 1000",
+    );
     let manifest = [
+        sidecar,
+        volume("canonical", "1024Ki"),
         volume("volume", "1Mi"),
         volume("large-enough", "100Mi"),
         alone,
@@ -66,7 +77,21 @@ fn too_much_local_storage_ends_a_pod() {
         &kplay.until_ended("one-of-two"),
         "Container main exceeded its local ephemeral storage limit \"2Mi\". ",
     );
+    // As the API server would have written the limit.
+    evicted(
+        &kplay.until_ended("canonical"),
+        "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ",
+    );
     assert_eq!(kplay.phase("large-enough"), "Running");
+    assert_eq!(kplay.phase("with-sidecar"), "Running");
+    let grow = "dd if=/dev/zero of=/y bs=512k count=4";
+    kplay
+        .run(["exec", "with-sidecar", "-c", "main", "--", "sh", "-c", grow])
+        .succeeds();
+    evicted(
+        &kplay.until_ended("with-sidecar"),
+        "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ",
+    );
     let events = kplay.run(["describe", "pod", "volume"]).succeeds();
     assert!(events.contains("Evicted"), "{events}");
 }

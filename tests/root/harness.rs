@@ -316,6 +316,7 @@ impl Kplay {
         for folder in [
             "root/pods",
             "root/logs",
+            "root/container-logs",
             "root/objects",
             "run/pods",
             "run/objects",

@@ -356,6 +356,48 @@ fn a_pre_stop_hook_is_not_waited_for_beyond_the_grace_period() {
 }
 
 #[test]
+fn a_failed_probe_ends_the_container_with_its_pre_stop_hook_and_grace() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let diary = Diary::new(&kplay);
+    for (probe, check) in [
+        ("liveness", "test ! -e /v/dead"),
+        ("startup", "test -e /v/startup-again"),
+    ] {
+        let fields = format!(
+            "{probe}Probe: {{exec: {{command: [sh, -c, '{check}']}}, periodSeconds: 1, failureThreshold: 3}}, \
+             lifecycle: {{preStop: {}}},",
+            exec(&format!("say hook of {probe}"))
+        );
+        // The second run has what the first one lacks.
+        let script = format!(
+            "trap 'say term of {probe}; exit 0' TERM; rm -f /v/dead; \
+             [ -e /v/{probe} ] && touch /v/{probe}-again; touch /v/{probe}; say {probe} is up; stay"
+        );
+        let spec = format!("restartPolicy: OnFailure, {}", diary.volumes());
+        let main = diary.container("main", &fields, &script);
+        kplay.apply(&pod(probe, &spec, &[main])).succeeds();
+        let up = format!("{probe} is up");
+        diary.until(&up);
+        kplay.file("shared/dead", "");
+        kplay.until(probe, "has started again", |status| {
+            let main = &status["containerStatuses"][0];
+            main["restartCount"] == 1 && main["started"] == true
+        });
+        wait::until_in(&diary.folder, "it is up again", || {
+            diary.words().iter().filter(|word| **word == up).count() == 2
+        });
+        kplay.run(["delete", "pod", probe]).succeeds();
+        let words = diary.words();
+        let of_it: Vec<&String> = words.iter().filter(|word| word.contains(probe)).collect();
+        let round = |word: &str| format!("{word} of {probe}");
+        let (hook, term) = (round("hook"), round("term"));
+        assert_eq!(of_it, [&up, &hook, &term, &up, &hook, &term], "{words:?}");
+    }
+}
+
+#[test]
 fn pre_stop_does_not_run_when_a_container_ends_by_itself() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -117,6 +117,58 @@ fn rotated_files_are_compressed_and_read() {
 }
 
 #[test]
+fn logs_are_found_by_their_containers_names() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let fields = format!(
+        "{STAYS} volumes: [{{name: v, emptyDir: {{}}}}], \
+         initContainers: [{{name: first, image: 'localhost/busybox:1', command: [echo, of the first]}}],"
+    );
+    // Two runs fail, the third one stays.
+    let script = "echo x >> /v/runs; n=$(wc -l < /v/runs); echo run $n; [ $n -lt 3 ] && exit 1; exec sleep 1000";
+    let pod = script_pod(
+        "named",
+        &fields,
+        "volumeMounts: [{name: v, mountPath: /v}],",
+        script,
+    );
+    kplay
+        .apply(&pod.replace("restartPolicy: Never", "restartPolicy: Always"))
+        .succeeds();
+    let pod = kplay.until("named", "runs for the third time", |status| {
+        let main = &status["containerStatuses"][0];
+        main["restartCount"] == 2 && main["state"]["running"].is_object()
+    });
+    let id = |status: &serde_json::Value, field: &str| {
+        let id = text(&status.pointer(field).expect("an id").clone());
+        id.rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    let main = &pod["status"]["containerStatuses"][0];
+    let first = &pod["status"]["initContainerStatuses"][0];
+    let folder = kplay.root().join("container-logs");
+    let log = |container: &str, id: &str| {
+        let link = folder.join(format!("named_default_{container}-{id}.log"));
+        let log = fs::read_to_string(&link).unwrap_or_else(|e| panic!("{link:?}: {e}"));
+        log.trim_end()
+            .rsplit(" F ")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let last = id(main, "/lastState/terminated/containerID");
+    wait::until_in(&folder, "the log", || {
+        log("main", &id(main, "/containerID")) == "run 3"
+    });
+    assert_eq!(log("main", &last), "run 2");
+    assert_eq!(log("first", &id(first, "/containerID")), "of the first");
+    // That of the first run is gone with its log.
+    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 3);
+    kplay.run(["delete", "pod", "named"]).succeeds();
+    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0);
+}
+
+#[test]
 fn a_flood_of_output_is_in_no_probes_way() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -211,6 +211,7 @@ kind: StatefulSet
 metadata: {name: db}
 spec:
   serviceName: peers
+  ordinals: {start: 3}
   selector: {matchLabels: {app: db}}
   template:
     metadata: {labels: {app: db}}
@@ -232,12 +233,12 @@ spec:
 ";
     kplay.apply(manifest).succeeds();
     assert_eq!(
-        kplay.shell("db-0", &format!("hostname; {OWN_LINE}")),
-        "db-0\nIPV4\tdb-0.peers.default.svc.cluster.local\tdb-0\n"
+        kplay.shell("db-3", &format!("hostname; {OWN_LINE}")),
+        "db-3\nIPV4\tdb-3.peers.default.svc.cluster.local\tdb-3\n"
     );
-    let labels = kplay.pod("db-0")["metadata"]["labels"].clone();
-    assert_eq!(labels["statefulset.kubernetes.io/pod-name"], "db-0");
-    assert_eq!(labels["apps.kubernetes.io/pod-index"], "0");
+    let labels = kplay.pod("db-3")["metadata"]["labels"].clone();
+    assert_eq!(labels["statefulset.kubernetes.io/pod-name"], "db-3");
+    assert_eq!(labels["apps.kubernetes.io/pod-index"], "3");
     let job = kplay.until_ended("shard-0");
     for map in ["labels", "annotations"] {
         let index = &job["metadata"][map]["batch.kubernetes.io/job-completion-index"];
@@ -256,6 +257,12 @@ spec:
     kplay.apply(manifest).succeeds();
     let again = kplay.pod("shard-0");
     assert_eq!(again["metadata"]["uid"], job["metadata"]["uid"]);
+    // Counted from another number, it has another pod and no more than that.
+    kplay
+        .apply(&manifest.replace("start: 3", "start: 0"))
+        .succeeds();
+    let pods = kplay.run(["get", "pods", "-o", "name"]).succeeds();
+    assert_eq!(pods, "pod/db-0\npod/shard-0\n");
 }
 
 #[test]

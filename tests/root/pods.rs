@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::Kplay;
 use crate::harness::{container, script_pod, text};
+use crate::hooks::Diary;
 use crate::wait;
 
 #[test]
@@ -63,6 +64,76 @@ fn a_failing_init_container_fails_a_pod_that_never_restarts() {
     );
     kplay.run(["delete", "pod", "broken"]).succeeds();
     kplay.assert_nothing_left();
+}
+
+fn with_inits(policy: &str, diary: &Diary, inits: &[String], main: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: set}}\nspec: {{restartPolicy: {policy}, {}, \
+         initContainers: [{}], containers: [{}]}}\n",
+        diary.volumes(),
+        inits.join(", "),
+        diary.container("main", "", main)
+    )
+}
+
+#[test]
+fn a_failing_init_container_ends_the_sidecars_before_it() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let diary = Diary::new(&kplay);
+    let side = "trap 'say side is asked to stop; exit 3' TERM; say side; stay";
+    let setup = "until grep -q ' side$' /v/diary; do sleep 0.05; done; exit 7";
+    let inits = [
+        diary.container("side", "restartPolicy: Always,", side),
+        diary.container("setup", "", setup),
+    ];
+    kplay
+        .apply(&with_inits("Never", &diary, &inits, "say main"))
+        .fails(1, &["setup", "7"]);
+    let status = &kplay.until_ended("set")["status"];
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(diary.words(), ["side", "side is asked to stop"]);
+    let code = |name: &str| container(status, name)["state"]["terminated"]["exitCode"].clone();
+    assert_eq!((code("side"), code("setup")), (3.into(), 7.into()));
+    let main = &container(status, "main")["state"]["waiting"]["reason"];
+    assert_eq!(main, "PodInitializing");
+}
+
+#[test]
+fn what_crashes_while_a_pod_is_initialized_starts_alone() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let diary = Diary::new(&kplay);
+    let times = |word: &str| format!("$(grep -c ' {word}$' /v/diary)");
+    // The sidecar crashes once when the last init container runs, which fails once when it is back.
+    let side = format!(
+        "trap 'exit 0' TERM; say side; [ {} = 2 ] || {{ until [ {} = 1 ]; do sleep 0.05; done; exit 1; }}; stay",
+        times("side"),
+        times("setup")
+    );
+    let setup = format!(
+        "say setup; [ {} = 2 ] && exit 0; until [ {} = 2 ]; do sleep 0.05; done; exit 1",
+        times("setup"),
+        times("side")
+    );
+    let inits = [
+        diary.container("first", "", "say first"),
+        diary.container("side", "restartPolicy: Always,", &side),
+        diary.container("setup", "", &setup),
+    ];
+    let manifest = with_inits("OnFailure", &diary, &inits, "say main");
+    kplay.apply_with(&manifest, ["--wait=complete"]).succeeds();
+    assert_eq!(
+        diary.words(),
+        ["first", "side", "setup", "side", "setup", "main"]
+    );
+    let status = &kplay.pod("set")["status"];
+    assert_eq!(status["phase"], "Succeeded");
+    let restarts = |name: &str| container(status, name)["restartCount"].clone();
+    let all = ["first", "side", "setup", "main"].map(restarts);
+    assert_eq!(all, [0, 1, 1, 0].map(serde_json::Value::from));
 }
 
 #[test]
@@ -279,6 +350,19 @@ fn containers_of_a_pod_share_network_ipc_and_host_name() {
         assert_ne!(main[kind], host[kind]);
     }
     assert_eq!(kplay.shell("apart", "hostname"), "apart\n");
+    // One `/dev/shm` for all of them, and for nobody else.
+    kplay.shell("apart", "echo shared > /dev/shm/kplay-test");
+    let of_side = [
+        "exec",
+        "apart",
+        "-c",
+        "side",
+        "--",
+        "cat",
+        "/dev/shm/kplay-test",
+    ];
+    assert_eq!(kplay.run(of_side).succeeds(), "shared\n");
+    assert!(!Path::new("/dev/shm/kplay-test").exists());
     kplay.run(["delete", "pod", "apart"]).succeeds();
 
     let together = format!("{stay} shareProcessNamespace: true,");

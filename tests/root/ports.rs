@@ -253,6 +253,22 @@ fn a_taken_port_is_an_error_before_anything_starts() {
 }
 
 #[test]
+fn ports_of_sidecars_are_not_published() {
+    let Some(kplay) = Kplay::new() else { return };
+    let (port, of_sidecar) = (free_port(), free_port());
+    let sidecar = format!(
+        "initContainers: [{{name: side, restartPolicy: Always, image: kplay.local/toolbox, \
+         args: [http, --port, '8081'], ports: [{{containerPort: 8081, hostPort: {of_sidecar}}}]}}], containers:"
+    );
+    let pod = web(&format!("hostPort: {port}")).replace("containers:", &sidecar);
+    kplay.apply(&pod).succeeds();
+    served(on("127.0.0.1", port));
+    // As a kubelet, which maps those of `containers` only.
+    let refused = page(on("127.0.0.1", of_sidecar), "/").expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
 fn all_declared_ports_are_published_on_demand() {
     let Some(kplay) = Kplay::new() else { return };
     let port = free_port();

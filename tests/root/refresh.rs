@@ -127,6 +127,39 @@ fn files_are_new_at_once_and_nothing_restarts() {
 }
 
 #[test]
+fn what_a_pod_was_started_with_outlives_the_objects() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay
+        .apply(&manifest("key: old", "password: old", "a: one"))
+        .succeeds();
+    kplay
+        .run(["delete", "configmap/map", "secret/secret"])
+        .succeeds();
+    let process = i32::try_from(kplay.pids("live", "main")[0]).expect("a pid");
+    let process = rustix::process::Pid::from_raw(process).expect("a process");
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).expect("ours");
+    kplay.until("live", "runs again", |status| {
+        let container = &status["containerStatuses"][0];
+        container["restartCount"] == 1 && container["state"]["running"].is_object()
+    });
+    let shell = |script: &str| kplay.shell("live", script);
+    assert_eq!(
+        shell("tr '\\0' '\\n' < /proc/1/environ | grep KEY"),
+        "KEY=old\n"
+    );
+    assert_eq!(
+        shell("cat /map/key /secret/password /all/key /part"),
+        "oldoldoldold"
+    );
+    // A new pod of the same manifest has nothing to be made of.
+    let pod = manifest("key: old", "password: old", "a: one");
+    let pod = pod.rsplit("---\n").next().expect("the pod");
+    kplay.apply(pod).fails(3, &["map"]);
+}
+
+#[test]
 fn the_pod_is_restarted_if_asked_and_if_its_template_changes() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -180,6 +180,10 @@ fn requests_limits_and_whom_the_kernel_kills_first() {
     );
     // -997, as far as this process may lower it.
     assert!(score == -997 || score == own, "{score}");
+    let pause = kplay.pids("least", "_sandbox")[0];
+    let score = fs::read_to_string(format!("/proc/{pause}/oom_score_adj")).expect("its score");
+    let score: i32 = score.trim().parse().expect("a number");
+    assert!(score == -998 || score == own, "{score}");
 }
 
 #[test]
@@ -471,6 +475,44 @@ fn huge_pages_are_those_that_were_asked_for() {
     }
     assert_eq!(limit("none-0", "2MB"), "0\n");
     assert_eq!(limit("none-0", "1GB.rsvd"), "0\n");
+}
+
+#[test]
+fn huge_pages_of_the_pod_are_for_all_of_it() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let fields = format!("{STAYS} resources: {{limits: {{memory: 64Mi, hugepages-2Mi: 8Mi}}}},");
+    let own = "resources: {limits: {memory: 32Mi, hugepages-2Mi: 4Mi}},";
+    let pod = script_pod("huge", &fields, own, "sleep 1000").replace(
+        "containers: [",
+        "containers: [{name: none, image: 'localhost/busybox:1', command: [sleep, '1000']}, ",
+    );
+    let too_little = pod.replace("hugepages-2Mi: 8Mi", "hugepages-2Mi: 2Mi");
+    kplay.apply(&too_little).fails(
+        3,
+        &["the pod's limit of hugepages-2Mi is less than that of its containers together"],
+    );
+    let file = kplay.file("huge.yaml", &pod);
+    let apply = kplay.command([std::ffi::OsString::from("apply"), file.into()]);
+    apply
+        .through(["unshare", "--mount", "sh", "-ec", WITH_HUGE_PAGES, "sh"])
+        .run()
+        .succeeds();
+    kplay.note_pods();
+    assert_eq!(
+        kplay.pod("huge")["spec"]["resources"]["requests"]["hugepages-2Mi"],
+        "8Mi"
+    );
+    let Some(folder) = huge_pages_of(&kplay, "huge") else {
+        eprintln!("skipped: no controller of huge pages is mounted");
+        return;
+    };
+    for (cgroup, megabytes) in [("", 8), ("main-0", 4), ("none-0", 8)] {
+        let path = folder.join(cgroup).join("hugetlb.2MB.max");
+        let limit = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        assert_eq!(limit, format!("{}\n", megabytes << 20), "{cgroup}");
+    }
 }
 
 /// The pod's cgroup in the version 2 hierarchy, if that has the controller of huge pages.

@@ -227,6 +227,16 @@ fn root_where_nobody_may_be_root() {
         "id -u",
     );
     assert_eq!(log, "7\n");
+    // The pod's holds for a container that says nothing itself.
+    let of_pod = "securityContext: {runAsNonRoot: true},";
+    kplay
+        .apply(&script_pod("rootless", of_pod, "", "id"))
+        .fails(
+            1,
+            &["container has runAsNonRoot and image will run as root"],
+        );
+    let own = "securityContext: {runAsNonRoot: false},";
+    assert_eq!(kplay.script_in(of_pod, own, "id -u"), "0\n");
 }
 
 #[test]

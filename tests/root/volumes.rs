@@ -358,6 +358,109 @@ fn projected_volumes_and_the_downward_api() {
 }
 
 #[test]
+fn what_each_kind_of_files_may_say() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let modes = "cd /v; for f in *; do echo $f $(stat -L -c '%a %u:%g' $f) $(cat $f); done";
+    let check = |volume: &str, expected: &str| {
+        assert_eq!(seen(&kplay, volume, "", "", modes), expected, "{volume}");
+    };
+    check(
+        "secret: {secretName: secret, defaultMode: 0444, items: [{key: password, path: word}]}",
+        "word 444 0:0 hunter2\n",
+    );
+    check(
+        "secret: {secretName: secret, items: [{key: password, path: word, mode: 0400}, {key: none, path: x}], optional: true}",
+        "word 400 0:0 hunter2\n",
+    );
+    check(
+        "downwardAPI: {defaultMode: 0440, items: [{path: name, fieldRef: {fieldPath: metadata.name}}, \
+         {path: none, mode: 0400, fieldRef: {fieldPath: \"metadata.labels['none']\"}}, \
+         {path: request, resourceFieldRef: {containerName: main, resource: requests.cpu, divisor: 1m}}]}",
+        "name 440 0:0 volume\nnone 400 0:0\nrequest 440 0:0 0\n",
+    );
+    check(
+        "projected: {defaultMode: 0640, sources: [\
+         {secret: {name: secret, items: [{key: password, path: word, mode: 0400}]}}, \
+         {secret: {name: absent, optional: true}}, {configMap: {name: absent, optional: true}}, \
+         {configMap: {name: map, items: [{key: a.txt, path: word}, {key: b.txt, path: b}]}}, \
+         {secret: {name: secret, items: [{key: none, path: x}], optional: true}}]}",
+        // Of two files at the same path the later one counts, with its mode.
+        "b 640 0:0 text of b\nword 640 0:0 text of a\n",
+    );
+}
+
+#[test]
+fn labels_and_annotations_are_lines_of_quoted_values() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let pod = script_pod(
+        "told, labels: {b: two, a: one}, annotations: {z: \"x \\\"y\\\"\\n\u{200b}\", a/b: 'it''s'}",
+        "volumes: [{name: v, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}, \
+         {path: annotations, fieldRef: {fieldPath: metadata.annotations}}]}}],",
+        "volumeMounts: [{name: v, mountPath: /v}],",
+        "cat /v/labels; echo '|'; cat /v/annotations; echo '|'; grep ' /v ' /proc/mounts | cut -d ' ' -f 3",
+    );
+    kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
+    assert_eq!(
+        kplay.run(["logs", "told"]).succeeds(),
+        "a=\"one\"\nb=\"two\"|\na/b=\"it's\"\nz=\"x \\\"y\\\"\\n\\u200b\"|\ntmpfs\n"
+    );
+}
+
+#[test]
+fn what_is_in_memory_is_not_swapped_out() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let options = |volume: &str| {
+        let script = "grep ' /v ' /proc/mounts | cut -d ' ' -f 3,4 | tr ',' ' '";
+        seen(&kplay, volume, "", "", script)
+    };
+    let is_known = {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a version");
+        let mut numbers = release
+            .split(['.', '-'])
+            .map_while(|part| part.parse::<u32>().ok());
+        (numbers.next(), numbers.next()) >= (Some(6), Some(4))
+    };
+    for volume in ["emptyDir: {medium: Memory}", "secret: {secretName: secret}"] {
+        let options = options(volume);
+        let mut words = options.split_whitespace();
+        assert_eq!(words.next(), Some("tmpfs"), "{volume}");
+        assert_eq!(words.any(|word| word == "noswap"), is_known, "{options}");
+    }
+    assert!(!options("configMap: {name: map}").contains("noswap"));
+}
+
+#[test]
+fn an_empty_dir_of_huge_pages() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let check = |medium: &str, limit: &str, size: &str| {
+        let log = seen(
+            &kplay,
+            &format!("emptyDir: {{medium: {medium}}}"),
+            "",
+            &format!("resources: {{limits: {{memory: 32Mi, {limit}}}}},"),
+            "grep ' /v ' /proc/mounts | cut -d ' ' -f 3,4; stat -c %a /v",
+        );
+        assert!(log.starts_with("hugetlbfs "), "{log}");
+        assert!(log.contains(&format!("pagesize={size}")), "{log}");
+        assert!(log.ends_with("\n777\n"), "{log}");
+    };
+    check("HugePages", "hugepages-2Mi: 2Mi", "2M");
+    check(
+        "HugePages-1Gi",
+        "hugepages-2Mi: 2Mi, hugepages-1Gi: 1Gi",
+        "1024M",
+    );
+}
+
+#[test]
 fn host_paths_and_their_types() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -26,6 +26,11 @@ uid_of() {
     "$kplay" get pod "$1" -o 'jsonpath={.metadata.uid}'
 }
 
+# The folder of a pod's cgroup, in that of its class.
+cgroup_of() {
+    find "$pods" -maxdepth 2 -name "$(uid_of "$1")"
+}
+
 # The values of a key in a pod's JSON.
 of_pod() {
     "$kplay" get pod "$1" -o json | sed -nE "s/^ *\"$2\": \"?([^\",]*)\"?,?$/\1/p"
@@ -72,8 +77,13 @@ readme() {
 # Two pods at once, on which the machine's controllers are enabled at the same moment.
 limits() {
     said limits "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
-    local files=(cpu.weight cpu.max memory.max memory.swap.max memory.oom.group pids.max)
-    limited=$pods/$(uid_of limited) unlimited=$pods/$(uid_of unlimited)
+    local files=(cpu.weight cpu.max memory.max memory.swap.max memory.oom.group pids.max) reserved=(memory.min memory.low memory.high)
+    limited=$(cgroup_of limited) unlimited=$(cgroup_of unlimited)
+    fact 'classes' "$(cd "$pods" && for one in "$limited" "$unlimited"; do dirname "${one#"$pods"/}"; done | tr '\n' ' ')"
+    values limited "$limited" "${reserved[@]}"
+    values limited/half "$limited/half-0" "${reserved[@]}"
+    values besteffort "$pods/besteffort" cpu.weight
+    values all "$pods" cpu.weight memory.max
     values limited "$limited" "${files[@]}" cgroup.procs cgroup.subtree_control
     values limited/half "$limited/half-0" "${files[@]}"
     values limited/one "$limited/one-0" "${files[@]}"
@@ -159,15 +169,22 @@ resize() {
     local manifest whole uid files=(cpu.max memory.max memory.swap.max)
     said whole "$kplay" apply -q "$repository/testdata/uml/whole.yaml"
     uid=$(uid_of whole)
-    whole=$pods/$uid
+    whole=$(cgroup_of whole)
+    values 'burstable' "$pods/burstable" cpu.weight cpu.max memory.max pids.max
+    # Another one is as heavy; together they weigh what both do.
+    said 'second' "$kplay" apply -q - <<<"$(sed 's/name: whole/name: second/' "$repository/testdata/uml/whole.yaml")"
+    values 'burstable with second' "$pods/burstable" cpu.weight
+    "$kplay" delete pod second >/dev/null
+    values 'burstable without second' "$pods/burstable" cpu.weight
     values whole "$whole" cpu.weight "${files[@]}" memory.oom.group
     # Without limits of its own, it has the pod's.
     values whole/free "$whole/free-0" "${files[@]}" memory.oom.group
     values whole/held "$whole/held-0" "${files[@]}"
-    manifest=$(sed 's/cpu: 2, memory: 96Mi/cpu: 3, memory: 128Mi/; s/400m, memory: 32Mi/600m, memory: 64Mi/' \
+    manifest=$(sed 's/requests: { cpu: 500m }/requests: { cpu: 1 }/; s/cpu: 2, memory: 96Mi/cpu: 3, memory: 128Mi/; s/400m, memory: 32Mi/600m, memory: 64Mi/' \
         "$repository/testdata/uml/whole.yaml")
     said more "$kplay" apply -q - <<<"$manifest"
     values 'more whole' "$whole" "${files[@]}"
+    values 'more burstable' "$pods/burstable" cpu.weight
     values 'more whole/free' "$whole/free-0" "${files[@]}"
     values 'more whole/held' "$whole/held-0" "${files[@]}"
     said less "$kplay" apply -q "$repository/testdata/uml/whole.yaml"
@@ -234,7 +251,7 @@ app_armor() {
     left 'app armor'
 }
 
-# As within a container: its root cgroup has processes, and so it hands no controllers down.
+# As within a container: its root cgroup has processes, which have to make room before it hands controllers down.
 without_controllers() {
     umount "$cgroups"
     mount -t cgroup2 cgroup2 "$cgroups"
@@ -242,20 +259,48 @@ without_controllers() {
     said 'no limits there' "$kplay" apply -q "$repository/manifests/hello.yaml"
     said 'exec there' "$kplay" exec hello -c web -- /toolbox print text
     "$kplay" delete pod hello >/dev/null
-    fact 'limits there' "$("$kplay" apply -q "$repository/testdata/uml/oom.yaml" 2>&1 | grep -o 'is not given.* needs')"
+    fact 'processes there' "$(wc -l <"$cgroups/cgroup.procs"), $( (($(wc -l <"$cgroups/init/cgroup.procs") > 0)) && echo moved)"
+    said 'limits there' "$kplay" apply -q - <<<"$(sed 's/, cpu: 500m\|cpu: 500m, //' "$repository/testdata/uml/of-user.yaml")"
+    values 'limited there' "$(cgroup_of limited)" memory.max pids.max
+    "$kplay" delete pod limited >/dev/null
+    fact 'other limits there' "$("$kplay" apply -q "$repository/testdata/uml/of-user.yaml" 2>&1 | grep -o 'is not given.* needs')"
     left refused
 }
 
 # systemd writes to the cgroups that it knows, and may take a controller back that no unit of its own needs.
 under_systemd() {
-    said limits "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
+    local tree=$cgroups/kplay-pods.scope process
+    pods=$tree/kplay
+    # Two that want the scope at once, from a terminal that ends before the pods do.
+    systemd-run --quiet --scope --slice=user.slice --unit=terminal "$BASH" -c '
+        "$0" apply -q "$1/limits.yaml" & "$0" apply -q "$1/of-user.yaml" --namespace other & wait; sleep 1000' \
+        "$kplay" "$repository/testdata/uml" >/run/applied 2>&1 &
+    for _ in {1..600}; do [ "$(wc -l </run/applied)" = 3 ] && break; sleep 0.1; done
+    fact 'from a terminal' "$(sort /run/applied | tr '\n' ' ')"
+    fact 'executors from a terminal' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
+    said 'end of the terminal' systemctl stop terminal.scope
+    fact 'scope' "$(systemctl show -P Delegate -P TasksMax -P Slice kplay-pods.scope | tr '\n' ' ')"
     printf '%s\n' '[Unit]' DefaultDependencies=no '[Service]' Type=oneshot ExecStart=/bin/true CPUQuota=50% MemoryMax=99M \
         >/run/systemd/system/limited.service
     said 'another unit' systemctl start limited
     said 'reload' systemctl daemon-reload
-    values limited "$pods/$(uid_of limited)" cpu.max memory.max
-    fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort -u)"
-    said delete "$kplay" delete pod --force limited unlimited
+    said 'another systemd' systemctl daemon-reexec
+    values limited "$(cgroup_of limited)" cpu.max memory.max cgroup.subtree_control
+    fact 'top' "$("$kplay" top pods limited --no-headers | wc -l)"
+    # An executor that a service has started stays in it.
+    said 'whole' "$kplay" apply -q "$repository/testdata/uml/whole.yaml"
+    fact 'executors' "$(for process in $(executors); do cat "/proc/$process/cgroup"; done | sort | uniq -c | awk '{ print $1, $2 }' | tr '\n' ' ')"
+    fact 'who keeps it' "$(wc -l <"$tree/_executor/cgroup.procs")"
+    for process in $(executors); do kill -9 "$process"; done
+    said delete "$kplay" delete pod --force limited unlimited whole
+    said 'delete other' "$kplay" delete pod --force limited --namespace other
+    for _ in {1..50}; do [ -e "$tree" ] || break; sleep 0.1; done
+    fact 'scope left' "$(find "$cgroups" -name '*kplay*' | wc -l), $(systemctl is-active kplay-pods.scope)"
+    # The next one makes it anew.
+    said 'again' "$kplay" apply -q "$repository/testdata/uml/limits.yaml"
+    said 'delete again' "$kplay" delete pod limited unlimited
+    for _ in {1..50}; do [ -e "$tree" ] || break; sleep 0.1; done
+    fact 'scope left again' "$(find "$cgroups" -name '*kplay*' | wc -l)"
     left delete
 }
 

@@ -46,6 +46,18 @@ const FACTS: &[(&str, &str)] = &[
     ("top", "limited/half 1 1 1 limited/one 1 1 2"),
     ("at most a half", "yes"),
     ("limits", "pod/limited created pod/unlimited created"),
+    // A guaranteed pod is right below all, one that asks for nothing in a class that weighs nearly nothing.
+    ("classes", ". besteffort"),
+    ("besteffort cpu.weight", "1"),
+    ("all cpu.weight", "100"),
+    ("all memory.max", "max"),
+    // As a kubelet leaves them unless the node is told otherwise.
+    ("limited memory.min", "0"),
+    ("limited memory.low", "0"),
+    ("limited memory.high", "max"),
+    ("limited/half memory.min", "0"),
+    ("limited/half memory.low", "0"),
+    ("limited/half memory.high", "max"),
     // 1.5 processors: the sum of the containers', weighed as a kubelet weighs pods.
     ("limited cpu.weight", "59"),
     ("limited cpu.max", "150000 100000"),
@@ -55,7 +67,7 @@ const FACTS: &[(&str, &str)] = &[
     ("limited pids.max", "max"),
     // It has children with limits, so it must have no processes.
     ("limited cgroup.procs", ""),
-    ("limited cgroup.subtree_control", "cpu memory pids"),
+    ("limited cgroup.subtree_control", "cpu io memory pids"),
     // As runc weighs containers: one processor is 100.
     ("limited/half cpu.weight", "59"),
     ("limited/half cpu.max", "50000 100000"),
@@ -79,7 +91,8 @@ const FACTS: &[(&str, &str)] = &[
     ("unlimited/only cpu.weight", "1"),
     ("unlimited/only cpu.max", "max 100000"),
     ("unlimited/only memory.max", "max"),
-    ("unlimited/only memory.swap.max", "max"),
+    // As a kubelet that says nothing of swap.
+    ("unlimited/only memory.swap.max", "0"),
     ("unlimited/only memory.oom.group", "1"),
     ("unlimited/only pids.max", "max"),
     ("kplay's own processes", ""),
@@ -126,6 +139,13 @@ const FACTS: &[(&str, &str)] = &[
     ("cgroups left after killed", "0"),
     ("processes left after killed", "none"),
     ("whole", "pod/whole created"),
+    ("burstable cpu.weight", "20"),
+    ("burstable cpu.max", "max 100000"),
+    ("burstable memory.max", "max"),
+    ("burstable pids.max", "max"),
+    ("second", "pod/second created"),
+    ("burstable with second cpu.weight", "40"),
+    ("burstable without second cpu.weight", "20"),
     ("whole cpu.weight", "20"),
     ("whole cpu.max", "200000 100000"),
     ("whole memory.max", "100663296"),
@@ -142,6 +162,7 @@ const FACTS: &[(&str, &str)] = &[
     ("more whole cpu.max", "300000 100000"),
     ("more whole memory.max", "134217728"),
     ("more whole memory.swap.max", "0"),
+    ("more burstable cpu.weight", "39"),
     ("more whole/free cpu.max", "300000 100000"),
     ("more whole/free memory.max", "134217728"),
     ("more whole/free memory.swap.max", "0"),
@@ -220,9 +241,14 @@ const FACTS: &[(&str, &str)] = &[
         "configmap/hello created pod/hello created",
     ),
     ("exec there", "text"),
+    ("processes there", "0, moved"),
+    ("limits there", "pod/limited created"),
+    ("limited there memory.max", "67108864"),
+    ("limited there pids.max", "max"),
+    // Nobody gives it the controller `cpu`.
     (
-        "limits there",
-        "is not given the controller `memory`, which the limit `memory_bytes` needs",
+        "other limits there",
+        "is not given the controller `cpu`, which the limit `cpu_quota_us` needs",
     ),
     ("cgroups left after refused", "0"),
     ("processes left after refused", "none"),
@@ -230,16 +256,42 @@ const FACTS: &[(&str, &str)] = &[
 
 /// The same where systemd is the first process.
 const FACTS_UNDER_SYSTEMD: &[(&str, &str)] = &[
-    ("limits", "pod/limited created pod/unlimited created"),
+    (
+        "from a terminal",
+        "pod/limited created pod/limited created pod/unlimited created",
+    ),
+    (
+        "executors from a terminal",
+        "0::/kplay-pods.scope/_executor",
+    ),
+    ("end of the terminal", ""),
+    ("scope", "-.slice yes infinity"),
     ("another unit", ""),
     ("reload", ""),
+    ("another systemd", ""),
     ("limited cpu.max", "150000 100000"),
     ("limited memory.max", "100663296"),
-    ("executors", "0::/system.slice/job.service"),
+    ("limited cgroup.subtree_control", "cpu io memory pids"),
+    ("top", "2"),
+    ("whole", "pod/whole created"),
+    (
+        "executors",
+        "3 0::/kplay-pods.scope/_executor 1 0::/system.slice/job.service",
+    ),
+    // One stands in for the executor that stays with its service.
+    ("who keeps it", "4"),
     (
         "delete",
-        "pod \"limited\" force deleted pod \"unlimited\" force deleted",
+        "pod \"limited\" force deleted pod \"unlimited\" force deleted pod \"whole\" force deleted",
     ),
+    ("delete other", "pod \"limited\" force deleted"),
+    ("scope left", "0, inactive"),
+    ("again", "pod/limited created pod/unlimited created"),
+    (
+        "delete again",
+        "pod \"limited\" deleted pod \"unlimited\" deleted",
+    ),
+    ("scope left again", "0"),
     ("cgroups left after delete", "0"),
     ("processes left after delete", "none"),
 ];

@@ -33,8 +33,8 @@ use self::place::Place;
 
 /// How much of a body is read, in bytes.
 const LONGEST_BODY: usize = 10 * 1024;
-/// How many redirects are followed.
-const MOST_REDIRECTS: usize = 10;
+/// After how many requests another redirect is too much (Go's `net/http`, whose message speaks of redirects).
+const MOST_REQUESTS: usize = 10;
 
 /// Who asks, for the header `User-Agent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ async fn follow(
 ) -> Result<Answer, Cause> {
     let mut place = Cow::Borrowed(progress.first);
     let mut headers = headers(request, agent, &place)?;
-    for _ in 0..=MOST_REDIRECTS {
+    for _ in 0..MOST_REQUESTS {
         let exchange = Exchange {
             place: &place,
             headers: &headers,

@@ -28,7 +28,7 @@ impl Pod {
             id,
             started,
             post_start,
-            failed_probe,
+            comes_back,
             ..
         } = &member.state
         else {
@@ -38,7 +38,7 @@ impl Pod {
             );
             return;
         };
-        let (post_start, failed_probe) = (post_start.clone(), *failed_probe);
+        let (post_start, comes_back) = (post_start.clone(), *comes_back);
         let reason = match exit.code {
             _ if exit.out_of_memory => "OOMKilled",
             0 => "Completed",
@@ -59,8 +59,7 @@ impl Pod {
             PostStart::Runs => self.cut_short(container, actions),
         };
         let next = match self.next_after(container, ended.code) {
-            // Who fails a probe is started again, whatever its exit code is.
-            Next::Nothing if failed_probe && self.starts_again(container) => Next::Again,
+            Next::Nothing if comes_back && self.starts_again(container) => Next::Again,
             next => next,
         };
         self.ended(container, ended, next, failed_hook, now, actions);
@@ -166,7 +165,8 @@ impl Pod {
     /// Everything has ended because a rule wants all containers to run again: they do, each after its back-off. To the
     /// outside the runs that ended were taken away, as in a kubelet.
     pub(super) fn restart_all(&mut self, now: Now) {
-        self.begin_again(|member, ended| {
+        let none = vec![false; self.members.len()];
+        self.begin_again(&none, |member, ended| {
             let delay = member.back_off.delay(now.monotonic);
             member.state = State::BackOff {
                 until: now.monotonic + delay,

@@ -103,7 +103,7 @@ impl Pod {
     }
 
     fn probe_failed(&mut self, container: Index, kind: Kind, now: Now, actions: &mut Vec<Action>) {
-        let member = &mut self.members[container];
+        let member = &self.members[container];
         let probe = match kind {
             Kind::Startup => &member.probes.startup,
             Kind::Liveness => &member.probes.liveness,
@@ -113,16 +113,9 @@ impl Pod {
             .as_ref()
             .and_then(|probe| probe.termination_grace_period);
         let grace = own.map_or(self.grace, |seconds| Duration::from_secs(seconds.into()));
-        let State::Running {
-            halt, failed_probe, ..
-        } = &mut member.state
-        else {
-            return;
-        };
-        if *halt != Halt::No {
+        if !self.comes_back(container) {
             return;
         }
-        *failed_probe = true;
         let again = self.starts_again(container);
         let member = &self.members[container];
         let (name, kind) = (&member.name, kind.to_string().to_lowercase());
@@ -137,7 +130,28 @@ impl Pod {
         };
         self.stop_container(container, grace, message, now, actions);
     }
-    /// Whether a container whose probe failed is started again: if it ever is.
+
+    /// Notes that a container is about to be ended to be started again; false if it is being ended already.
+    pub(super) fn comes_back(&mut self, container: Index) -> bool {
+        match &mut self.members[container].state {
+            State::Running {
+                halt: Halt::No,
+                comes_back,
+                ..
+            } => {
+                *comes_back = true;
+                true
+            }
+            State::Waiting
+            | State::Starting
+            | State::Running { .. }
+            | State::BackOff { .. }
+            | State::Faulty { .. }
+            | State::Ended(_) => false,
+        }
+    }
+
+    /// Whether a container that was ended for it is started again: if it ever is.
     pub(super) fn starts_again(&self, container: Index) -> bool {
         let own = self.members[container].own.policy;
         own.unwrap_or(self.policy) != RestartPolicy::Never

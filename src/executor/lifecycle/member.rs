@@ -20,8 +20,9 @@ pub(in crate::executor) enum State {
         post_start: PostStart,
         health: Health,
         halt: Halt,
-        /// Whether it is being ended because of a probe.
-        failed_probe: bool,
+        /// Whether it is being ended to be started again (its probe failed, its resources changed), whatever its exit
+        /// code is then.
+        comes_back: bool,
     },
     BackOff {
         until: Duration,

@@ -91,7 +91,7 @@ impl Pod {
             post_start,
             health: Health::new(&member.probes),
             halt: Halt::No,
-            failed_probe: false,
+            comes_back: false,
         };
         actions.push(Action::Report {
             r#type: EventType::Normal,
@@ -165,7 +165,9 @@ impl Pod {
     /// A container counts as started.
     pub(super) fn up(&mut self, container: Index, actions: &mut Vec<Action>) {
         self.members[container].has_run = true;
-        let all_run = self.mains().all(|main| main.has_run);
+        let all_run = self
+            .mains()
+            .all(|main| main.has_run || matches!(main.state, State::Ended(_)));
         if all_run {
             self.tell(Progress::Started, actions);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::plan::{Check, HookAction, Probe};
-use crate::model::plan::{ExitCodes, RestartAction, RestartRule};
+use crate::model::plan::{ExitCodes, RestartAction, RestartRule, Restarts};
 use crate::model::testing::{container, plan};
 
 mod health;
@@ -47,8 +47,13 @@ fn probe() -> Probe {
 
 impl Play {
     /// Containers as `i:name` (init), `s:name` (sidecar), `name`; with hooks as `name+post`, `name+pre`; with a rule that
-    /// restarts all after exit code 42 as `name+all`; with probes as `name+startup`, `name+liveness`, `name+readiness`.
+    /// restarts all after exit code 42 as `name+all`, itself as `name+retry`; with a policy of its own as `name+never`;
+    /// with probes as `name+startup`, `name+liveness`, `name+readiness`.
     fn new(policy: RestartPolicy, containers: &[&str]) -> Self {
+        Self::of(&Self::plan(policy, containers))
+    }
+
+    fn plan(policy: RestartPolicy, containers: &[&str]) -> PodPlan {
         let mut plan = plan("p");
         plan.restart_policy = policy;
         plan.containers.clear();
@@ -64,15 +69,18 @@ impl Play {
                 let action = Some(HookAction::Exec {
                     command: vec!["hook".into()],
                 });
+                let rule = |action| Restarts {
+                    policy: Some(RestartPolicy::Never),
+                    rules: vec![RestartRule {
+                        action,
+                        codes: ExitCodes::In(vec![42]),
+                    }],
+                };
                 match hook {
                     "post" => container.hooks.post_start = action,
-                    "all" => {
-                        container.restarts.policy = Some(RestartPolicy::Never);
-                        container.restarts.rules.push(RestartRule {
-                            action: RestartAction::RestartAllContainers,
-                            codes: ExitCodes::In(vec![42]),
-                        });
-                    }
+                    "all" => container.restarts = rule(RestartAction::RestartAllContainers),
+                    "retry" => container.restarts = rule(RestartAction::Restart),
+                    "never" => container.restarts.policy = Some(RestartPolicy::Never),
                     "startup" => container.probes.startup = Some(probe()),
                     "liveness" => container.probes.liveness = Some(probe()),
                     "readiness" => container.probes.readiness = Some(probe()),
@@ -84,7 +92,7 @@ impl Play {
                 _ => plan.init_containers.push(container),
             }
         }
-        Self::of(&plan)
+        plan
     }
 
     fn of(plan: &PodPlan) -> Self {
@@ -420,6 +428,18 @@ fn a_deadline_counts_from_the_pods_start() {
 }
 
 #[test]
+fn an_evicted_pod_has_the_shortest_time_to_end() {
+    let mut play = Play::new(RestartPolicy::Always, &["main"]);
+    play.up("main").until(3);
+    play.event(Event::Evict {
+        message: "too much".into(),
+    });
+    play.until(100);
+    // A second, which is raised to the least that a container has.
+    play.check(&["0 start main", "3 stop main", "5 kill main"]);
+}
+
+#[test]
 fn a_lost_sandbox_is_made_again() {
     let mut play = Play::new(RestartPolicy::Always, &["i:init", "main"]);
     play.up("init").exit("init", 0).up("main");
@@ -434,4 +454,63 @@ fn a_lost_sandbox_is_made_again() {
         "0 start init",
     ]);
     assert_eq!(play.pod.members[1].restarts, 1);
+}
+
+#[test]
+fn what_is_done_is_not_done_again_in_another_sandbox() {
+    let mut play = Play::new(RestartPolicy::OnFailure, &["i:init", "done", "main"]);
+    play.up("init").exit("init", 0).up("done").up("main");
+    play.exit("done", 0);
+    play.event(Event::SandboxGone);
+    play.exit("main", 137);
+    play.event(Event::SandboxReady);
+    play.up("init").exit("init", 0).up("main");
+    play.check(&[
+        "0 start init",
+        "0 start done",
+        "0 start main",
+        "0 kill main",
+        "0 sandbox",
+        "0 start init",
+        "0 start main",
+    ]);
+    let restarts = play.pod.members.iter().map(|member| member.restarts);
+    assert_eq!(restarts.collect::<Vec<_>>(), [1, 0, 1]);
+    play.exit("main", 0);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::Completed));
+
+    // A pod that restarts what it can has nothing to restart.
+    let mut play = Play::new(RestartPolicy::Always, &["a+never", "b+never"]);
+    play.up("a").up("b").exit("a", 0);
+    play.event(Event::SandboxGone);
+    play.exit("b", 137);
+    play.check(&["0 start a", "0 start b", "0 kill b", "0 end"]);
+}
+
+#[test]
+fn a_pod_that_takes_too_much_of_the_disk_has_a_second() {
+    let mut play = Play::new(RestartPolicy::Always, &["a+pre", "b"]);
+    play.up("a").up("b").until(5);
+    let message = "too much".to_owned();
+    play.event(Event::Evict { message });
+    play.until(60);
+    // Between the stop signal and SIGKILL there are two at least.
+    play.check(&[
+        "0 start a",
+        "0 start b",
+        "5 pre-stop a",
+        "5 stop b",
+        "6 stop a",
+        "7 kill b",
+        "8 kill a",
+    ]);
+    play.exit("a", 137).exit("b", 0);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::Evicted));
+    assert_eq!(
+        play.reports
+            .iter()
+            .filter(|r| *r == "Evicted: too much")
+            .count(),
+        1
+    );
 }

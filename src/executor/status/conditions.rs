@@ -177,8 +177,8 @@ impl Conditions<'_> {
             .containers
             .list
             .iter()
-            .filter(|(role, status)| wanted(*role, status))
-            .map(|(_, status)| status.name.as_str())
+            .filter(|container| wanted(container.role, &container.status))
+            .map(|container| container.status.name.as_str())
             .collect();
         names.join(" ")
     }

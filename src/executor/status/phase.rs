@@ -1,8 +1,8 @@
 //! `status.phase` of a pod that has not ended (`kubelet_pods.go:getPhase`).
 
 use super::Containers;
-use crate::model::plan::{ContainerRole, RestartPolicy};
-use crate::model::status::{ContainerState, ContainerStatus, Phase};
+use crate::model::plan::ContainerRole;
+use crate::model::status::{ContainerState, Phase};
 
 /// How many containers of a kind are where.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,25 +11,30 @@ struct Count {
     running: usize,
     waiting: usize,
     stopped: usize,
+    /// Of these, those that are not started again.
+    over: usize,
     succeeded: usize,
 }
 
-/// The phase, from nothing but the containers' statuses.
-pub(super) fn phase(containers: &Containers, policy: RestartPolicy) -> Phase {
+/// The phase, from nothing but the containers' statuses and whether they are started again.
+pub(super) fn phase(containers: &Containers) -> Phase {
     let mut inits = Count::default();
     let mut failed_init = false;
     for init in containers.of_role(ContainerRole::Init) {
-        match end_code(init) {
-            Some(0) if matches!(init.state, ContainerState::Terminated(_)) => {}
-            Some(code) if code != 0 => failed_init = true,
-            Some(_) | None => inits.pending += 1,
+        match &init.status.state {
+            ContainerState::Terminated(end) if end.exit_code == 0 => {}
+            ContainerState::Terminated(_) if init.is_over => failed_init = true,
+            ContainerState::Terminated(_)
+            | ContainerState::Running(_)
+            | ContainerState::Waiting(_) => inits.pending += 1,
         }
     }
-    if failed_init && policy == RestartPolicy::Never {
+    if failed_init {
         return Phase::Failed;
     }
     let mut sidecars = Count::default();
     for sidecar in containers.of_role(ContainerRole::Sidecar) {
+        let sidecar = &sidecar.status;
         match &sidecar.state {
             ContainerState::Running(_) => {
                 sidecars.pending += usize::from(sidecar.started != Some(true));
@@ -46,14 +51,15 @@ pub(super) fn phase(containers: &Containers, policy: RestartPolicy) -> Phase {
     }
     let mut mains = Count::default();
     for main in containers.of_role(ContainerRole::Main) {
-        match &main.state {
+        match &main.status.state {
             ContainerState::Running(_) => mains.running += 1,
             ContainerState::Terminated(end) => {
                 mains.stopped += 1;
+                mains.over += usize::from(main.is_over);
                 mains.succeeded += usize::from(end.exit_code == 0);
             }
             // It waits for its restart: such a pod is not pending.
-            ContainerState::Waiting(_) if main.last_state.terminated.is_some() => {
+            ContainerState::Waiting(_) if main.status.last_state.terminated.is_some() => {
                 mains.stopped += 1;
             }
             ContainerState::Waiting(_) => mains.waiting += 1,
@@ -66,23 +72,12 @@ pub(super) fn phase(containers: &Containers, policy: RestartPolicy) -> Phase {
     if mains.running + sidecars.running > 0 {
         return Phase::Running;
     }
-    match policy {
-        RestartPolicy::Always => Phase::Running,
-        _ if mains.stopped == mains.succeeded => Phase::Succeeded,
-        RestartPolicy::Never => Phase::Failed,
-        RestartPolicy::OnFailure => Phase::Running,
-    }
-}
-
-/// How the newest run that has ended ended, unless one is under way.
-fn end_code(status: &ContainerStatus) -> Option<i32> {
-    match &status.state {
-        ContainerState::Terminated(end) => Some(end.exit_code),
-        ContainerState::Waiting(_) => {
-            let last = status.last_state.terminated.as_ref();
-            last.map(|end| end.exit_code)
-        }
-        ContainerState::Running(_) => None,
+    if mains.stopped > mains.over {
+        Phase::Running
+    } else if mains.stopped == mains.succeeded {
+        Phase::Succeeded
+    } else {
+        Phase::Failed
     }
 }
 

@@ -194,6 +194,27 @@ fn what_could_not_start_says_why() {
 }
 
 #[test]
+fn a_pod_whose_container_restarts_itself_goes_on() {
+    let mut never = plan("p");
+    never.restart_policy = RestartPolicy::Never;
+    let mut own = never.clone();
+    own.containers[0].restarts.policy = Some(RestartPolicy::Always);
+    let fault = Fault::Start {
+        id: "x".into(),
+        message: "no such program".into(),
+    };
+    let not_started = Event::NotStarted {
+        container: 0,
+        fault,
+    };
+    assert_eq!(
+        of_plan(&never, vec![not_started.clone()]).phase,
+        Phase::Failed
+    );
+    assert_eq!(of_plan(&own, vec![not_started]).phase, Phase::Running);
+}
+
+#[test]
 fn durations_are_gos() {
     for (seconds, text) in [(10, "10s"), (160, "2m40s"), (300, "5m0s")] {
         assert_eq!(go_duration(seconds), text);

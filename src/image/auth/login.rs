@@ -43,7 +43,7 @@ pub async fn verify(
             origin: Origin::Given,
         };
         let sign_in = SignIn::new(registry, address(registry), Some(login), transport)?;
-        let grant = sign_in.sign_in(None).await?;
+        let grant = sign_in.sign_in(&[]).await?;
         sign_in.check(&grant).await
     };
     with_or_without_tls(registry, transport, by).await

@@ -144,8 +144,8 @@ impl SignIn {
         Ok(header)
     }
 
-    /// What the registry gives for the credentials. Without a scope it is only asked whether they are right.
-    pub(in crate::image) async fn sign_in(&self, scope: Option<&str>) -> Result<Grant, Fault> {
+    /// What the registry gives for the credentials. Without scopes it is only asked whether they are right.
+    pub(in crate::image) async fn sign_in(&self, scopes: &[String]) -> Result<Grant, Fault> {
         // Asked in any case: the answer says whether the registry speaks TLS.
         let answer = self.send(self.http.client().get(self.versions())).await?;
         if let Some(Credentials::Registry { token }) = self.credentials() {
@@ -159,7 +159,7 @@ impl SignIn {
             None => Ok(Grant::Nothing),
             Some(Challenge::Basic) => self.basic().await,
             Some(Challenge::Bearer { realm, service }) => {
-                self.bearer(&realm, service.as_deref(), scope).await
+                self.bearer(&realm, service.as_deref(), scopes).await
             }
         }
     }
@@ -214,7 +214,7 @@ impl SignIn {
         &self,
         realm: &str,
         service: Option<&str>,
-        scope: Option<&str>,
+        scopes: &[String],
     ) -> Result<Grant, Fault> {
         let Server { mut url, client } = self.http.token_server(&self.registry, realm)?;
         let is_plain = url.scheme() == "http" && self.transport.scheme == Scheme::Https;
@@ -223,31 +223,42 @@ impl SignIn {
             let server = url.host_str().unwrap_or_default().to_owned();
             return Err(Fault::PlainTokens { registry, server });
         }
-        let common = [("service", service), ("scope", scope)];
-        let common = common
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)));
+        let service = service.map(|service| ("service", service));
         let request = match self.credentials() {
             Some(Credentials::Identity { token }) => {
                 let mut form = url::form_urlencoded::Serializer::new(String::new());
                 form.append_pair("grant_type", "refresh_token");
                 form.append_pair("client_id", "kplay");
                 form.append_pair("refresh_token", token);
-                form.extend_pairs(common);
+                form.extend_pairs(service);
+                if !scopes.is_empty() {
+                    // OAuth has one list, and the other way one parameter for each.
+                    form.append_pair("scope", &scopes.join(" "));
+                }
                 client
                     .post(url)
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(form.finish())
             }
-            Some(Credentials::Password { username, password }) => {
+            other => {
+                let password = match other {
+                    Some(Credentials::Password { username, password }) => {
+                        url.query_pairs_mut().append_pair("account", username);
+                        Some((username, password))
+                    }
+                    Some(Credentials::Identity { .. } | Credentials::Registry { .. }) | None => {
+                        None
+                    }
+                };
+                let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
                 url.query_pairs_mut()
-                    .append_pair("account", username)
-                    .extend_pairs(common);
-                client.get(url).basic_auth(username, Some(password))
-            }
-            Some(Credentials::Registry { .. }) | None => {
-                url.query_pairs_mut().extend_pairs(common);
-                client.get(url)
+                    .extend_pairs(service)
+                    .extend_pairs(scopes);
+                let request = client.get(url);
+                match password {
+                    Some((username, password)) => request.basic_auth(username, Some(password)),
+                    None => request,
+                }
             }
         };
         let begun = Instant::now();

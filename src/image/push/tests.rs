@@ -165,6 +165,33 @@ fn what_was_pulled_goes_to_another_repository_as_it_is() {
 }
 
 #[test]
+fn the_other_repository_of_a_blob_is_asked_for_by_name() {
+    if !can_be_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let store = Store::open(folder.path()).expect("a store");
+    let sample = sample();
+    let registry = Registry::start(Access::Scopes);
+    registry.add("lib/a", "1", &sample);
+    let from = registry.reference("lib/a:1").into();
+    let given = options(Some(Credentials::password("user", "secret")));
+    block_on(pull(&store, &from, &given, &|_| ())).expect("pulled");
+    let before = registry.log().len();
+    let to = registry.reference("lib/b:1");
+    let digest = pushed(&store, &sample, &to, &HOW).expect("pushed");
+    assert_eq!(digest, Digest::of(&sample.manifest));
+    let log = registry.log().split_off(before);
+    let count = |part: &str| log.iter().filter(|line| line.contains(part)).count();
+    assert_eq!(count("mount="), 2, "{log:?}");
+    // The configuration is sent, and nothing else.
+    assert_eq!(count("PUT /v2/lib/b/blobs/"), 1, "{log:?}");
+    let both = "scope=repository%3Alib%2Fb%3Apull%2Cpush&scope=repository%3Alib%2Fa%3Apull";
+    assert_eq!(count(both), 1, "one token for both layers: {log:?}");
+    comes_back(&registry, "lib/b:1", &store, &sample);
+}
+
+#[test]
 fn manifests_and_layers_are_of_the_kind_that_was_asked_for() {
     if !can_be_root() {
         return;

@@ -13,6 +13,7 @@ mod sources;
 mod tries;
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,6 +88,8 @@ pub(super) struct Repository {
     transport: Transport,
     /// Held while it is renewed, so that of layers that come at the same time one does it.
     session: Mutex<Session>,
+    /// Those for what reads another repository of the registry too, by its name.
+    mounts: Mutex<HashMap<String, Session>>,
     /// Whether it has given something: then what is refused may have ended, rather than never been enough, and what
     /// does not answer was there.
     worked: Cell<bool>,
@@ -171,7 +174,7 @@ impl Repository {
         })?;
         let mut tries = Tries::new(patience, tell);
         let session = loop {
-            match Session::new(&sign_in, repository, purpose, 0).await {
+            match Session::new(&sign_in, &[purpose.scope(repository)], 0).await {
                 Err(fault) if fault.passes() => tries.wait(fault).await?,
                 other => break other?,
             }
@@ -183,6 +186,7 @@ impl Repository {
             sign_in,
             transport,
             session: Mutex::new(session),
+            mounts: Mutex::default(),
             worked: Cell::new(false),
             patience,
             silence,
@@ -478,12 +482,37 @@ impl Repository {
     /// A session that is not at its end, and is not the one that was refused.
     async fn session(&self, refused: Option<u64>) -> Result<Session, Fault> {
         let mut session = self.session.lock().await;
-        let has_ended = session.until.is_some_and(|until| until <= Instant::now());
-        if has_ended || refused == Some(session.number) {
-            let (repository, number) = (&self.reference.repository, session.number + 1);
-            *session = Session::new(&self.sign_in, repository, self.purpose, number).await?;
+        if session.has_ended() || refused == Some(session.number) {
+            let scope = self.purpose.scope(&self.reference.repository);
+            *session = Session::new(&self.sign_in, &[scope], session.number + 1).await?;
         }
         Ok(session.clone())
+    }
+
+    /// A session that may read another repository of the registry, too.
+    async fn session_with(&self, from: &str) -> Result<Session, Fault> {
+        let own = self.session(None).await?;
+        if !matches!(own.grant, Grant::Bearer { .. }) {
+            return Ok(own);
+        }
+        let mut mounts = self.mounts.lock().await;
+        if let Some(session) = mounts.get(from).filter(|session| !session.has_ended()) {
+            return Ok(session.clone());
+        }
+        let scopes = [
+            self.purpose.scope(&self.reference.repository),
+            Purpose::Pull.scope(from),
+        ];
+        let session = match Session::new(&self.sign_in, &scopes, own.number).await {
+            Ok(session) => session,
+            // It may do all the same with what is there.
+            Err(fault) => {
+                tracing::debug!(from, ?fault, "no token for another repository");
+                own
+            }
+        };
+        mounts.insert(from.to_owned(), session.clone());
+        Ok(session)
     }
 
     /// Whether trying again may help.
@@ -522,14 +551,8 @@ impl Repository {
 }
 
 impl Session {
-    async fn new(
-        sign_in: &SignIn,
-        repository: &str,
-        purpose: Purpose,
-        number: u64,
-    ) -> Result<Self, Fault> {
-        let scope = format!("repository:{repository}:{}", purpose.actions());
-        let grant = sign_in.sign_in(Some(&scope)).await?;
+    async fn new(sign_in: &SignIn, scopes: &[String], number: u64) -> Result<Self, Fault> {
+        let grant = sign_in.sign_in(scopes).await?;
         let (text, until) = match &grant {
             Grant::Nothing => (None, None),
             Grant::Basic { username, password } => {
@@ -546,6 +569,10 @@ impl Session {
             until,
             number,
         })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
     }
 }
 

@@ -40,11 +40,12 @@ impl Purpose {
     }
 
     /// What is asked for in words of token servers.
-    pub(super) fn actions(self) -> &'static str {
-        match self {
+    pub(super) fn scope(self, repository: &str) -> String {
+        let actions = match self {
             Self::Pull => "pull",
             Self::Push => "pull,push",
-        }
+        };
+        format!("repository:{repository}:{actions}")
     }
 }
 
@@ -97,14 +98,19 @@ impl Repository {
     async fn mount(&self, from: &str, digest: &Digest) -> Result<bool, Fault> {
         let registry = self.reference.registry.clone();
         let source = oci_client::Reference::with_tag(registry, from.to_owned(), "latest".into());
-        let mount = async |client: &Client| {
+        let what = format!("the blob `{digest}`");
+        let mounted = async {
+            let session = self.session_with(from).await?;
+            let make = || self.client(&session.grant);
+            let client = session.uploads.get_or_try_init(make).await?;
             let name = self.name();
-            client.mount_blob(&name, &source, digest.as_str()).await
+            let mounted = client.mount_blob(&name, &source, digest.as_str());
+            let registry = &self.reference.registry;
+            mounted
+                .await
+                .map_err(|error| upload_fault(error, registry, &what))
         };
-        match self
-            .send_once(&format!("the blob `{digest}`"), &mount)
-            .await
-        {
+        match mounted.await {
             Ok(()) => Ok(true),
             // Whatever is wrong, sending it will do, or tell the same.
             Err(fault) => {

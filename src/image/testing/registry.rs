@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -59,6 +60,8 @@ pub(in super::super) enum Access {
     Bearer,
     /// As with `Bearer`, but a token is good for six requests.
     ShortTokens,
+    /// As with `Bearer`, but a token is good for the repositories only that it was asked for.
+    Scopes,
 }
 
 /// How long a client may wait for what does not come.
@@ -390,10 +393,7 @@ impl State {
 
     /// The answer to who may not have more than that.
     fn refuse(&self, path: &str, authorization: &str, body: &str, own: &str) -> Option<String> {
-        let basic = format!(
-            "Basic {}",
-            base64::engine::general_purpose::STANDARD.encode("user:secret")
-        );
+        let basic = format!("Basic {}", BASE64.encode("user:secret"));
         let refusal = |challenge: &str| {
             let body =
                 r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
@@ -403,12 +403,12 @@ impl State {
             Access::Anybody => None,
             Access::Basic if authorization == basic => None,
             Access::Basic => Some(refusal("Basic realm=\"test\"")),
-            Access::Bearer | Access::ShortTokens if path.starts_with("/token") => {
+            Access::Bearer | Access::ShortTokens | Access::Scopes if path.starts_with("/token") => {
                 let is_known = authorization == basic
                     || (body.contains("grant_type=refresh_token")
                         && body.contains("refresh_token=long-lived"));
                 Some(if is_known {
-                    let token = self.new_token();
+                    let token = self.new_token(path);
                     answer(
                         200,
                         "",
@@ -424,15 +424,21 @@ impl State {
             }
             Access::Bearer if authorization == "Bearer sesame" => None,
             Access::ShortTokens if self.use_token(authorization) => None,
-            Access::Bearer | Access::ShortTokens => Some(refusal(&format!(
+            Access::Scopes if is_in_scope(path, authorization) => None,
+            Access::Bearer | Access::ShortTokens | Access::Scopes => Some(refusal(&format!(
                 "Bearer realm=\"{own}/token\",service=\"test\""
             ))),
         }
     }
 
-    fn new_token(&self) -> String {
-        if self.access != Access::ShortTokens {
-            return "sesame".to_owned();
+    fn new_token(&self, path: &str) -> String {
+        match self.access {
+            Access::Scopes => {
+                let scopes: Vec<String> = parameters(path, "scope").collect();
+                return BASE64.encode(scopes.join(" "));
+            }
+            Access::ShortTokens => {}
+            Access::Anybody | Access::Basic | Access::Bearer => return "sesame".to_owned(),
         }
         let mut tokens = self.tokens.lock().expect("a lock");
         *tokens = (tokens.0 + 1, 0);
@@ -559,6 +565,34 @@ impl State {
         *times -= 1;
         Some(act.clone())
     }
+}
+
+/// The values of a parameter of an address.
+fn parameters(path: &str, name: &str) -> impl Iterator<Item = String> {
+    let url = reqwest::Url::parse(&format!("http://x{path}")).expect("an address");
+    let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+    pairs
+        .into_iter()
+        .filter_map(move |(key, value)| (key == name).then_some(value))
+}
+
+/// Whether a token is good for all repositories that a request is about.
+fn is_in_scope(path: &str, authorization: &str) -> bool {
+    let token = authorization
+        .strip_prefix("Bearer ")
+        .and_then(|token| BASE64.decode(token).ok());
+    let scopes = String::from_utf8(token.unwrap_or_default()).unwrap_or_default();
+    let has = |repository: &str, actions: &str| {
+        let wanted = format!("repository:{repository}:{actions}");
+        scopes.split(' ').any(|scope| scope.starts_with(&wanted))
+    };
+    let rest = path.strip_prefix("/v2/").unwrap_or_default();
+    let own = ["/blobs/", "/manifests/"]
+        .iter()
+        .find_map(|kind| rest.split_once(kind));
+    !scopes.is_empty()
+        && own.is_none_or(|(repository, _)| has(repository, "pull"))
+        && parameters(path, "from").all(|from| has(&from, "pull"))
 }
 
 fn answer(status: u16, headers: &str, body: &str) -> String {

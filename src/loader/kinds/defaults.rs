@@ -72,8 +72,8 @@ fn default_container(container: &mut Container, host_network: bool) {
     for port in container.ports.iter_mut().flatten() {
         let protocol = port.protocol.take().filter(|protocol| !protocol.is_empty());
         port.protocol = protocol.or_else(|| Some("TCP".to_owned()));
-        if host_network {
-            port.host_port.get_or_insert(port.container_port);
+        if host_network && port.host_port.unwrap_or(0) == 0 {
+            port.host_port = Some(port.container_port);
         }
     }
     let resources = container.resources.get_or_insert_default();
@@ -161,9 +161,11 @@ fn default_volume(volume: &mut Volume) {
     }
     if let Some(source) = &mut volume.image {
         let image = source.reference.as_deref().unwrap_or_default();
-        source
+        let given = source
             .pull_policy
-            .get_or_insert_with(|| pull_policy(image).to_owned());
+            .take()
+            .filter(|policy| !policy.is_empty());
+        source.pull_policy = given.or_else(|| Some(pull_policy(image).to_owned()));
     }
     let nothing = Volume {
         name: volume.name.clone(),
@@ -171,5 +173,27 @@ fn default_volume(volume: &mut Volume) {
     };
     if *volume == nothing {
         volume.empty_dir = Some(k8s_openapi::api::core::v1::EmptyDirVolumeSource::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_pulled_by_their_tags() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (image, policy) in [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("registry.example.com:5000/nginx", "Always"),
+            ("nginx:1", "IfNotPresent"),
+            ("registry.example.com:5000/nginx:v1-latest", "IfNotPresent"),
+            (&format!("nginx@{digest}"), "IfNotPresent"),
+            (&format!("nginx:1@{digest}"), "IfNotPresent"),
+            (&format!("nginx:latest@{digest}"), "Always"),
+        ] {
+            assert_eq!(pull_policy(image), policy, "{image}");
+        }
     }
 }

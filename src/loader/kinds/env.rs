@@ -74,10 +74,17 @@ fn from(source: &core::EnvFromSource, at: At<'_>, pod: &PodScope<'_>, variables:
             );
         }
     };
+    let prefix = source.prefix.as_deref().unwrap_or_default();
+    if !is_variable_name(prefix) {
+        let message = format!(
+            "`prefix` may have only printable ASCII characters without `=`, is `{}`",
+            prefix.escape_debug()
+        );
+        return report.error(at.field("prefix"), message);
+    }
     let Some(data) = find(&wanted, pod) else {
         return;
     };
-    let prefix = source.prefix.as_deref().unwrap_or_default();
     for (key, bytes) in &data.values {
         let name = format!("{prefix}{key}");
         if let Some(text) = text(bytes, &name, wanted.at, pod) {

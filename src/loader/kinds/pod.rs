@@ -12,7 +12,9 @@ use super::super::report::Report;
 use super::super::resolve::Index;
 use super::super::{Options, support};
 use super::workload::{self, Workload};
-use super::{claim, container, defaults, host, resources, security, volume, volume_files};
+use super::{
+    claim, container, defaults, host, pod_resources, resources, security, volume, volume_files,
+};
 use crate::model::names::{ObjectKey, PodName};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
 
@@ -105,6 +107,7 @@ fn convert(
     let main = containers(&spec.containers, at.field("containers"), &pod, |_| {
         ContainerRole::Main
     });
+    let huge_pages = resources::huge_pages_of_pod(&spec, &init_containers, &main, at, report);
     let resources = resources::of_pod(&spec, &init_containers, &main, at, report);
     if let Some(capacity) = scope.options.capacity {
         resources::check_capacity(resources, &init_containers, &main, capacity, at, report);
@@ -157,6 +160,7 @@ fn convert(
         share_process_namespace: spec.share_process_namespace == Some(true),
         security: pod_security,
         resources,
+        huge_pages,
         dns: dns?,
         host_aliases,
         volumes,
@@ -338,6 +342,8 @@ fn manifest(
     spec: &PodSpec,
 ) -> Option<serde_json::Value> {
     let some = |map: &BTreeMap<String, String>| (!map.is_empty()).then(|| map.clone());
+    let mut spec = spec.clone();
+    pod_resources::normalize(&mut spec);
     let pod = Pod {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -346,7 +352,7 @@ fn manifest(
             annotations: some(annotations),
             ..ObjectMeta::default()
         },
-        spec: Some(spec.clone()),
+        spec: Some(spec),
         status: None,
     };
     serde_json::to_value(pod).ok()

@@ -1,17 +1,18 @@
 //! What a pod as a whole requests and may use where it says only a part of it (`defaultPodRequests` and
 //! `defaultPodLimits` of the API server). A pod that says nothing as a whole gets nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
+use super::resources::HUGE_PAGES;
 use crate::model::quantity::Quantity;
 
 type Amounts = BTreeMap<String, Text>;
 type Of = fn(&ResourceRequirements) -> Option<&Amounts>;
 
-/// The resources that a pod has as a whole.
+/// The resources that a pod has as a whole, beside huge pages.
 const NAMES: [&str; 2] = ["cpu", "memory"];
 
 /// Fills in what is missing. The containers' own requests are complete.
@@ -20,15 +21,53 @@ pub(super) fn apply(spec: &mut PodSpec) {
         return;
     };
     let is_set = |amounts: &Option<Amounts>| {
-        let amounts = amounts.as_ref();
-        amounts.is_some_and(|amounts| NAMES.iter().any(|name| amounts.contains_key(*name)))
+        let mut names = amounts.iter().flat_map(BTreeMap::keys);
+        names.any(|name| NAMES.contains(&name.as_str()) || name.starts_with(HUGE_PAGES))
     };
+    if is_set(&pods.limits) || is_set(&pods.requests) {
+        huge_pages(spec, &mut pods);
+    }
     if is_set(&pods.limits) {
         requests(spec, &mut pods);
     } else if is_set(&pods.requests) {
         limits(spec, &mut pods);
     }
     spec.resources = Some(pods);
+}
+
+/// What the containers may have together of huge pages of a size of which the pod says nothing
+/// (`defaultHugePagePodLimits`), and a request as large as the limit: huge pages are never promised twice.
+fn huge_pages(spec: &PodSpec, pods: &mut ResourceRequirements) {
+    let of: Of = |own| own.limits.as_ref();
+    let amounts = containers(spec).filter_map(|container| of(container.resources.as_ref()?));
+    // A name that is none is told of where it is written.
+    let is_huge = |name: &&String| {
+        let size = name.strip_prefix(HUGE_PAGES).map(Quantity::parse);
+        size.is_some_and(|size| size.is_ok())
+    };
+    let names: BTreeSet<&String> = amounts.flat_map(BTreeMap::keys).filter(is_huge).collect();
+    for name in names {
+        let has =
+            |list: &Option<Amounts>| list.as_ref().is_some_and(|list| list.contains_key(name));
+        if has(&pods.limits) || has(&pods.requests) {
+            continue;
+        }
+        if let Some(limit) = together(spec, name, of) {
+            let limits = pods.limits.get_or_insert_default();
+            limits.insert(name.clone(), limit);
+        }
+    }
+    let limits = pods
+        .limits
+        .iter()
+        .flatten()
+        .filter(|(name, _)| is_huge(name));
+    for (name, limit) in limits {
+        let requests = pods.requests.get_or_insert_default();
+        requests
+            .entry(name.clone())
+            .or_insert_with(|| limit.clone());
+    }
 }
 
 /// What the containers request together, or else the limit.
@@ -52,6 +91,29 @@ fn limits(spec: &PodSpec, pods: &mut ResourceRequirements) {
             let limits = pods.limits.get_or_insert_default();
             limits.insert(name.to_owned(), limit);
         }
+    }
+}
+
+/// Writes all amounts as the API server writes them back. What is no amount stays, and is told elsewhere.
+pub(super) fn normalize(spec: &mut PodSpec) {
+    let all = spec.init_containers.iter_mut().flatten();
+    let all = all.chain(&mut spec.containers);
+    let of_containers = all.filter_map(|container| container.resources.as_mut());
+    for resources in of_containers.chain(spec.resources.as_mut()) {
+        let lists = [&mut resources.limits, &mut resources.requests];
+        let amounts = lists.into_iter().flatten();
+        amounts.flat_map(BTreeMap::values_mut).for_each(rewrite);
+    }
+    let empty_dirs = spec.volumes.iter_mut().flatten();
+    let empty_dirs = empty_dirs.filter_map(|volume| volume.empty_dir.as_mut());
+    empty_dirs
+        .filter_map(|source| source.size_limit.as_mut())
+        .for_each(rewrite);
+}
+
+fn rewrite(text: &mut Text) {
+    if let Ok(amount) = Quantity::parse(&text.0) {
+        text.0 = amount.written_like(&text.0);
     }
 }
 
@@ -80,26 +142,8 @@ fn together(spec: &PodSpec, name: &str, of: Of) -> Option<Text> {
         }
     }
     let main: i128 = spec.containers.iter().map(milli).sum();
-    Some(Text(written(peak.max(sidecars + main), first)))
-}
-
-/// An amount as Kubernetes writes it: a whole number with the largest unit that there is, binary if `like` is.
-fn written(milli: i128, like: &str) -> String {
-    if milli % 1000 != 0 {
-        return format!("{milli}m");
-    }
-    let (base, units) = match like.ends_with('i') {
-        true => (1024, ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]),
-        false => (1000, ["k", "M", "G", "T", "P", "E"]),
-    };
-    let (mut whole, mut unit) = (milli / 1000, "");
-    for larger in units {
-        if whole == 0 || whole % base != 0 {
-            break;
-        }
-        (whole, unit) = (whole / base, larger);
-    }
-    format!("{whole}{unit}")
+    let together = Quantity::from_milli(peak.max(sidecars + main));
+    Some(Text(together.written_like(first)))
 }
 
 #[cfg(test)]
@@ -151,6 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_are_the_containers_where_the_pod_says_nothing() {
+        let containers = r#""containers": [
+            {"name": "a", "resources": {"limits": {"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi", "cpu": "1"}}},
+            {"name": "b", "resources": {"limits": {"hugepages-2Mi": "6Mi"}}}]"#;
+        check(
+            &format!(r#"{{"resources": {{"limits": {{"hugepages-2Mi": "16Mi"}}}}, {containers}}}"#),
+            r#"{"limits": {"hugepages-2Mi": "16Mi", "hugepages-1Gi": "1Gi"},
+                "requests": {"hugepages-2Mi": "16Mi", "hugepages-1Gi": "1Gi"}}"#,
+        );
+        check(
+            &format!(r#"{{"resources": {{"limits": {{"memory": "1Gi"}}}}, {containers}}}"#),
+            r#"{"limits": {"memory": "1Gi", "hugepages-2Mi": "10Mi", "hugepages-1Gi": "1Gi"},
+                "requests": {"memory": "1Gi", "hugepages-2Mi": "10Mi", "hugepages-1Gi": "1Gi"}}"#,
+        );
+    }
+
+    #[test]
     fn nothing_comes_of_nothing() {
         let containers = r#""containers": [{"name": "a", "resources": {"limits": {"cpu": "1"}}}]"#;
         check(&format!("{{{containers}}}"), "null");
@@ -158,16 +219,23 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_written_as_kubernetes_writes_them() {
-        let check = |milli: i128, like: &str, expected: &str| {
-            assert_eq!(written(milli, like), expected, "{milli} {like}");
+    fn amounts_are_written_as_kubernetes_writes_them() {
+        let spec = r#"{"resources": {"limits": {"cpu": "2000m"}},
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "0.5"}}}],
+            "containers": [{"name": "a", "resources": {"limits": {"memory": "1024Mi", "cpu": "what"}}}],
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "2048Ki"}}]}"#;
+        let mut spec: PodSpec = serde_json::from_str(spec).unwrap();
+        normalize(&mut spec);
+        let spec = serde_json::to_value(&spec).unwrap();
+        let of = |pointer: &str| {
+            spec.pointer(pointer)
+                .and_then(|text| text.as_str())
+                .unwrap()
         };
-        check(1500, "1", "1500m");
-        check(2000, "500m", "2");
-        check(0, "0", "0");
-        check((96 << 20) * 1000, "32Mi", "96Mi");
-        check((1 << 30) * 1000, "512Mi", "1Gi");
-        check(1_000_000 * 1000, "1", "1M");
-        check(1_000_001 * 1000, "1Ki", "1000001");
+        assert_eq!(of("/resources/limits/cpu"), "2");
+        assert_eq!(of("/initContainers/0/resources/requests/cpu"), "500m");
+        assert_eq!(of("/containers/0/resources/limits/memory"), "1Gi");
+        assert_eq!(of("/containers/0/resources/limits/cpu"), "what");
+        assert_eq!(of("/volumes/0/emptyDir/sizeLimit"), "2Mi");
     }
 }

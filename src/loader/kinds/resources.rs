@@ -16,7 +16,7 @@ use crate::model::plan::{
 use crate::model::quantity::Quantity;
 
 /// What the names of huge pages begin with; the size of a page follows.
-const HUGE_PAGES: &str = "hugepages-";
+pub(super) const HUGE_PAGES: &str = "hugepages-";
 
 const KNOWN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
@@ -57,12 +57,6 @@ pub(super) fn of_pod(
                     "a pod as a whole has no `ephemeral-storage`: only its containers have";
                 report.error(place.field(list).key(name), message);
             }
-            let at_name = place.field(list);
-            if name.starts_with(HUGE_PAGES) && at_name.field(name).exists() {
-                let message =
-                    format!("`{name}` of a pod as a whole is ignored: its containers' count");
-                report.note(at_name.key(name), message);
-            }
         }
     }
     for (name, get) in OF_PODS {
@@ -94,6 +88,34 @@ pub(super) fn of_pod(
     }
     let is_empty = resources == Resources::default();
     (!is_empty).then_some(resources)
+}
+
+/// Reads and checks the limits of huge pages of a pod as a whole. `at` is the pod's `spec`.
+pub(super) fn huge_pages_of_pod(
+    spec: &PodSpec,
+    init_containers: &[ContainerPlan],
+    containers: &[ContainerPlan],
+    at: At<'_>,
+    report: &Report,
+) -> BTreeMap<u64, u64> {
+    let Some(requirements) = &spec.resources else {
+        return BTreeMap::new();
+    };
+    let place = at.field("resources");
+    let pages = huge_pages(requirements, place, report);
+    for (size, limit) in &pages {
+        let together = most_at_once(init_containers, containers, |c| {
+            c.huge_pages.get(size).copied()
+        });
+        if together > *limit {
+            let size = Quantity::from_milli(i128::from(*size) * 1000).written_like("Mi");
+            let name = format!("{HUGE_PAGES}{size}");
+            let message =
+                format!("the pod's limit of {name} is less than that of its containers together");
+            report.error(place.field("limits").key(&name), message);
+        }
+    }
+    pages
 }
 
 /// Warns of a pod that no scheduler would place on this machine. `at` is the pod's `spec`.

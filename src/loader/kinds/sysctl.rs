@@ -173,6 +173,24 @@ mod tests {
             Some("SysctlForbidden"),
         );
         check("net.ipv4.conf.eth0/1.forwarding", false, &["net.*"], None);
+        // Of the machine's own IPC namespace.
+        let spec = core::PodSpec {
+            host_ipc: Some(true),
+            ..core::PodSpec::default()
+        };
+        for name in [
+            "kernel.shm_rmid_forced",
+            "kernel/msgmax",
+            "kernel.sem",
+            "fs.mqueue.msg_max",
+        ] {
+            let told = fault(&dotted(name), &spec, &AllowedSysctls::default());
+            let told = told.map(|fault| fault.message).unwrap_or_default();
+            assert!(
+                told.ends_with("does not go with `hostIPC`"),
+                "{name}: {told}"
+            );
+        }
         // What a kubelet cannot allow either.
         check("kernel.panic", false, &["*"], Some("whole machine's"));
         check("net.core.*", false, &["*"], Some("not the name"));

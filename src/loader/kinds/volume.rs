@@ -1,6 +1,6 @@
 //! `volumes` of a pod.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
@@ -12,6 +12,7 @@ use super::super::report::Report;
 use super::claim::ephemeral_name;
 use super::container::PULL_POLICIES;
 use super::pod::{PodScope, choice, one_of};
+use super::resources::HUGE_PAGES;
 use super::volume_files;
 use crate::model::names::VolumeName;
 use crate::model::plan::{HostPathType, Medium, Volume, VolumeSource};
@@ -100,7 +101,7 @@ fn source(volume: &core::Volume, at: At<'_>, pod: &PodScope<'_>) -> Option<Volum
         return None;
     }
     if let Some(source) = &volume.empty_dir {
-        return empty_dir(source, at.key("emptyDir"), pod.scope.report);
+        return empty_dir(source, at.key("emptyDir"), pod);
     }
     if let Some(source) = &volume.host_path {
         let (path, kind) = host_path(source, at.key("hostPath"), pod.scope.report)?;
@@ -122,13 +123,16 @@ fn source(volume: &core::Volume, at: At<'_>, pod: &PodScope<'_>) -> Option<Volum
 fn empty_dir(
     source: &core::EmptyDirVolumeSource,
     at: At<'_>,
-    report: &Report,
+    pod: &PodScope<'_>,
 ) -> Option<VolumeSource> {
+    let report = pod.scope.report;
     let medium = source.medium.as_deref().unwrap_or_default();
+    let place = at.field("medium");
     let medium = match medium.strip_prefix("HugePages-") {
-        Some(size) => huge_pages(size, at.field("medium"), report),
-        None => choice(medium, &MEDIA, "medium", at.field("medium"), report),
+        Some(size) => huge_pages(size, place, report),
+        None => choice(medium, &MEDIA, "medium", place, report),
     };
+    let medium = medium.and_then(|medium| requested(medium, pod.spec, place, report));
     let limit = source
         .size_limit
         .as_ref()
@@ -175,6 +179,34 @@ fn huge_pages(size: &str, at: At<'_>, report: &Report) -> Option<Medium> {
         );
     }
     bytes.map(|bytes| Medium::HugePages(Some(bytes)))
+}
+
+/// Huge pages are those that the pod requests, and of their size (`getPageSizeMountOption`).
+fn requested(medium: Medium, spec: &core::PodSpec, at: At<'_>, report: &Report) -> Option<Medium> {
+    let Medium::HugePages(wanted) = medium else {
+        return Some(medium);
+    };
+    let containers = spec.init_containers.iter().flatten();
+    let of_containers = containers.chain(&spec.containers);
+    let of_containers = of_containers.filter_map(|container| container.resources.as_ref());
+    let all = of_containers.chain(&spec.resources);
+    let names = all.flat_map(|resources| resources.requests.iter().flatten());
+    let sizes: BTreeSet<u64> = names
+        .filter_map(|(name, _)| Quantity::parse(name.strip_prefix(HUGE_PAGES)?).ok())
+        .filter_map(|size| u64::try_from(size.value()).ok())
+        .collect();
+    let mut each = sizes.iter();
+    let fault = match (wanted, each.next(), each.next()) {
+        (Some(size), _, _) if sizes.contains(&size) => return Some(medium),
+        (None, Some(size), None) => return Some(Medium::HugePages(Some(*size))),
+        (None, Some(_), Some(_)) => {
+            "`medium: HugePages` does not go with requests of huge pages of several sizes"
+        }
+        (Some(_), _, _) | (None, None, _) => "no container requests huge pages of this medium",
+    };
+    let hint = "request them with a limit such as `hugepages-2Mi: 64Mi`, and name their size: `HugePages-2Mi`";
+    report.error_hint(at, fault, hint);
+    None
 }
 
 fn image(source: &core::ImageVolumeSource, at: At<'_>, report: &Report) -> Option<VolumeSource> {

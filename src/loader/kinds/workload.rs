@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::super::node::At;
+use super::super::node::{At, Value};
 use super::super::object::Kind;
 use super::super::report::Report;
 use super::super::selector::{Operator, Requirement, Selector};
@@ -31,6 +31,10 @@ pub(in super::super) struct Workload {
     pub(super) backoff_limit: Option<i32>,
     /// Whether it is a Job whose pods have an index (`completionMode: Indexed`); the one that is played has 0.
     pub(super) indexed: bool,
+    /// A Job's `suspend`: it has no pods.
+    pub(in super::super) suspended: bool,
+    /// The number in the pod's name: a StatefulSet's `ordinals.start`.
+    pub(super) ordinal: i32,
 }
 
 /// Where a pod of an indexed Job has its index, and the variable that is made from it.
@@ -51,6 +55,8 @@ impl Workload {
             deadline: None,
             backoff_limit: None,
             indexed: false,
+            suspended: false,
+            ordinal: 0,
         })
     }
 
@@ -63,7 +69,7 @@ impl Workload {
     pub(super) fn pod_name(&self, name: &str) -> String {
         match self.kind {
             Kind::Pod => name.to_owned(),
-            _ => format!("{name}-0"),
+            _ => format!("{name}-{}", self.ordinal),
         }
     }
 
@@ -105,7 +111,7 @@ impl Workload {
                 ("pod-template-generation", "1".to_owned()),
             ],
             Kind::StatefulSet => vec![
-                ("apps.kubernetes.io/pod-index", "0".to_owned()),
+                ("apps.kubernetes.io/pod-index", self.ordinal.to_string()),
                 ("controller-revision-hash", format!("{name}-{}", hash())),
                 ("statefulset.kubernetes.io/pod-name", self.pod_name(name)),
             ],
@@ -178,6 +184,8 @@ pub(super) fn pod(pod: core::Pod) -> Workload {
         deadline: None,
         backoff_limit: None,
         indexed: false,
+        suspended: false,
+        ordinal: 0,
     }
 }
 
@@ -223,6 +231,10 @@ pub(super) fn stateful_set(object: apps::StatefulSet) -> Option<Workload> {
     Some(Workload {
         selector: Some(spec.selector),
         service_name: spec.service_name.filter(|name| !name.is_empty()),
+        ordinal: spec
+            .ordinals
+            .and_then(|ordinals| ordinals.start)
+            .unwrap_or(0),
         claims: spec.volume_claim_templates.unwrap_or_default(),
         ..Workload::new(Kind::StatefulSet, spec.template)?
     })
@@ -245,6 +257,7 @@ fn of_job(kind: Kind, spec: batch::JobSpec) -> Option<Workload> {
         deadline: spec.active_deadline_seconds,
         backoff_limit: Some(spec.backoff_limit.unwrap_or(6)),
         indexed: spec.completion_mode.as_deref() == Some("Indexed"),
+        suspended: spec.suspend == Some(true),
         ..Workload::new(kind, spec.template)?
     })
 }
@@ -257,17 +270,16 @@ pub(super) fn check(
     report: &Report,
 ) {
     let controller = at.path(workload.controller);
-    let negative =
-        |field: &str| {
-            if controller.field(field).node.is_some_and(
-                |node| matches!(node.value, super::super::node::Value::Int(n) if n < 0),
-            ) {
-                report.error(
-                    controller.field(field),
-                    format!("`{field}` must not be negative"),
-                );
-            }
-        };
+    let negative = |at: At<'_>, field: &str| {
+        if at
+            .field(field)
+            .node
+            .is_some_and(|node| matches!(node.value, Value::Int(n) if n < 0))
+        {
+            report.error(at.field(field), format!("`{field}` must not be negative"));
+        }
+    };
+    negative(controller.field("ordinals"), "start");
     for field in [
         "replicas",
         "minReadySeconds",
@@ -276,7 +288,7 @@ pub(super) fn check(
         "parallelism",
         "completions",
     ] {
-        negative(field);
+        negative(controller, field);
     }
     let retries = controller.field("backoffLimit");
     let never = workload.spec.restart_policy.as_deref() == Some("Never");
@@ -295,9 +307,9 @@ pub(super) fn check(
         Kind::ReplicationController if workload.selector.is_some() => {
             check_selector(workload, controller, labels, report);
         }
-        Kind::Job => check_completions(workload, controller, report),
+        Kind::Job => check_job(workload, controller, report),
         Kind::CronJob => {
-            check_completions(workload, controller, report);
+            check_job(workload, controller, report);
             check_schedule(at, report);
         }
         _ => {}
@@ -315,7 +327,17 @@ fn check_retention(at: At<'_>, report: &Report) {
     }
 }
 
-fn check_completions(workload: &Workload, at: At<'_>, report: &Report) {
+fn check_job(workload: &Workload, at: At<'_>, report: &Report) {
+    let policy = at.field("podFailurePolicy");
+    if policy.exists() && workload.spec.restart_policy.as_deref() != Some("Never") {
+        let hint = "set `restartPolicy: Never` in the template";
+        let message = "`podFailurePolicy` needs pods that are not restarted";
+        report.error_hint(at.key("podFailurePolicy"), message, hint);
+    }
+    if workload.suspended {
+        let message = "the job has no pod as long as it is suspended";
+        report.note(at.key("suspend"), message);
+    }
     let mode = at.field("completionMode");
     let text = mode.node.and_then(|node| node.as_str());
     if let Some(text) = text.filter(|text| !["NonIndexed", "Indexed"].contains(text)) {

@@ -1,7 +1,7 @@
-//! Variables: references to files and to resources.
+//! Variables and files: references to files, fields and resources; what the API server fills in.
 
 use super::{load_text, messages, options};
-use crate::model::plan::{EnvValue, FileContent, ResourceField, VolumeSource};
+use crate::model::plan::{EnvValue, FileContent, Medium, ResourceField, VolumeSource};
 
 fn pod(env: &str) -> String {
     format!(
@@ -185,5 +185,202 @@ fn services_are_checked() {
             "the port name `A_` must consist of lower case letters, digits or `-`, and start and end with a letter or digit",
             "`protocol` must be one of `TCP`, `UDP`, `SCTP`, is `tcp`",
         ],
+    );
+}
+
+#[test]
+fn a_prefix_is_as_free_as_a_name() {
+    let load = |prefix: &str| {
+        let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {a.b-c: x}}";
+        let pod = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{containers: [{{name: c, image: x, \
+             envFrom: [{{prefix: \"{prefix}\", configMapRef: {{name: m}}}}]}}]}}}}"
+        );
+        load_text(&format!("{map}\n---\n{pod}\n"), &options())
+    };
+    let name = |prefix: &str| {
+        let loaded = load(prefix);
+        assert!(!loaded.has_errors(), "{:?}", messages(&loaded));
+        let plans = loaded
+            .objects
+            .iter()
+            .filter_map(|object| object.plan.as_ref());
+        let names = plans.flat_map(|plan| &plan.containers[0].env);
+        names
+            .map(|variable| variable.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(name(""), ["a.b-c"]);
+    assert_eq!(name("1 (~!"), ["1 (~!a.b-c"]);
+    for prefix in ["A=", "ä", "\\t"] {
+        let loaded = load(prefix);
+        let told = messages(&loaded);
+        let words = "`prefix` may have only printable ASCII characters without `=`, is `";
+        assert!(
+            told.iter().any(|message| message.starts_with(words)),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn files_have_other_fields_than_variables() {
+    let check = |path: &str, expected: Option<&str>| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{containers: [{{name: c, image: x}}], \
+             volumes: [{{name: v, downwardAPI: {{items: [{{path: f, fieldRef: {{fieldPath: \"{path}\"}}}}]}}}}]}}}}"
+        );
+        let loaded = load_text(&text, &options());
+        let fault = expected.map(|words| vec![words]).unwrap_or_default();
+        assert_eq!(messages(&loaded), fault, "{path}");
+    };
+    for path in [
+        "metadata.labels",
+        "metadata.annotations",
+        "metadata.labels['a']",
+        "metadata.uid",
+    ] {
+        check(path, None);
+    }
+    for path in [
+        "status.podIP",
+        "status.hostIPs",
+        "spec.nodeName",
+        "spec.serviceAccountName",
+    ] {
+        check(
+            path,
+            Some(&format!("the field `{path}` cannot be the value of a file")),
+        );
+    }
+    let variable = refused("fieldRef: {fieldPath: metadata.labels}");
+    assert_eq!(
+        variable,
+        ["the field `metadata.labels` cannot be the value of a variable"]
+    );
+}
+
+#[test]
+fn the_later_of_two_projected_files_counts() {
+    let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {x: first, z: only}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: b}, stringData: {x: second}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: c, image: x}], volumes: [{name: v,
+ projected: {defaultMode: 0440, sources: [{configMap: {name: a}}, {secret: {name: b, items: [{key: x, path: x, mode: 0400}]}}]}}]}}
+";
+    let loaded = load_text(text, &options());
+    assert!(!loaded.has_errors(), "{:?}", messages(&loaded));
+    let mut plans = loaded
+        .objects
+        .iter()
+        .filter_map(|object| object.plan.as_ref());
+    let VolumeSource::Files { files, medium } = &plans.next().unwrap().volumes[0].source else {
+        panic!("no files");
+    };
+    let found: Vec<_> = files
+        .iter()
+        .map(|file| (file.path.to_str().unwrap(), file.mode, file.content.clone()))
+        .collect();
+    let bytes = |text: &str| FileContent::Bytes(text.into());
+    assert_eq!(
+        found,
+        [("x", 0o400, bytes("second")), ("z", 0o440, bytes("only"))]
+    );
+    assert_eq!(*medium, Medium::Memory);
+}
+
+#[test]
+fn images_are_pulled_by_their_tag_if_nothing_is_said() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let check = |image: &str, expected: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{containers: [{{name: c, image: \"{image}\"}}], \
+             volumes: [{{name: v, image: {{reference: \"{image}\", pullPolicy: ''}}}}]}}}}"
+        );
+        let loaded = load_text(&text, &options());
+        assert!(!loaded.has_errors(), "{:?}", messages(&loaded));
+        let manifest = &loaded.objects[0].plan.as_ref().unwrap().manifest;
+        for pointer in [
+            "/spec/containers/0/imagePullPolicy",
+            "/spec/volumes/0/image/pullPolicy",
+        ] {
+            assert_eq!(
+                manifest.pointer(pointer).unwrap(),
+                expected,
+                "{image} {pointer}"
+            );
+        }
+    };
+    check("x", "Always");
+    check("x:latest", "Always");
+    check("x:1", "IfNotPresent");
+    check(&format!("x@{digest}"), "IfNotPresent");
+    check(&format!("x:1@{digest}"), "IfNotPresent");
+    check(&format!("x:latest@{digest}"), "Always");
+    check("localhost:5000/x", "Always");
+}
+
+#[test]
+fn a_port_of_the_machines_network_is_the_machines() {
+    let check = |port: &str, expected: Option<u16>| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{hostNetwork: true, \
+             containers: [{{name: c, image: x, ports: [{{containerPort: 80{port}}}]}}]}}}}"
+        );
+        let loaded = load_text(&text, &options());
+        assert!(!loaded.has_errors(), "{:?}", messages(&loaded));
+        let plan = loaded.objects[0].plan.as_ref().unwrap();
+        assert_eq!(plan.containers[0].ports[0].host_port, expected, "{port}");
+    };
+    for port in ["", ", hostPort: 0", ", hostPort: 80"] {
+        check(port, Some(80));
+    }
+}
+
+#[test]
+fn volumes_of_huge_pages_are_of_those_that_are_requested() {
+    let load = |medium: &str, limits: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{containers: [{{name: c, image: x, \
+             resources: {{limits: {{memory: 1Gi, {limits}}}}}}}], volumes: [{{name: v, emptyDir: {{medium: {medium}}}}}]}}}}"
+        );
+        load_text(&text, &options())
+    };
+    let check = |medium: &str, limits: &str, expected: u64| {
+        let loaded = load(medium, limits);
+        assert!(!loaded.has_errors(), "{:?}", messages(&loaded));
+        let plan = loaded.objects[0].plan.as_ref().unwrap();
+        let VolumeSource::EmptyDir { medium, .. } = plan.volumes[0].source else {
+            panic!("{:?}", plan.volumes);
+        };
+        assert_eq!(medium, Medium::HugePages(Some(expected)));
+    };
+    check("HugePages", "hugepages-1Gi: 1Gi", 1 << 30);
+    check(
+        "HugePages-2Mi",
+        "hugepages-1Gi: 1Gi, hugepages-2Mi: 2Mi",
+        2 << 20,
+    );
+    check("HugePages-2048Ki", "hugepages-2Mi: 2Mi", 2 << 20);
+    let refused = |medium: &str, limits: &str, expected: &str| {
+        assert_eq!(
+            messages(&load(medium, limits)),
+            [expected],
+            "{medium} {limits}"
+        );
+    };
+    let none = "no container requests huge pages of this medium";
+    refused("HugePages", "cpu: 1", none);
+    refused("HugePages-1Gi", "hugepages-2Mi: 2Mi", none);
+    refused(
+        "HugePages",
+        "hugepages-1Gi: 1Gi, hugepages-2Mi: 2Mi",
+        "`medium: HugePages` does not go with requests of huge pages of several sizes",
+    );
+    refused(
+        "HugePages-3Mi",
+        "hugepages-2Mi: 2Mi",
+        "`medium` names huge pages of no size: `3Mi`",
     );
 }

@@ -114,3 +114,108 @@ fn a_part_that_is_no_file_of_a_volume_is_warned_of() {
         .map(|place| (place.line, place.column));
     assert_eq!(place, Some((6, 50)));
 }
+
+const JOB: &str = "{apiVersion: batch/v1, kind: Job, metadata: {name: once}, spec: {MORE, template: {spec: \
+                   {restartPolicy: Never, containers: [{name: c, image: x}]}}}}";
+
+#[test]
+fn a_suspended_job_has_no_pod() {
+    let check = |text: &str, pods: usize, told: &[&str]| {
+        let loaded = load_text(text, &options());
+        assert!(!loaded.has_errors(), "{:?}", messages(&loaded));
+        let plans = loaded.objects.iter().filter(|object| object.plan.is_some());
+        assert_eq!(plans.count(), pods, "{text}");
+        assert!(loaded.objects[0].played);
+        assert_eq!(messages(&loaded), told, "{text}");
+    };
+    let note = "the job has no pod as long as it is suspended";
+    check(&JOB.replace("MORE", "suspend: true"), 0, &[note]);
+    check(&JOB.replace("MORE", "suspend: false"), 1, &[]);
+    let job = JOB.replace("MORE", "suspend: true");
+    let spec = job.split_once("spec: ").expect("a spec").1;
+    let cron = format!(
+        "{{apiVersion: batch/v1, kind: CronJob, metadata: {{name: often}}, spec: {{schedule: '@daily', \
+         jobTemplate: {{spec: {spec}}}}}"
+    );
+    let schedule = "`schedule` is ignored: the job is played once, now";
+    check(&cron, 0, &[schedule, note]);
+    // What is wrong with it is told all the same.
+    let loaded = load_text(&job.replace("image: x", "image: X"), &options());
+    assert!(loaded.has_errors());
+}
+
+#[test]
+fn a_pod_failure_policy_needs_pods_that_are_not_restarted() {
+    let job = JOB.replace("MORE", "podFailurePolicy: {rules: []}");
+    assert!(!load_text(&job, &options()).has_errors());
+    let loaded = load_text(&job.replace("Never", "OnFailure"), &options());
+    assert!(loaded.has_errors());
+    let message = "`podFailurePolicy` needs pods that are not restarted";
+    assert!(
+        messages(&loaded).contains(&message),
+        "{:?}",
+        messages(&loaded)
+    );
+}
+
+#[test]
+fn a_stateful_set_counts_from_where_it_says() {
+    let set = |start: &str| {
+        format!(
+            "{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: db}}, spec: {{ordinals: {{start: {start}}}, \
+             selector: {{matchLabels: {{app: db}}}}, volumeClaimTemplates: [{{metadata: {{name: data}}, spec: \
+             {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}], template: {{metadata: \
+             {{labels: {{app: db}}}}, spec: {{containers: [{{name: c, image: x}}]}}}}}}}}"
+        )
+    };
+    let (plan, _) = plan(&set("5"));
+    assert_eq!(plan.name.as_str(), "db-5");
+    assert_eq!(plan.hostname, "db-5");
+    assert_eq!(plan.labels["apps.kubernetes.io/pod-index"], "5");
+    assert_eq!(plan.labels["statefulset.kubernetes.io/pod-name"], "db-5");
+    assert_eq!(plan.claims().collect::<Vec<_>>(), ["data-db-5"]);
+    let loaded = load_text(&set("-1"), &options());
+    assert_eq!(messages(&loaded)[0], "`start` must not be negative");
+}
+
+#[test]
+fn the_machines_network_gives_every_port_its_number() {
+    let pod = |port: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{hostNetwork: true, containers: \
+             [{{name: c, image: x, ports: [{{containerPort: 80{port}}}]}}]}}}}"
+        );
+        plan(&text).0.containers[0].ports[0].host_port
+    };
+    assert_eq!(pod(""), Some(80));
+    assert_eq!(pod(", hostPort: 0"), Some(80));
+    assert_eq!(pod(", hostPort: 80"), Some(80));
+}
+
+#[test]
+fn restart_rules_have_their_bounds() {
+    let pod = |rules: usize, codes: usize| {
+        let codes: Vec<String> = (0..codes).map(|code| code.to_string()).collect();
+        let rule = format!(
+            "{{action: Restart, exitCodes: {{operator: In, values: [{}]}}}}",
+            codes.join(", ")
+        );
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{containers: [{{name: c, image: x, \
+             restartPolicy: Never, restartPolicyRules: [{}]}}]}}}}",
+            vec![rule; rules].join(", ")
+        )
+    };
+    let (plan, _) = plan(&pod(20, 255));
+    assert_eq!(plan.containers[0].restarts.rules.len(), 20);
+    let told = |text: &str| {
+        let loaded = load_text(text, &options());
+        assert!(loaded.has_errors());
+        messages(&loaded)[0].to_owned()
+    };
+    assert_eq!(
+        told(&pod(21, 1)),
+        "`restartPolicyRules` may have 20 rules, has 21"
+    );
+    assert_eq!(told(&pod(1, 256)), "`values` may have 255 codes, has 256");
+}

@@ -9,6 +9,8 @@ mod json;
 pub(super) mod scalar;
 mod substitute;
 
+use std::borrow::Cow;
+
 use saphyr_parser::{Parser, ScanError};
 
 pub use substitute::Substitution;
@@ -52,9 +54,9 @@ pub(super) fn parse(
             Err(_) => {}
         }
     }
-    let text = text.replace("\\'", &format!("{ESCAPED_QUOTE}'"));
+    let text = marked(text);
     let mut builder = Builder::new(file, substitution, report);
-    let mut rest = text.as_str();
+    let mut rest = text.as_ref();
     while let Err(fault) = read(rest, &mut builder) {
         let line = fault.span.line;
         report.push(fault.diagnostic(file));
@@ -66,6 +68,21 @@ pub(super) fn parse(
         rest = tail;
     }
     builder.documents
+}
+
+/// The text with a mark for the backslash of each `\'`. One that is itself escaped escapes nothing: `\\'`.
+fn marked(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\'") {
+        return Cow::Borrowed(text);
+    }
+    let mut marked = String::with_capacity(text.len() + 64);
+    let (mut escapes, mut rest) = (false, text.chars().peekable());
+    while let Some(c) = rest.next() {
+        escapes = c == '\\' && !escapes;
+        let is_mark = escapes && rest.peek() == Some(&'\'');
+        marked.push(if is_mark { ESCAPED_QUOTE } else { c });
+    }
+    Cow::Owned(marked)
 }
 
 /// Why a document could not be read.

@@ -43,6 +43,11 @@ fn documents_become_json() {
         "a: \"it\\'s\"\nb: 'it\\'\nc: it\\'s",
         r#"{"a":"it's","b":"it\\","c":"it\\'s"}"#,
     );
+    // An escaped backslash before a quote is one, too.
+    check(
+        "a: \"1 \\\\'2\\\\\\'\"\nb: 'x\\\\'\nc: |\n  \\' \\\\'\n",
+        r#"{"a":"1 \\'2\\'","b":"x\\\\","c":"\\' \\\\'\n"}"#,
+    );
     check(
         "a: &x {b: 1}\nc: *x\nd:\n  <<: *x\n  b: 2\ne: {<<: [*x, {b: 3, f: 4}]}",
         r#"{"a":{"b":1},"c":{"b":1},"d":{"b":2},"e":{"b":1,"f":4}}"#,

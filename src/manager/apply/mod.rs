@@ -217,6 +217,7 @@ pub fn apply(
         work.commit(manager, &applied, report)?;
         drop(locks);
         Error::all(failures)?;
+        retire(manager, input, report)?;
         wait_for(manager, input, undo, deadline, report)?;
         if options.prune == Prune::Yes {
             prune(manager, input, report)?;
@@ -334,6 +335,39 @@ fn wait_for(
     }
 }
 
+/// Deletes the pods that their owners among the objects do not want any more: of a Job that is suspended, of a
+/// StatefulSet that counts from another number.
+fn retire(manager: &Manager, input: &ApplyInput, report: Report<'_>) -> Result<(), Error> {
+    let owners = input.objects.iter().map(|object| &object.key);
+    let owners: BTreeSet<&ObjectKey> = owners
+        .filter(|key| ["CronJob", "Job", "StatefulSet"].contains(&&*key.kind))
+        .collect();
+    if owners.is_empty() {
+        return Ok(());
+    }
+    let planned: BTreeSet<PodKey> = input.plans.iter().map(PodPlan::key).collect();
+    let (pods, errors) = view::list(&manager.layout)?;
+    for error in errors {
+        // `get` tells of it; whose it was is not known.
+        tracing::warn!(%error, "cannot tell whose pod it is");
+    }
+    let unwanted = pods.into_iter().map(|view| view.record);
+    let unwanted =
+        unwanted.filter(|pod| owners.contains(&pod.owner) && !planned.contains(&pod.key()));
+    let targets: Vec<Target> = unwanted
+        .map(|pod| Target::Object(pod_object(&pod.key())))
+        .collect();
+    delete::delete(manager, &targets, GIVEN_UP, report)
+}
+
+/// How pods end that nobody names any more.
+const GIVEN_UP: DeleteOptions = DeleteOptions {
+    grace: Grace::Own,
+    volumes: Volumes::Keep,
+    missing: Missing::Ignore,
+    wait: delete::Wait::ForEnd,
+};
+
 /// Deletes what the same files named before and do not name now. Files without a lasting name (standard input) have
 /// no past.
 fn prune(manager: &Manager, input: &ApplyInput, report: Report<'_>) -> Result<(), Error> {
@@ -359,13 +393,7 @@ fn prune(manager: &Manager, input: &ApplyInput, report: Report<'_>) -> Result<()
         gone.then(|| Target::Object(pod_object(&key)))
     });
     let targets: Vec<Target> = pods.chain(objects).collect();
-    let options = DeleteOptions {
-        grace: Grace::Own,
-        volumes: Volumes::Keep,
-        missing: Missing::Ignore,
-        wait: delete::Wait::ForEnd,
-    };
-    delete::delete(manager, &targets, options, report)
+    delete::delete(manager, &targets, GIVEN_UP, report)
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ fn a_dead_executor_leaves_nothing_after_the_next_command() {
         .apply(&input(&[("a-0", "leave"), ("b-0", "leave")]))
         .unwrap();
     let cgroup = |name: &str| {
-        let path = format!("kplay/{}", machine.uid(name));
+        let path = format!("kplay/besteffort/{}", machine.uid(name));
         Hierarchies::open().unwrap().find(&path)
     };
     assert_eq!(cgroup("a-0").unwrap().pids().unwrap().len(), 1);
@@ -142,7 +142,8 @@ fn a_dead_executor_leaves_nothing_after_the_next_command() {
         ["pod/a-0"]
     );
     let hierarchies = Hierarchies::open().unwrap();
-    assert!(hierarchies.find(&format!("kplay/{path}")).is_none());
+    let path = format!("kplay/besteffort/{path}");
+    assert!(hierarchies.find(&path).is_none());
 
     assert!(cgroup("b-0").is_some());
     for _ in 0..2 {

@@ -18,6 +18,7 @@ fn launch(behaviour: &str, id: &str) -> Launch {
         data_dir: "/d".into(),
         claims: BTreeMap::new(),
         log_dir: "/l".into(),
+        log_links: None,
         cgroup: "kplay/u".into(),
         seccomp_folders: Vec::new(),
         node_name: "n".into(),

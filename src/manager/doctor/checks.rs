@@ -9,6 +9,8 @@ const OLDEST_KERNEL: (u32, u32) = (5, 11);
 /// Has systemd give all controllers to the users' managers.
 const DELEGATE: &str = "sh -c 'mkdir -p /etc/systemd/system/user@.service.d && printf \"[Service]\\nDelegate=yes\\n\" \
                         >/etc/systemd/system/user@.service.d/delegate.conf && systemctl daemon-reload'";
+/// How a container of a cluster is named in [`Facts::container`].
+pub(super) const KUBERNETES: &str = "kubernetes";
 /// Less than this is soon full.
 const LITTLE_SPACE: u64 = 1 << 30;
 
@@ -20,6 +22,7 @@ pub(super) fn judge(facts: &Facts, outcomes: &Outcomes) -> Vec<Check> {
     checks.push(judged.user_namespaces());
     checks.extend(judged.ids());
     checks.extend(judged.namespaces());
+    checks.extend(judged.hostname());
     checks.extend(judged.proc());
     checks.extend(judged.overlay());
     checks.extend(judged.mapped_ids());
@@ -98,10 +101,22 @@ impl Judge<'_> {
     /// What is given to the container that kplay is in, when it is started.
     fn outer(&self, flag: &str) -> Option<String> {
         let program = match self.facts.container.as_deref()? {
+            KUBERNETES => return Some("securityContext: {privileged: true}".to_owned()),
             "docker" => "docker",
             _ => "podman",
         };
         Some(format!("{program} run {flag} …"))
+    }
+
+    /// What lets a container without more capabilities make user namespaces, and mount in them: what forbids it are the
+    /// profiles that engines bring, which docker's do and podman's do not.
+    fn unconfined(&self) -> Option<String> {
+        Some(match self.facts.container.as_deref()? {
+            KUBERNETES => {
+                "securityContext: {seccompProfile: {type: Unconfined}, appArmorProfile: {type: Unconfined}}".to_owned()
+            }
+            _ => self.outer("--security-opt seccomp=unconfined --security-opt apparmor=unconfined")?,
+        })
     }
 
     fn kernel(&self) -> Check {
@@ -126,14 +141,10 @@ impl Judge<'_> {
         match (user.uid, user.administers) {
             (0, true) => works("user", "root"),
             (_, true) => works("user", format!("{}, with CAP_SYS_ADMIN", user.name)),
-            (0, false) => {
-                let remedy = self.outer("--privileged");
-                fails(
-                    "user",
-                    "root without CAP_SYS_ADMIN: it may make neither namespaces nor mounts",
-                    remedy.unwrap_or_else(|| "run kplay with all capabilities of root".to_owned()),
-                )
-            }
+            (0, false) => works(
+                "user",
+                "root without CAP_SYS_ADMIN, so in a user namespace, as without root",
+            ),
             (uid, false) => works("user", format!("{}, without root (uid {uid})", user.name)),
         }
     }
@@ -160,8 +171,8 @@ impl Judge<'_> {
             self.as_root("sysctl -w kernel.unprivileged_userns_clone=1")
         } else if sysctls.apparmor_restrict_unprivileged_userns == Some(1) && !self.is_root() {
             self.as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
-        } else if let Some(outer) = self.outer("--privileged") {
-            outer
+        } else if let Some(unconfined) = self.unconfined() {
+            unconfined
         } else {
             "boot a kernel with CONFIG_USER_NS".to_owned()
         };
@@ -174,10 +185,13 @@ impl Judge<'_> {
 
     /// Who is not root has one id without them.
     fn ids(&self) -> Option<Check> {
-        if self.is_root() || self.facts.user.uid == 0 {
+        if self.is_root() {
             return None;
         }
         let name = "subordinate ids";
+        if self.facts.user.uid == 0 && self.outcome(Trial::Ids) == Some(Ok(())) {
+            return Some(works(name, "root gives those that it has"));
+        }
         let given = &self.facts.subordinate;
         let user = &self.facts.user.name;
         let lost = "pods have one user and one group";
@@ -218,10 +232,24 @@ impl Judge<'_> {
                 let remedy = if restricted && !self.is_root() {
                     self.as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
                 } else {
-                    let outer = self.outer("--privileged");
+                    let outer = self.unconfined();
                     outer.unwrap_or_else(|| "boot a kernel with CONFIG_NAMESPACES".to_owned())
                 };
                 fails(name, format!("cannot be made: {error}"), remedy)
+            }
+        })
+    }
+
+    fn hostname(&self) -> Option<Check> {
+        let name = "hostname";
+        Some(match self.outcome(Trial::Hostname)? {
+            Ok(()) => works(name, "pods can have one of their own"),
+            Err(error) => {
+                // A filter of system calls, of which root without CAP_SYS_ADMIN has a stricter one.
+                let remedy = self.unconfined();
+                let otherwise = || "run kplay without a filter of system calls".to_owned();
+                let detail = format!("pods cannot have one of their own: {error}");
+                fails(name, detail, remedy.unwrap_or_else(otherwise))
             }
         })
     }
@@ -235,6 +263,9 @@ impl Judge<'_> {
         // What a container engine hides of /proc, nobody may uncover by mounting another one.
         let remedy = match self.facts.container.as_deref() {
             Some("docker") => "docker run --security-opt systempaths=unconfined …",
+            Some(KUBERNETES) => {
+                "securityContext: {procMount: Unmasked}, in a pod with hostUsers: false"
+            }
             Some(_) => "podman run --security-opt unmask=ALL …",
             None => "umount what is mounted below /proc",
         };
@@ -313,6 +344,13 @@ impl Judge<'_> {
         };
         let detail = format!("{version} with {}", found.controllers.join(", "));
         match self.outcome(Trial::Cgroup) {
+            // As most containers have them.
+            Some(Err(error)) if error.contains("read-only filesystem") => limited(
+                name,
+                format!("{version}, read-only: limits of pods are not enforced"),
+                self.outer("--privileged")
+                    .unwrap_or_else(|| "mount -o remount,rw /sys/fs/cgroup".to_owned()),
+            ),
             Some(Err(error)) => {
                 let outer = self.outer("--privileged");
                 let remedy =
@@ -340,11 +378,15 @@ impl Judge<'_> {
                 }
             });
         }
-        if self.facts.user.uid == 0 {
-            // That it may not make namespaces has been said.
-            return None;
-        }
         let unlimited = "limits of pods are not enforced";
+        if self.facts.user.uid == 0 {
+            return Some(limited(
+                name,
+                format!("{unlimited}: without CAP_SYS_ADMIN no cgroup is root's to divide"),
+                self.outer("--privileged")
+                    .unwrap_or_else(|| "run kplay with all capabilities of root".to_owned()),
+            ));
+        }
         let reboot = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line";
         Some(match (found.version?, &found.delegated) {
             (Version::V1, _) | (_, None) => limited(
@@ -431,7 +473,7 @@ impl Judge<'_> {
 
     /// Root's pods need neither.
     fn way_out(&self) -> Option<Check> {
-        if self.is_root() || self.facts.user.uid == 0 {
+        if self.is_root() {
             return None;
         }
         let name = "way out";
@@ -457,7 +499,7 @@ impl Judge<'_> {
 
     fn low_ports(&self) -> Option<Check> {
         let first = self.facts.sysctls.unprivileged_port_start?;
-        if self.facts.user.uid == 0 || first <= 80 {
+        if self.is_root() || first <= 80 {
             return None;
         }
         let detail = format!("ports below {first} cannot be published");

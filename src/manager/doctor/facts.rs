@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::checks::KUBERNETES;
 use crate::manager::ids::subordinate;
 use crate::model::cause::chain;
 use crate::network::trial::firewall;
@@ -228,8 +229,11 @@ fn forwarding() -> Result<(), String> {
     trial::open_both_ways(path).map_err(|error| chain(&error))
 }
 
-/// As systemd and podman say it, or as docker lets it be seen.
+/// As systemd and podman say it, or as docker and clusters let it be seen.
 fn container() -> Option<String> {
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        return Some(KUBERNETES.to_owned());
+    }
     if Path::new("/run/.containerenv").exists() {
         return Some("podman".to_owned());
     }

@@ -22,13 +22,13 @@ use serde::{Deserialize, Serialize};
 use super::facts::{self, Subordinate};
 use crate::model::cause::chain;
 use crate::network::trial as network;
-use crate::sys::cgroup::{CgroupEntry, Hierarchies, Limits};
+use crate::sys::cgroup::{self, CgroupEntry, Hierarchies, Limits};
 use crate::sys::holder::{self, Holder};
 use crate::sys::ids::IdRange;
 use crate::sys::mount::{self, Overlay};
 use crate::sys::namespace::{self, Namespace};
 use crate::sys::signal::Signal;
-use crate::sys::{capability, fs, identity, poll, process, trial};
+use crate::sys::{capability, fs, identity, poll, process, trial, userns};
 
 /// Something that is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,7 +51,9 @@ pub(super) enum Trial {
     Link,
     Masquerade,
     Seccomp,
-    /// A process in a pid namespace, with a `/proc` of its own.
+    /// A hostname in a namespace.
+    Hostname,
+    /// A process in a pid namespace, with a `/proc` of its own; in a user namespace, a `/sys` too.
     Proc,
 }
 
@@ -138,8 +140,12 @@ impl Running {
 }
 
 /// Gives the user namespace of a process the ids of who is not root: many, if `newuidmap` and `newgidmap` give them, or
-/// just its own. Nothing if there are none to be given.
+/// just its own; or those of a container, whose root it is. Nothing if there are none to be given.
 fn give_ids(pid: u32) -> Option<Result<(), String>> {
+    if let Some(mapping) = userns::Mapping::of_all() {
+        let given = userns::give(&mapping, i32::try_from(pid).unwrap_or_default());
+        return Some(given.map_err(|error| chain(&error)));
+    }
     let given = Subordinate::read();
     let many = match (&given.users, &given.groups) {
         (Some(users), Some(groups)) => Some(
@@ -225,10 +231,15 @@ pub fn main(root: Option<&OsStr>) -> ExitCode {
     if failed {
         return ExitCode::SUCCESS;
     }
+    report.tell(Trial::Hostname, trial::set_hostname());
     overlays(Path::new(root), administers, &mut report);
     networks(&mut report);
     // After these two, no more processes can be started, and for good.
-    report.tell(Trial::Proc, own_proc());
+    let own = match administers {
+        true => own_proc(),
+        false => mount::own_sys().map_err(boxed).and_then(|()| own_proc()),
+    };
+    report.tell(Trial::Proc, own);
     report.tell(Trial::Seccomp, trial::filter_system_calls());
     ExitCode::SUCCESS
 }
@@ -256,10 +267,20 @@ impl Report {
 
 fn cgroups(report: &mut Report) {
     let path = format!("kplay/doctor-{}", std::process::id());
-    let hierarchies = match Hierarchies::open() {
-        Ok(hierarchies) => hierarchies,
+    // Where pods would have theirs.
+    let scope = cgroup::scope_of_root();
+    let given = match &scope {
+        Some(scope) => Hierarchies::of_executor(&scope.folder),
+        None => Hierarchies::open().map(Some),
+    };
+    let hierarchies = match given {
+        Ok(hierarchies) => hierarchies.unwrap_or_else(Hierarchies::none),
         Err(error) => return report.tell(Trial::Cgroup, Err(error)),
     };
+    if hierarchies.version().is_none() {
+        let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        return report.tell(Trial::Cgroup, Err(error));
+    }
     let removed = match hierarchies.create(&path, &Limits::default()) {
         Ok(cgroup) => {
             report.tell::<io::Error>(Trial::Cgroup, Ok(()));
@@ -270,12 +291,14 @@ fn cgroups(report: &mut Report) {
                 ..Limits::default()
             };
             report.tell(Trial::Limits, cgroup.set(&limits));
-            cgroup.remove()
+            cgroup.remove_with_parents()
         }
         Err(error) => {
             report.tell(Trial::Cgroup, Err(error));
             // Of several hierarchies, some may have it.
-            hierarchies.find(&path).map_or(Ok(()), |part| part.remove())
+            hierarchies
+                .find(&path)
+                .map_or(Ok(()), |part| part.remove_with_parents())
         }
     };
     if let Err(error) = removed {

@@ -297,3 +297,52 @@ fn memory_that_only_the_pod_requests_protects_its_containers_alike() {
     assert_eq!(score((0, 5 * GI), &[one, none.clone()]), 625);
     assert_eq!(score((1000, 0), &[none]), 999);
 }
+
+#[test]
+fn huge_pages_of_the_pod_are_for_containers_without_their_own() {
+    const MI: u64 = 1 << 20;
+    let of = |amounts: &[(u64, u64)]| -> BTreeMap<u64, u64> { amounts.iter().copied().collect() };
+    let having = |name: &str, amounts: &[(u64, u64)]| ContainerPlan {
+        huge_pages: of(amounts),
+        ..container(name)
+    };
+    let mut plan = pod(
+        vec![ContainerPlan {
+            role: ContainerRole::Init,
+            ..having("i", &[(2 * MI, 8 * MI)])
+        }],
+        vec![
+            having("a", &[(2 * MI, 4 * MI), (GI, GI)]),
+            having("b", &[(2 * MI, 6 * MI)]),
+            container("c"),
+        ],
+    );
+    assert_eq!(huge_pages_of_pod(&plan), of(&[(2 * MI, 10 * MI), (GI, GI)]));
+    assert_eq!(huge_pages_of_container(&plan, &plan.containers[2]), of(&[]));
+    plan.huge_pages = of(&[(2 * MI, 16 * MI), (64 << 10, MI)]);
+    let of_pod = [(2 * MI, 16 * MI), (GI, GI), (64 << 10, MI)];
+    assert_eq!(huge_pages_of_pod(&plan), of(&of_pod));
+    let of_container = |index: usize| huge_pages_of_container(&plan, &plan.containers[index]);
+    assert_eq!(of_container(1), of(&[(2 * MI, 6 * MI), (64 << 10, MI)]));
+    assert_eq!(of_container(2), of(&[(2 * MI, 16 * MI), (64 << 10, MI)]));
+}
+
+#[test]
+fn a_limit_of_nothing_is_no_limit_of_the_pod() {
+    let none = ContainerPlan {
+        resources: Resources {
+            limits: ResourceAmounts {
+                cpu_milli: Some(0),
+                memory: Some(0),
+                ephemeral_storage: None,
+            },
+            ..Resources::default()
+        },
+        ..container("none")
+    };
+    let limits = of_pod(&pod(
+        Vec::new(),
+        vec![none, with("a", (500, GI), (500, GI))],
+    ));
+    assert_eq!((limits.cpu_quota_us, limits.memory_bytes), (None, None));
+}

@@ -22,6 +22,7 @@ use crate::sys::fs;
 
 mod compression;
 mod files;
+pub mod links;
 mod read;
 mod tail;
 #[cfg(test)]

@@ -16,24 +16,16 @@ use super::{Error, Hierarchies, Result};
 use crate::sys::{systemd, userns};
 
 /// The cgroup of a process that divides the one above it.
-const OWN: &str = "_executor";
+pub(super) const OWN: &str = "_executor";
 
-/// A part of the tree.
-#[derive(Debug)]
-pub struct Delegated {
-    pub hierarchies: Hierarchies,
-    /// Its folder, as this process sees it before its mounts are its own.
-    pub folder: PathBuf,
-}
-
-/// Moves this process into a cgroup of its own, `name`, that it may divide. None if it is root, or nothing is given to it:
-/// then the reason is traced.
-pub fn enter(name: &str) -> Option<Delegated> {
+/// Moves this process into a cgroup of its own, `name`, that it may divide, and returns its folder. None if it is root, or
+/// nothing is given to it: then the reason is traced.
+pub fn enter(name: &str) -> Option<PathBuf> {
     if userns::is_initial() {
         return None;
     }
     match try_enter(name) {
-        Ok(delegated) => delegated,
+        Ok(folder) => folder,
         Err(error) => {
             // Limits are not enforced then, which is told if there are any.
             tracing::info!(%error, "no cgroup of its own");
@@ -42,14 +34,21 @@ pub fn enter(name: &str) -> Option<Delegated> {
     }
 }
 
-fn try_enter(name: &str) -> io::Result<Option<Delegated>> {
+fn try_enter(name: &str) -> io::Result<Option<PathBuf>> {
     let Some(mount) = hierarchy::only_version_2()? else {
         return Ok(None);
     };
     let scope = format!("kplay-{name}.scope");
     let uid = userns::outer_uid();
-    let folder = match systemd::start_scope(uid, &scope, "a pod of kplay") {
-        Ok(Some(())) => wait_for(&mount, &scope)?,
+    let asked = systemd::start_scope(&systemd::Scope {
+        manager: systemd::Manager::OfUser(uid),
+        name: &scope,
+        slice: None,
+        description: "a pod of kplay",
+        pid: std::process::id(),
+    });
+    let folder = match asked {
+        Ok(Some(())) => is_in(&mount, "self", &scope)?,
         Ok(None) => beside_own(&mount, &format!("kplay-{name}"))?,
         Err(error) => {
             tracing::info!(%error, "systemd gives no scope");
@@ -62,28 +61,25 @@ fn try_enter(name: &str) -> io::Result<Option<Delegated>> {
         _ => {}
     }
     std::fs::write(own.join("cgroup.procs"), "0")?;
-    let hierarchy = Hierarchy::delegated(&folder)?;
-    Ok(Some(Delegated {
-        hierarchies: Hierarchies(vec![hierarchy].into()),
-        folder,
-    }))
+    Ok(Some(folder))
 }
 
-/// The folder of this process's cgroup.
-fn own(mount: &Path) -> io::Result<PathBuf> {
-    let text = std::fs::read_to_string("/proc/self/cgroup")?;
+/// The path of a process's cgroup from the root of the tree. The process is named as in `/proc`.
+pub(super) fn own_path(process: &str) -> io::Result<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/cgroup"))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = path.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    Ok(mount.join(path))
+    Ok(path.into())
 }
 
-/// systemd moves the process a moment after it has agreed, and tells nobody without a bus.
-fn wait_for(mount: &Path, scope: &str) -> io::Result<PathBuf> {
+/// Waits until a process is in a scope, and returns its folder: systemd moves the process a moment after it has agreed, and
+/// tells nobody without a bus.
+pub(super) fn is_in(mount: &Path, process: &str, scope: &str) -> io::Result<PathBuf> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_micros(200);
     loop {
-        let folder = own(mount)?;
+        let folder = mount.join(own_path(process)?);
         if folder.ends_with(scope) {
             return Ok(folder);
         }
@@ -99,7 +95,7 @@ fn wait_for(mount: &Path, scope: &str) -> io::Result<PathBuf> {
 }
 
 fn beside_own(mount: &Path, name: &str) -> io::Result<PathBuf> {
-    let own = own(mount)?;
+    let own = mount.join(own_path("self")?);
     // The root of a namespace has nothing above it that can be seen.
     let above = own
         .parent()
@@ -112,7 +108,7 @@ fn beside_own(mount: &Path, name: &str) -> io::Result<PathBuf> {
 }
 
 impl Hierarchies {
-    /// What an executor was given, by the folder; none if it is gone.
+    /// What a pod's cgroups are in, by the folder; none if it is gone.
     ///
     /// # Errors
     /// It cannot be opened.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Controller, huge};
@@ -18,24 +18,31 @@ use crate::sys::signal::Signal;
 pub(super) struct Hierarchy {
     root: OwnedFd,
     v2: bool,
+    /// Whether the root is that of a part which has been given, with a place for its own processes.
+    is_part: bool,
     controllers: Vec<Controller>,
     /// Of huge pages, if it controls them.
     page_sizes: Vec<u64>,
 }
 
 /// The controllers of version 2 that children get.
-const ENABLED: [(&str, Controller); 4] = [
+const ENABLED: [(&str, Controller); 5] = [
     ("cpu", Controller::Cpu),
+    ("io", Controller::Io),
     ("memory", Controller::Memory),
     ("pids", Controller::Pids),
     ("hugetlb", Controller::HugePages),
 ];
+
+/// The cgroup of the processes that were in the root of a container's; podman calls it so too.
+const INIT: &str = "init";
 
 /// The hierarchies that are mounted now and that are of use.
 pub(super) fn find() -> io::Result<Vec<Hierarchy>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut found = Vec::new();
     let mut used = Vec::new();
+    let mut is_any_there = false;
     let page_sizes = huge::sizes();
     for mount in mounts.lines().filter_map(parse_mount) {
         let mut controllers = v1_controllers(&mount.options);
@@ -46,10 +53,15 @@ pub(super) fn find() -> io::Result<Vec<Hierarchy>> {
             continue;
         }
         used.push((mount.v2, mount.device));
+        is_any_there = true;
+        if !mount.writable {
+            tracing::info!(point = ?mount.point, "these cgroups are mounted read-only");
+            continue;
+        }
         let hierarchy = Hierarchy::open(&mount.point, mount.v2, controllers, &page_sizes)?;
         found.push(hierarchy);
     }
-    if found.is_empty() {
+    if !is_any_there {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
             "no cgroup hierarchy is mounted",
@@ -103,6 +115,7 @@ pub(super) struct MountLine {
     pub(super) device: String,
     pub(super) v2: bool,
     pub(super) options: String,
+    pub(super) writable: bool,
 }
 
 /// The cgroup mount that a line of `mountinfo` describes.
@@ -118,11 +131,13 @@ pub(super) fn parse_mount(line: &str) -> Option<MountLine> {
     let mut left = left.split(' ');
     let device = left.nth(2)?.to_owned();
     let point = unescape(left.nth(1)?);
+    let writable = left.next()?.split(',').all(|option| option != "ro");
     Some(MountLine {
         point,
         device,
         v2,
         options,
+        writable,
     })
 }
 
@@ -168,7 +183,11 @@ fn v1_controllers(options: &str) -> Vec<Controller> {
 impl Hierarchy {
     /// A part of the tree of version 2, as if it were all.
     pub(super) fn delegated(folder: &Path) -> io::Result<Self> {
-        Self::open(folder, true, Vec::new(), &huge::sizes())
+        let all = Self::open(folder, true, Vec::new(), &huge::sizes())?;
+        Ok(Self {
+            is_part: true,
+            ..all
+        })
     }
 
     fn open(
@@ -185,6 +204,7 @@ impl Hierarchy {
         let mut hierarchy = Self {
             root,
             v2,
+            is_part: false,
             controllers: Vec::new(),
             page_sizes: Vec::new(),
         };
@@ -235,6 +255,9 @@ impl Hierarchy {
     }
 
     fn try_create(&self, path: &str) -> io::Result<()> {
+        if !self.v2 {
+            return self.make(path);
+        }
         let mut done = String::new();
         for name in path.split('/') {
             let parent = done.clone();
@@ -242,20 +265,31 @@ impl Hierarchy {
                 done.push('/');
             }
             done.push_str(name);
-            // Also where the parent was there: others manage the same tree, and take away what they do not use.
-            if self.v2 {
-                self.enable(&parent)?;
-            }
-            match rustix::fs::mkdirat(&self.root, &done, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
-            if self.v2 {
-                // Also where the directory was there: whoever made it may not have come to this yet.
-                self.enable(&parent)?;
-            }
+            // Also where the parent was there: whoever made it may not have come to this yet, and others manage the same
+            // tree and take away what they do not use.
+            self.enable(&parent)?;
+            self.make_one(&done)?;
         }
         Ok(())
+    }
+
+    /// Makes the directory, and those above it that are not there, which they mostly are.
+    fn make(&self, path: &str) -> io::Result<()> {
+        match (self.make_one(path), path.rsplit_once('/')) {
+            (Err(e), Some((parent, _))) if is_gone(&e) => {
+                self.make(parent)?;
+                self.make_one(path)
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// Makes the directory, or takes the one that is there.
+    fn make_one(&self, path: &str) -> io::Result<()> {
+        match rustix::fs::mkdirat(&self.root, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Gives the children of `path` the controllers that it has and that they lack.
@@ -276,7 +310,7 @@ impl Hierarchy {
         if missing.is_empty() {
             return Ok(());
         }
-        if self.has_internal_processes(path)? {
+        if self.has_internal_processes(path)? && !(path.is_empty() && self.make_room()?) {
             tracing::debug!(path, "a cgroup with processes hands no controllers down");
             return Ok(());
         }
@@ -301,6 +335,39 @@ impl Hierarchy {
         }
     }
 
+    /// Moves the processes of the root of a cgroup namespace, which is a container's, into a cgroup of their own, as podman
+    /// and Docker's images for use within containers do; says whether none is left. Nobody moves them back: they are as
+    /// limited as before.
+    fn make_room(&self) -> io::Result<bool> {
+        // Of those that are born meanwhile the next round knows.
+        const ROUNDS: usize = 20;
+        if self.is_part {
+            return Ok(false);
+        }
+        self.make_one(INIT)?;
+        for _ in 0..ROUNDS {
+            let processes = self.read("", "cgroup.procs")?;
+            if processes.is_empty() {
+                return Ok(true);
+            }
+            for process in processes.lines() {
+                // One that this pid namespace does not see has the number 0, which as a word is the writer.
+                let moved = match process {
+                    "0" => Err(io::ErrorKind::PermissionDenied.into()),
+                    process => self.write(INIT, "cgroup.procs", process),
+                };
+                match moved {
+                    Err(e) if e.raw_os_error() != Some(libc::ESRCH) => {
+                        tracing::debug!(process, %e, "a process stays in the root cgroup");
+                        return Ok(false);
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes the directory and those below it. Fine if it is gone.
     pub(super) fn remove(&self, path: &str) -> io::Result<()> {
         for child in self.children(path)? {
@@ -312,14 +379,23 @@ impl Hierarchy {
         }
     }
 
-    /// Removes the directory above all pods' if the last of them has gone, where `path` is that of a pod.
-    pub(super) fn remove_parent(&self, path: &str) {
-        if let Some((parent, name)) = path.split_once('/')
-            && !name.contains('/')
-        {
+    /// Removes the directories above `path`, as far as it was the last in them.
+    pub(super) fn remove_parents(&self, path: &str) {
+        let mut path = path;
+        while let Some((parent, _)) = path.rsplit_once('/') {
             // In use, or removed by somebody else: both are fine.
-            rustix::fs::unlinkat(&self.root, parent, AtFlags::REMOVEDIR).ok();
+            if rustix::fs::unlinkat(&self.root, parent, AtFlags::REMOVEDIR).is_err() {
+                return;
+            }
+            path = parent;
         }
+    }
+
+    /// Keeps others who call this away from a directory, for as long as what is returned is open.
+    pub(super) fn lock(&self, path: &str) -> io::Result<OwnedFd> {
+        let directory = self.directory(path)?;
+        rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+        Ok(directory)
     }
 
     pub(super) fn children(&self, path: &str) -> io::Result<Vec<String>> {
@@ -478,7 +554,7 @@ fn kill_member(pid: i32, members: impl Fn() -> io::Result<Vec<i32>>) -> io::Resu
     Ok(())
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 

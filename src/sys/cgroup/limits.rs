@@ -25,6 +25,8 @@ pub struct Limits {
     pub huge_pages: Option<BTreeMap<u64, u64>>,
     /// When memory runs out, kill all processes of the cgroup (version 2 only; version 1 kills one).
     pub oom_group: bool,
+    /// Swap nothing out, with or without a limit of memory (version 2 only).
+    pub no_swap: bool,
     pub devices: DevicePolicy,
 }
 
@@ -52,6 +54,12 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
         // Where memory is not limited, a cgroup does not run out of it.
         write_if_there(cgroup, "oom_group", "memory.oom.group", 1)?;
     }
+    if limits.no_swap
+        && let Some(hierarchy) = cgroup.with(Controller::Memory)
+        && hierarchy.is_v2()
+    {
+        write_if_there(cgroup, "no_swap", "memory.swap.max", 0)?;
+    }
     if let Some(pids) = limits.pids {
         write(cgroup, Controller::Pids, "pids", "pids.max", pids)?;
     }
@@ -60,8 +68,9 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
     }
     match limits.devices {
         DevicePolicy::All => Ok(()),
-        // Nobody in a user namespace has a device that the machine did not make, or may restrict what is.
-        DevicePolicy::Default if !userns::is_initial() => Ok(()),
+        // Nobody in a user namespace has a device that the machine did not make, or may restrict what is; and where cgroups
+        // are read-only, somebody else has restricted them.
+        DevicePolicy::Default if !userns::is_initial() || cgroup.all().next().is_none() => Ok(()),
         DevicePolicy::Default => device::restrict(cgroup),
     }
 }
@@ -254,5 +263,6 @@ fn name(controller: Controller) -> &'static str {
         Controller::Pids => "pids",
         Controller::Devices => "devices",
         Controller::HugePages => "hugetlb",
+        Controller::Io => "io",
     }
 }

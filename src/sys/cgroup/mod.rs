@@ -20,7 +20,9 @@ mod device;
 mod hierarchy;
 mod huge;
 mod limits;
+mod scope;
 mod warm;
+mod weight;
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -28,11 +30,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hierarchy::Hierarchy;
+use rustix::fs::{Access, AtFlags};
 
 use super::userns;
 
-pub use delegated::{Delegated, enter as enter_delegated, remove as remove_delegated};
+pub use delegated::{enter as enter_delegated, remove as remove_delegated};
 pub use limits::{DevicePolicy, Limits};
+pub use scope::{Scope, of_root as scope_of_root, stand_in};
 pub use warm::warm_up;
 
 /// A cgroup operation that failed.
@@ -95,6 +99,8 @@ pub(super) enum Controller {
     Pids,
     Devices,
     HugePages,
+    /// Counted; nothing of it is limited.
+    Io,
 }
 
 /// The machine's cgroup hierarchies.
@@ -102,8 +108,8 @@ pub(super) enum Controller {
 pub struct Hierarchies(Arc<Vec<Hierarchy>>);
 
 impl Hierarchies {
-    /// Opens the hierarchies that are mounted now. In a user namespace nothing of them can be used, but what has been given
-    /// to the user ([`enter_delegated`]).
+    /// Opens the hierarchies that are mounted now, and not read-only, as they are in containers: there may be none. In a user
+    /// namespace nothing of them can be used, but what has been given to the user ([`enter_delegated`]).
     ///
     /// # Errors
     /// There are none, or they cannot be opened.
@@ -133,10 +139,11 @@ impl Hierarchies {
         }
     }
 
-    /// Which limits are not enforced: in a user namespace there is what has been given, or nothing.
+    /// Which limits are not enforced: in a user namespace there is what has been given, or nothing; and where all is
+    /// read-only, none is.
     #[must_use]
     pub fn unenforced(&self) -> Vec<Resource> {
-        if userns::is_initial() {
+        if userns::is_initial() && !self.0.is_empty() {
             return Vec::new();
         }
         let all = [
@@ -157,7 +164,7 @@ impl Hierarchies {
 
     /// Makes a cgroup with its parents, or takes one that is there, and sets its limits.
     ///
-    /// `path` is relative to the root of the hierarchies, `kplay/UID/NAME`. Below version 2 a cgroup either has
+    /// `path` is relative to the root of the hierarchies, `kplay/CLASS/UID/NAME`. Below version 2 a cgroup either has
     /// processes or children with limits, not both.
     ///
     /// # Errors
@@ -316,11 +323,23 @@ impl Cgroup {
             .map_err(|source| self.error("watch", source))
     }
 
-    /// Removes it and the cgroups below it; of a cgroup `PARENT/NAME` also the parent, if it was the last. Waits up to two seconds for processes that are dying; fine if it is gone.
+    /// Removes it and the cgroups below it. Waits up to two seconds for processes that are dying; fine if it is gone.
     ///
     /// # Errors
     /// Processes live in it.
     pub fn remove(&self) -> Result<()> {
+        self.remove_then(|_| ())
+    }
+
+    /// The same, and those above it as far as it was the last in them.
+    ///
+    /// # Errors
+    /// Processes live in it.
+    pub fn remove_with_parents(&self) -> Result<()> {
+        self.remove_then(|hierarchy| hierarchy.remove_parents(&self.path))
+    }
+
+    fn remove_then(&self, then: impl Fn(&Hierarchy)) -> Result<()> {
         const LONGEST: Duration = Duration::from_secs(2);
         let deadline = Instant::now() + LONGEST;
         for hierarchy in self.all() {
@@ -328,7 +347,7 @@ impl Cgroup {
             loop {
                 match hierarchy.remove(&self.path) {
                     Ok(()) => {
-                        hierarchy.remove_parent(&self.path);
+                        then(hierarchy);
                         break;
                     }
                     Err(e) if e.raw_os_error() != Some(libc::EBUSY) => {
@@ -415,6 +434,16 @@ impl Cgroup {
             path,
         };
         Ok(paths.into_iter().map(child).collect())
+    }
+
+    /// The one above it, if there is one.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let (parent, _) = self.path.rsplit_once('/')?;
+        Some(Self {
+            hierarchies: self.hierarchies.clone(),
+            path: parent.to_owned(),
+        })
     }
 
     /// Its name, the last part of its path.
@@ -520,6 +549,13 @@ pub struct CgroupEntry {
 }
 
 impl CgroupEntry {
+    /// Whether the cgroup has been removed since this was made. Of version 1 that is not known.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let procs = |fd| rustix::fs::accessat(fd, "cgroup.procs", Access::EXISTS, AtFlags::empty());
+        self.directory.as_ref().is_some_and(|fd| procs(fd).is_err())
+    }
+
     pub(super) fn directory(&self) -> Option<RawFd> {
         self.directory.as_ref().map(|fd| fd.as_raw_fd())
     }

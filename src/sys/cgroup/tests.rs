@@ -122,7 +122,7 @@ fn the_last_to_go_takes_the_parent_along_and_is_in_nobodys_way() {
                 for _ in 0..200 {
                     let path = format!("{parent}/{thread}");
                     let cgroup = hierarchies.create(&path, &Limits::default()).unwrap();
-                    cgroup.remove().unwrap();
+                    cgroup.remove_with_parents().unwrap();
                 }
             });
         }

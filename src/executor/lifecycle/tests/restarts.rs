@@ -169,3 +169,30 @@ fn an_image_is_pulled_again_after_longer_and_longer_waits() {
     play.until(failed + 10);
     assert!(matches!(play.pod.members[0].state, State::Starting));
 }
+
+#[test]
+fn a_container_that_is_ended_to_be_restarted_is_whatever_its_exit_code() {
+    let restart = |play: &mut Play| {
+        let id = "a-id".to_owned();
+        let message = "its resources changed".to_owned();
+        play.event(Event::RestartContainer {
+            container: 0,
+            id,
+            message,
+        });
+    };
+    let mut play = Play::new(RestartPolicy::OnFailure, &["a", "b"]);
+    play.up("a").up("b");
+    restart(&mut play);
+    play.exit("a", 0);
+    play.check(&["0 start a", "0 start b", "0 stop a", "0 start a"]);
+    // That was about the run before.
+    play.up("a").exit("a", 0).exit("b", 0);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::Completed));
+
+    let mut play = Play::new(RestartPolicy::Never, &["a", "b"]);
+    play.up("a").up("b");
+    restart(&mut play);
+    play.exit("a", 0).exit("b", 0);
+    play.check(&["0 start a", "0 start b", "0 stop a", "0 end"]);
+}

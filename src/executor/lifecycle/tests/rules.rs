@@ -1,8 +1,12 @@
 //! What holds whatever happens.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::executor::status::Facts;
+use crate::model::status::{Phase, PodStatus, QosClass};
 
 #[derive(Clone, Debug)]
 enum Happening {
@@ -134,5 +138,163 @@ proptest! {
             play.until(end);
         }
         prop_assert!(matches!(play.pod.stage, Stage::Over(_)), "{:?}", play.pod.stage);
+    }
+}
+
+/// A state's name.
+fn place(member: &Member) -> &'static str {
+    match member.state {
+        State::Waiting => "Waiting",
+        State::Starting => "Starting",
+        State::Running { .. } => "Running",
+        State::BackOff { .. } => "BackOff",
+        State::Faulty { .. } => "Faulty",
+        State::Ended(_) => "Ended",
+    }
+}
+
+/// Where a container may be after one event. An exit may be followed by the next start at once.
+fn ways(from: &str) -> &'static [&'static str] {
+    match from {
+        "Waiting" => &["Waiting", "Starting"],
+        "Starting" => &["Starting", "Running", "BackOff", "Faulty", "Ended"],
+        "Running" => &["Running", "BackOff", "Ended", "Starting"],
+        "BackOff" => &["BackOff", "Starting"],
+        "Faulty" => &["Faulty", "Starting"],
+        "Ended" => &["Ended"],
+        other => panic!("{other}"),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Up(usize),
+    Fail(usize, u8),
+    Exit(usize, i32),
+    Unhealthy(usize, u64),
+    Hooked(usize, Hook),
+    Wait(u64),
+    Stop(u64),
+    Evict,
+    SandboxGone,
+    SandboxReady,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let hook = prop_oneof![Just(Hook::PostStart), Just(Hook::PreStop)];
+    prop_oneof![
+        10 => (0..5usize).prop_map(Turn::Up),
+        2 => (0..5usize, 0..3u8).prop_map(|(c, kind)| Turn::Fail(c, kind)),
+        8 => (0..5usize, prop_oneof![Just(0), Just(1), Just(42), Just(137)]).prop_map(|(c, e)| Turn::Exit(c, e)),
+        2 => (0..5usize, 1..40u64).prop_map(|(c, grace)| Turn::Unhealthy(c, grace)),
+        4 => (0..5usize, hook).prop_map(|(c, hook)| Turn::Hooked(c, hook)),
+        4 => (1..200u64).prop_map(Turn::Wait),
+        1 => (0..40u64).prop_map(Turn::Stop),
+        1 => Just(Turn::Evict),
+        1 => Just(Turn::SandboxGone),
+        2 => Just(Turn::SandboxReady),
+    ]
+}
+
+proptest! {
+    /// Every step is one of the diagram's, who never restarts does not, no grace period is negative or longer than what
+    /// was asked for, and a phase that is an end stays.
+    #[test]
+    fn no_transition_is_illegal(
+        policy in prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)],
+        deadline in proptest::option::of(1..2000u64),
+        turns in proptest::collection::vec(turn(), 0..80),
+    ) {
+        let containers = ["i:init", "s:side+pre", "a+pre+never", "b+post+retry", "c+all"];
+        let mut plan = Play::plan(policy, &containers);
+        plan.active_deadline = deadline;
+        let mut play = Play::of(&plan);
+        let facts = Facts::new(&plan, &BTreeMap::new(), None, Vec::new(), QosClass::BestEffort);
+        let mut status = PodStatus::default();
+        // Who has ended for good, as long as nothing makes all begin again.
+        let mut over = BTreeSet::new();
+        for turn in turns {
+            let is = |place_: &str, c: usize| place(&play.pod.members[c]) == place_;
+            let possible = match turn {
+                Turn::Up(c) | Turn::Fail(c, _) => is("Starting", c),
+                Turn::Exit(c, _) | Turn::Unhealthy(c, _) => is("Running", c),
+                Turn::SandboxReady => play.pod.stage == Stage::Resurrecting,
+                Turn::Hooked(..) | Turn::Wait(_) | Turn::Stop(_) | Turn::Evict | Turn::SandboxGone => true,
+            };
+            if !possible {
+                continue;
+            }
+            let before: Vec<&str> = play.pod.members.iter().map(place).collect();
+            let (lines, stage) = (play.log.len(), play.pod.stage);
+            let restarting = matches!(stage, Stage::Terminating { cause: Cause::RestartAll, .. });
+            let begins_again = restarting
+                || matches!(turn, Turn::SandboxReady)
+                || (matches!(turn, Turn::Exit(4, 42)) && stage == Stage::Active);
+            if begins_again {
+                over.clear();
+            }
+            let own = |c: usize| plan.all_containers().nth(c).expect("a container").restarts.policy.unwrap_or(policy);
+            match turn {
+                Turn::Up(c) => { let n = play.name(c); play.up(&n); }
+                Turn::Fail(c, kind) => {
+                    let message = "m".to_owned();
+                    let fault = match kind {
+                        0 => Fault::Start { id: "x".into(), message },
+                        1 => Fault::Pull { image: "i".into(), message },
+                        _ => Fault::Create { reason: "CreateContainerError", message, class: FailureClass::Machine },
+                    };
+                    if kind == 0 && c != 1 && own(c) == RestartPolicy::Never {
+                        over.insert(c);
+                    }
+                    play.event(Event::NotStarted { container: c, fault });
+                }
+                Turn::Exit(c, code) => {
+                    let comes_back = matches!(play.pod.members[c].state, State::Running { comes_back: true, .. });
+                    let by_rule = c >= 3 && code == 42;
+                    let for_good = match own(c) {
+                        RestartPolicy::Never => !by_rule,
+                        RestartPolicy::OnFailure => code == 0 && !comes_back,
+                        RestartPolicy::Always => c == 0 && code == 0 && !comes_back,
+                    };
+                    if c != 1 && for_good && !begins_again {
+                        over.insert(c);
+                    }
+                    let n = play.name(c);
+                    play.exit(&n, code);
+                }
+                Turn::Unhealthy(c, grace) => { let n = play.name(c); play.stop_one(&n, grace); }
+                Turn::Hooked(c, hook) => { let n = play.name(c); play.hooked(&n, hook, Ok(())); }
+                Turn::Wait(seconds) => { let end = play.now + seconds; play.until(end); }
+                Turn::Stop(grace) => { play.stop(Some(grace)); }
+                Turn::Evict => play.event(Event::Evict { message: "m".into() }),
+                Turn::SandboxGone => play.event(Event::SandboxGone),
+                Turn::SandboxReady => play.event(Event::SandboxReady),
+            }
+            let steps = match turn { Turn::Wait(_) => 2, _ => 1 };
+            for (c, member) in play.pod.members.iter().enumerate() {
+                let after = place(member);
+                // Several are due while time passes: a start that is due twice would have to be answered between.
+                let legal = ways(before[c]).contains(&after)
+                    || (steps == 2 && ways(before[c]).iter().any(|one| ways(one).contains(&after)))
+                    || begins_again;
+                prop_assert!(legal, "{} from {} to {after} by {turn:?}", member.name, before[c]);
+                if let State::Running { halt, .. } = &member.state
+                    && let Some(until) = halt.until()
+                {
+                    let now = Duration::from_secs(play.now);
+                    prop_assert!(until > now, "{halt:?} at {now:?}");
+                    prop_assert!(until - now <= Duration::from_secs(40), "{halt:?} at {now:?}");
+                }
+                let start = format!(" start {}", member.name);
+                let starts = play.log[lines..].iter().any(|line| line.ends_with(&start));
+                prop_assert!(!(starts && over.contains(&c)), "{start} by {turn:?}");
+            }
+            let observed = crate::executor::status::Observed::new();
+            let was = status.phase;
+            status = crate::executor::status::of(&play.pod, &facts, &observed, &status, at(play.now).wall);
+            let ended = |phase| matches!(phase, Phase::Succeeded | Phase::Failed);
+            prop_assert!(!ended(was) || status.phase == was, "{was:?} became {:?}", status.phase);
+            prop_assert_eq!(ended(status.phase), matches!(play.pod.stage, Stage::Over(_)));
+        }
     }
 }

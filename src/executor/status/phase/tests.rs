@@ -1,9 +1,10 @@
+use super::super::Container;
 use super::super::phase::phase;
 use super::*;
-use crate::model::status::{LastState, Running, Terminated, Waiting};
+use crate::model::status::{ContainerStatus, LastState, Running, Terminated, Waiting};
 
 /// Containers from words like `init:ok`, `side:up`, `main:wait`: role and state. `wait` never ran, `back0` and `back1` wait
-/// after an exit with that code, `up` runs, `start` runs and has not started up yet, `0` and `1` have ended.
+/// after an exit with that code, `up` runs, `start` runs and has not started up yet, `0` and `1` have ended for good.
 pub(in crate::executor::status) fn containers(text: &str) -> Containers {
     let list: Vec<_> = text
         .split_whitespace()
@@ -15,11 +16,15 @@ pub(in crate::executor::status) fn containers(text: &str) -> Containers {
                 "main" => ContainerRole::Main,
                 other => panic!("{other}"),
             };
-            (role, status(word, role, state))
+            Container {
+                role,
+                status: status(word, role, state),
+                is_over: ["0", "1"].contains(&state),
+            }
         })
         .collect();
     Containers {
-        has_main_run: list.iter().any(|(role, status)| {
+        has_main_run: list.iter().any(|Container { role, status, .. }| {
             *role == ContainerRole::Main
                 && (!matches!(status.state, ContainerState::Waiting(_))
                     || status.last_state.terminated.is_some())
@@ -69,42 +74,40 @@ fn status(name: &str, role: ContainerRole, state: &str) -> ContainerStatus {
 #[test]
 fn phases() {
     use Phase::{Failed, Pending, Running, Succeeded};
-    use RestartPolicy::{Always, Never, OnFailure};
-    let check = |text: &str, expected: [Phase; 3]| {
-        for (policy, expected) in [Always, OnFailure, Never].into_iter().zip(expected) {
-            assert_eq!(
-                phase(&containers(text), policy),
-                expected,
-                "{text} {policy:?}"
-            );
-        }
-    };
-    check("main:wait", [Pending; 3]);
-    check("main:up main:wait", [Pending; 3]);
-    check("main:up main:0", [Running; 3]);
-    check("main:start", [Running; 3]);
+    let check = |text: &str, expected| assert_eq!(phase(&containers(text)), expected, "{text}");
+    check("main:wait", Pending);
+    check("main:up main:wait", Pending);
+    check("main:up main:0", Running);
+    check("main:up main:1", Running);
+    check("main:start", Running);
     // A pod whose containers crash again and again runs.
-    check("main:back1", [Running, Running, Failed]);
-    check("main:back1 main:up", [Running; 3]);
+    check("main:back1", Running);
+    check("main:back0", Running);
+    check("main:back1 main:up", Running);
     // One that cannot pull its image makes the others' pod pending.
-    check("main:back1 main:wait", [Pending; 3]);
-    check("main:0", [Running, Succeeded, Succeeded]);
-    check("main:0 main:1", [Running, Running, Failed]);
-    check("init:wait main:wait", [Pending; 3]);
-    check("init:up main:wait", [Pending; 3]);
-    check("init:back1 main:wait", [Pending, Pending, Failed]);
-    check("init:1 main:wait", [Pending, Pending, Failed]);
-    check("init:0 init:wait main:wait", [Pending; 3]);
-    check("init:0 main:up", [Running; 3]);
+    check("main:back1 main:wait", Pending);
+    check("main:0", Succeeded);
+    check("main:1", Failed);
+    check("main:0 main:1", Failed);
+    // One that comes back keeps it from its end.
+    check("main:0 main:back1", Running);
+    check("main:1 main:back0", Running);
+    check("init:wait main:wait", Pending);
+    check("init:up main:wait", Pending);
+    check("init:back1 main:wait", Pending);
+    check("init:1 main:wait", Failed);
+    check("init:0 init:wait main:wait", Pending);
+    check("init:0 main:up", Running);
     // After a new sandbox: the init containers run again, the main ones have run.
-    check("init:up main:back1", [Pending; 3]);
-    check("side:start main:wait", [Pending; 3]);
-    check("side:up main:wait", [Pending; 3]);
-    check("side:up main:up", [Running; 3]);
-    check("side:back1 main:up", [Running; 3]);
+    check("init:up main:back1", Pending);
+    check("side:start main:wait", Pending);
+    check("side:up main:wait", Pending);
+    check("side:up main:up", Running);
+    check("side:back1 main:up", Running);
     // Restarted, it starts up: what runs stays running.
-    check("side:start main:up", [Running; 3]);
-    check("side:up main:0", [Running; 3]);
-    check("side:1 main:0", [Running, Succeeded, Succeeded]);
-    check("side:wait main:up", [Pending; 3]);
+    check("side:start main:up", Running);
+    check("side:up main:0", Running);
+    check("side:1 main:0", Succeeded);
+    check("side:1 main:1", Failed);
+    check("side:wait main:up", Pending);
 }

@@ -68,7 +68,8 @@ fn of_user() -> Facts {
     }
 }
 
-const ALL: [Trial; 12] = [
+const ALL: [Trial; 13] = [
+    Trial::Hostname,
     Trial::Cgroup,
     Trial::Limits,
     Trial::Namespaces,
@@ -186,6 +187,58 @@ fn each_fault_has_its_remedy() {
         ..machine()
     };
     check(full, well(), "fails space: kplay image rm IMAGE…");
+}
+
+/// As in most containers.
+#[test]
+fn a_root_without_rights_is_as_without_root() {
+    let of = |container: &str| Facts {
+        user: User {
+            administers: false,
+            ..machine().user
+        },
+        container: Some(container.to_owned()),
+        ..of_user()
+    };
+    let check = |container: &str, trial: Trial, expected: [&str; 2]| {
+        let mut outcomes = but(trial, "Operation not permitted");
+        outcomes.remove(&Trial::MappedIds);
+        assert_eq!(faults(&of(container), &outcomes), expected);
+    };
+    let limits = "limited limits: docker run --privileged …";
+    check(
+        "docker",
+        Trial::Users,
+        [
+            "fails user namespaces: docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined …",
+            limits,
+        ],
+    );
+    check(
+        "docker",
+        Trial::Proc,
+        [
+            "fails proc: docker run --security-opt systempaths=unconfined …",
+            limits,
+        ],
+    );
+    let limits = "limited limits: securityContext: {privileged: true}";
+    check(
+        "kubernetes",
+        Trial::Users,
+        [
+            "fails user namespaces: securityContext: {seccompProfile: {type: Unconfined}, appArmorProfile: {type: Unconfined}}",
+            limits,
+        ],
+    );
+    check(
+        "kubernetes",
+        Trial::Proc,
+        [
+            "fails proc: securityContext: {procMount: Unmasked}, in a pod with hostUsers: false",
+            limits,
+        ],
+    );
 }
 
 #[test]
