@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::error::StartFailure;
-use super::pod::shared_memory;
+use super::pod::{own_sys, shared_memory};
 use super::{downward, mounts, users};
 use crate::model::image::{Image, ImageConfig};
 use crate::model::plan::{ContainerPlan, SupplementalGroupsPolicy};
@@ -141,6 +141,7 @@ pub(super) fn container<R>(
         mounts,
         shared_memory: &shared_memory(context),
         oom_score_adj: resources::oom_score_adj(&launch.plan, current, context.facts.memory),
+        sys: own_sys(context).as_deref(),
         cgroup2: context.hierarchies.version() == Some(Version::V2),
         host: &context.facts.host,
         devices,

@@ -3,11 +3,12 @@
 //! command.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::context::{Context, Message};
-use super::error::Error;
+use super::error::{Error, system};
 use super::forward::{Bound, Forwarder, Publication, Sharing};
 use super::machine_network;
 use super::pod_network::{self, PodNetwork};
@@ -24,7 +25,7 @@ use crate::state::ids;
 use crate::sys::cgroup::{Cgroup, CgroupEntry, Limits, Resource};
 use crate::sys::process::Kept;
 use crate::sys::signal::Signal;
-use crate::sys::userns;
+use crate::sys::{fs, mount, userns};
 
 /// The pod's resources.
 #[derive(Debug)]
@@ -106,6 +107,7 @@ impl PodResources {
             }
         } else {
             let network = pod_network::join(context, &sandbox)?;
+            mount_sys(context, &network)?;
             self.forwarder = Some(ports.serve(network.namespace(), network.ips()));
             *context.network.borrow_mut() = Some(network);
         }
@@ -292,6 +294,24 @@ pub(super) fn cgroup_limits(limits: resources::CgroupLimits) -> Limits {
         memory_bytes: limits.memory_bytes,
         ..Limits::default()
     }
+}
+
+/// Where the pod's `/sys` is, if containers cannot mount it: a user namespace within a container, whose own is read-only,
+/// must not even for the moment until it is made so have one that is not, as libcontainer would.
+pub(super) fn own_sys<R>(context: &Context<R>) -> Option<PathBuf> {
+    let needed = !userns::is_initial() && mount::is_read_only(Path::new("/sys")).unwrap_or(false);
+    needed.then(|| context.paths().mounts().join("sys"))
+}
+
+fn mount_sys<R>(context: &Context<R>, network: &PodNetwork) -> Result<(), Error> {
+    let Some(folder) = own_sys(context) else {
+        return Ok(());
+    };
+    fs::create_dir_all(&folder, 0o700)?;
+    let mounted = network
+        .namespace()
+        .visit(|| mount::read_only_sys(&folder).map_err(io::Error::other));
+    Ok(mounted.map_err(system("mount the pod's /sys"))?)
 }
 
 /// Where the containers' `/dev/shm` is.

@@ -26,10 +26,6 @@ pub fn enter_private_mounts() -> Result<Hierarchies, Error> {
     namespace::unshare_mounts().map_err(Error::system("make a mount namespace"))?;
     mount::make_slave()?;
     if !is_root {
-        if let Err(error) = mount::own_sys() {
-            // Containers that need one fail, and say so.
-            tracing::info!(%error, "no /sys of its own");
-        }
         cover_cgroups()?;
         return Ok(hierarchies);
     }

@@ -62,6 +62,8 @@ pub struct ContainerInput<'a> {
     /// The pod's `/dev/shm`; the host's if it has the host's IPC namespace.
     pub shared_memory: &'a Path,
     pub oom_score_adj: i32,
+    /// What is bound on `/sys`, where it cannot be mounted.
+    pub sys: Option<&'a Path>,
     /// Whether `/sys/fs/cgroup` can be mounted in the container (version 2).
     pub cgroup2: bool,
     pub host: &'a HostFacts,

@@ -182,10 +182,14 @@ fn kernel(input: &ContainerInput<'_>) -> Result<Vec<Mount>, Error> {
         mounts.push(mounted("mqueue", "/dev/mqueue", &hardened)?);
     }
     let options = ["nosuid", "noexec", "nodev", writable];
-    mounts.push(if is_machines(&input.namespaces.network) {
-        of_machine("/sys", &options)?
-    } else {
-        mounted("sysfs", "/sys", &options)?
+    mounts.push(match input.sys {
+        _ if is_machines(&input.namespaces.network) => of_machine("/sys", &options)?,
+        Some(sys) => {
+            let mut mount = of_machine("/sys", &options)?;
+            mount.set_source(Some(sys.to_owned()));
+            mount
+        }
+        None => mounted("sysfs", "/sys", &options)?,
     });
     if input.cgroup2 {
         let mut options = vec!["nosuid", "noexec", "nodev", "relatime", writable];

@@ -81,6 +81,7 @@ fn described(
         mounts: destinations.iter().map(bind).collect(),
         shared_memory: Path::new("/shm"),
         oom_score_adj: -997,
+        sys: None,
         cgroup2: true,
         host: &host,
         devices: vec![

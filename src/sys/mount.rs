@@ -54,29 +54,23 @@ pub fn read_only_cgroups(target: &Path) -> Result<()> {
         .map_err(|e| Error::new("mount cgroups on", target, e))
 }
 
-/// Mounts what the kernel says of the machine on `/sys` again, read-only, if what is there is and may not be otherwise: as a
-/// container's is for a user namespace in it. There nobody can mount it in a way that could be made read-only later, but
-/// beside one that was mounted in the namespace itself. It tells of a network namespace in which there is nothing.
+/// Mounts `/sys` as it is for this thread's network namespace, to be read only.
 ///
 /// # Errors
-/// The caller may not, or something hides a part of what is there.
-pub fn own_sys() -> Result<()> {
-    let target = Path::new("/sys");
-    let failed = |e: io::Error| Error::new("mount a new /sys on", target, e);
-    let found = rustix::fs::statvfs(target).map_err(|e| failed(e.into()))?;
-    if !found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        return Ok(());
-    }
+/// The caller may not, or something hides a part of the one that is there.
+pub fn read_only_sys(target: &Path) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
-    let mount = move || {
-        // Only of the own network namespace's users may anybody mount it; this thread's alone.
-        super::namespace::unshare_network()?;
-        mount("sysfs", target, "sysfs", flags, "")
-    };
-    let mounted = std::thread::spawn(mount).join();
-    mounted
-        .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
-        .map_err(failed)
+    mount("sysfs", target, "sysfs", flags, "")
+        .map_err(|e| Error::new("mount a new /sys on", target, e))
+}
+
+/// Whether nothing of what is mounted at a place can be written to.
+///
+/// # Errors
+/// It is not there.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    let found = rustix::fs::statvfs(path).map_err(|e| Error::new("look at", path, e))?;
+    Ok(found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Mounts an empty tmpfs of at most `size` bytes, mode 1777, whose content is never swapped out where the kernel has that

@@ -170,7 +170,7 @@ fn in_a_container_that_hides_parts_of_proc_it_is_said_what_is_missing() {
             "hint: podman run --security-opt unmask=ALL …",
         ],
     );
-    assert!(text.contains("error: proc: pods can have no /proc: "));
+    assert!(text.contains("error: proc: pods can have no /proc or /sys: "));
     assert!(!text.contains("kplay-executor"), "{text}");
 }
 

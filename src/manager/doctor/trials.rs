@@ -235,10 +235,12 @@ pub fn main(root: Option<&OsStr>) -> ExitCode {
     overlays(Path::new(root), administers, &mut report);
     networks(&mut report);
     // After these two, no more processes can be started, and for good.
-    let own = match administers {
-        true => own_proc(),
-        false => mount::own_sys().map_err(boxed).and_then(|()| own_proc()),
+    let sys = Path::new("/sys");
+    let own = match mount::is_read_only(sys) {
+        Ok(true) if !administers => mount::read_only_sys(sys),
+        other => other.map(drop),
     };
+    let own = own.map_err(boxed).and_then(|()| own_proc());
     report.tell(Trial::Proc, own);
     report.tell(Trial::Seccomp, trial::filter_system_calls());
     ExitCode::SUCCESS
