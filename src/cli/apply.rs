@@ -249,8 +249,17 @@ impl Job {
     ) -> (Changes, Result<Applied, Error>) {
         let mut teller = Teller::new(self, lines, session);
         let applied = session.store().and_then(|store| {
+            let stop = manager.interrupt.stop();
+            let stop = stop.map_err(|source| Error::Machine {
+                what: "handle signals",
+                source,
+            });
+            let store = store.heeding(stop?);
             let images = StoreImages::new(store, self.pulling.clone(), other_stores());
-            let images = images.map_err(|e| Error::Refused(e.to_string()))?;
+            let images = images.map_err(|error| match manager.interrupt.take() {
+                Ok(Some(signal)) => Error::Signal(signal),
+                Ok(None) | Err(_) => Error::Refused(error.to_string()),
+            })?;
             let report = &mut |event| teller.take(event);
             Ok(apply::apply(manager, &images, &self.input, report)?)
         });

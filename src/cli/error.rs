@@ -387,6 +387,9 @@ fn image_hint(error: &image::Error) -> Option<String> {
         image::Error::Import { .. } if error.class() == Class::Configuration => {
             Some("containers-storage.conf(5) says what can be set".to_owned())
         }
+        image::Error::NoSpaceFor { .. } => {
+            Some("make room there, or save to another place".to_owned())
+        }
         image::Error::Export { source, .. } => export_hint(source).map(str::to_owned),
         other => class_hint(other.class()).map(str::to_owned),
     }

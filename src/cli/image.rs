@@ -33,6 +33,7 @@ use crate::output::report;
 use crate::output::table::Headers;
 use crate::state::view;
 use crate::sys::poll::Interrupt;
+use crate::sys::stop::Stop;
 use crate::sys::terminal;
 
 pub(crate) use prune::prune_unused;
@@ -214,12 +215,16 @@ pub(crate) fn pull(arguments: &PullArgs, session: &Session) -> Result<Done, Erro
         registry.platform.clone(),
     );
     let daemon = Daemon::new(std::env::var("DOCKER_HOST").ok());
+    let local = |source| {
+        interruptibly(session, |store, _| {
+            store.pull_local(source, &other_stores(), &daemon, &registries)
+        })
+    };
     for source in &arguments.images {
         match source {
             PullSource::Registry(name) => pull_one(name, &store, &options, session)?,
             PullSource::File { .. } | PullSource::Daemon(_) | PullSource::Storage { .. } => {
-                let pulled = store.pull_local(source, &other_stores(), &daemon, &registries)?;
-                for image in pulled.unwrap_or_default() {
+                for image in local(source)?.unwrap_or_default() {
                     session.ui.line(&image.id)?;
                 }
             }
@@ -241,11 +246,7 @@ fn pull_one(
             what: "start the pull",
             source,
         })?;
-    // What a signal ends removes what it wrote.
-    let interrupt = Interrupt::install().map_err(|source| Error::Machine {
-        what: "handle signals",
-        source,
-    })?;
+    let interrupt = interrupt()?;
     let progress = RefCell::new(progress(session, "pulling"));
     let chosen = short_name::choose(name, &options.registries, store, session)?;
     let name = &chosen.as_ref().map_or_else(|| name.clone(), Chosen::name);
@@ -255,10 +256,7 @@ fn pull_one(
     let image = runtime.block_on(async {
         tokio::select! {
             pulled = image::pull(store, name, options, &tell) => Ok(pulled?),
-            signal = interrupt.wait() => Err(match signal {
-                Ok(number) => Error::Signal(number),
-                Err(source) => Error::Machine { what: "take a signal", source },
-            }),
+            signal = interrupt.wait() => Err(signal.map_or_else(no_signal, Error::Signal)),
         }
     })?;
     progress.borrow_mut().finish(&shown_name);
@@ -266,6 +264,33 @@ fn pull_one(
         chosen.record(&options.registries)?;
     }
     Ok(session.ui.line(&image.id)?)
+}
+
+/// Signals, from now on as something to wait for: what one ends removes what it wrote.
+fn interrupt() -> Result<Interrupt, Error> {
+    Interrupt::install().map_err(|source| Error::Machine {
+        what: "handle signals",
+        source,
+    })
+}
+
+fn no_signal(source: std::io::Error) -> Error {
+    let what = "take a signal";
+    Error::Machine { what, source }
+}
+
+/// Does something with the store that a signal ends, and then nothing of it is left.
+fn interruptibly<T>(
+    session: &Session,
+    work: impl FnOnce(&Store, &Stop) -> Result<T, image::Error>,
+) -> Result<T, Error> {
+    let interrupt = interrupt()?;
+    let stop = interrupt.stop().map_err(no_signal)?;
+    let store = session.store()?.heeding(stop.clone());
+    match (work(&store, &stop), interrupt.take()) {
+        (Err(image::Error::Stopped(_)), Ok(Some(signal))) => Err(Error::Signal(signal)),
+        (done, _) => Ok(done?),
+    }
 }
 
 /// The progress of this command's pulls, or of what else is done to images.
@@ -505,13 +530,14 @@ pub(crate) fn used_images(session: &Session) -> Result<Used, Error> {
 /// # Errors
 /// What is read has no images that kplay can use.
 pub(crate) fn load(arguments: &LoadArgs, session: &Session) -> Result<Done, Error> {
-    let store = session.store()?;
     let policy = RegistriesConf::new(registry_places());
-    let loaded = if arguments.input == Path::new("-") {
-        store.load(LoadSource::Reader(&mut std::io::stdin().lock()), &policy)?
-    } else {
-        store.load(LoadSource::Path(&arguments.input), &policy)?
-    };
+    let loaded = interruptibly(session, |store, stop| {
+        if arguments.input != Path::new("-") {
+            return store.load(LoadSource::Path(&arguments.input), &policy);
+        }
+        let mut input = stop.standard_input().map_err(image::Error::Input)?;
+        store.load(LoadSource::Reader(&mut input), &policy)
+    })?;
     for image in loaded {
         if image.references.is_empty() {
             session.ui.line(&format!("Loaded image ID: {}", image.id))?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::error::Class;
 use crate::model::reference::Reference;
+use crate::sys::stop::{Stop, Stopped};
 
 /// How long Docker may say nothing: it reads all layers before the first byte.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -67,20 +68,33 @@ impl Daemon {
     ///
     /// # Errors
     /// Docker cannot be asked, or has no such image.
-    pub(super) fn image(&self, image: &str) -> Result<Archive, Error> {
+    pub(super) fn image(&self, image: &str, stop: &Stop) -> Result<Archive, Error> {
         let socket = self.host.strip_prefix("unix://");
         let socket = socket.ok_or_else(|| Error::Host(self.host.clone()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;
-        let response = runtime.block_on(ask(Path::new(socket), image))?;
+        let response = runtime.block_on(async {
+            tokio::select! {
+                response = ask(Path::new(socket), image) => response,
+                stopped = given_up(stop) => Err(Error::Broken(stopped)),
+            }
+        })?;
         Ok(Archive {
             runtime,
             response,
+            stop: stop.clone(),
             piece: Bytes::new(),
             failure: None,
         })
+    }
+}
+
+async fn given_up(stop: &Stop) -> io::Error {
+    match stop.wanted().await {
+        Ok(()) => Stopped.into(),
+        Err(error) => error,
     }
 }
 
@@ -133,6 +147,7 @@ fn is_id(image: &str) -> bool {
 pub(super) struct Archive {
     runtime: tokio::runtime::Runtime,
     response: reqwest::Response,
+    stop: Stop,
     piece: Bytes,
     failure: Option<io::Error>,
 }
@@ -147,10 +162,17 @@ impl Archive {
 impl Read for Archive {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() {
-            match self.runtime.block_on(self.response.chunk()) {
+            let (response, stop) = (&mut self.response, &self.stop);
+            let piece = self.runtime.block_on(async {
+                tokio::select! {
+                    piece = response.chunk() => piece.map_err(io::Error::other),
+                    stopped = given_up(stop) => Err(stopped),
+                }
+            });
+            match piece {
                 Ok(piece) => self.piece = piece.unwrap_or_default(),
                 Err(error) => {
-                    self.failure = Some(io::Error::other(error));
+                    self.failure = Some(error);
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
             }

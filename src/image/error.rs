@@ -1,11 +1,12 @@
 //! What can go wrong with images, and what kind of failure it is.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
 use super::{auth, containers, daemon, export, layer, load, manifest, registries, registry};
 use crate::model::cause::chain;
+use crate::sys::stop::Stopped;
 
 /// Why an image cannot be found, pulled, loaded or removed.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,11 @@ pub enum Error {
     #[error("no space left for images in {dir:?}")]
     NoSpace {
         dir: PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("no space left for {path:?}")]
+    NoSpaceFor {
+        path: PathBuf,
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("the record {path:?} of the image store is damaged")]
@@ -68,8 +74,12 @@ pub enum Error {
     AmbiguousId { prefix: String, ids: Vec<String> },
     #[error("the image `{image}` is used by a pod")]
     InUse { image: String },
-    #[error("a worker thread of the pull ended early")]
+    #[error("a worker thread ended early")]
     Worker(#[source] io::Error),
+    #[error("cannot read the standard input")]
+    Input(#[source] io::Error),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 fn each(errors: &[Error]) -> String {
@@ -113,7 +123,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::NoSpace { .. } => Class::NoSpace,
+            Self::NoSpace { .. } | Self::NoSpaceFor { .. } => Class::NoSpace,
             Self::Registry(e) => e.class(),
             Self::Registries(_) => Class::Configuration,
             Self::Nowhere { failed, .. } => failed.last().map_or(Class::NotFound, Self::class),
@@ -128,9 +138,12 @@ impl Error {
                 Class::NotStored
             }
             Self::InUse { .. } => Class::InUse,
-            Self::Files(_) | Self::Record { .. } | Self::Auth(_) | Self::Worker(_) => {
-                Class::Machine
-            }
+            Self::Files(_)
+            | Self::Record { .. }
+            | Self::Auth(_)
+            | Self::Worker(_)
+            | Self::Input(_)
+            | Self::Stopped(_) => Class::Machine,
         }
     }
 
@@ -143,6 +156,9 @@ impl Error {
                  /etc/containers/certs.d/HOST/ca.crt, or name it in SSL_CERT_FILE; a registry without TLS, or one to be trusted anyway, needs TLS verification turned off",
             ),
             Class::Unauthorized => Some("the image may be private, or its name misspelt"),
+            Class::NoSpace if matches!(self, Self::NoSpaceFor { .. }) => {
+                Some("make room there, or save to another place")
+            }
             Class::NoSpace => {
                 Some("remove images that are not needed, or use another folder for kplay's data")
             }
@@ -167,23 +183,39 @@ impl Error {
         matches!(self, Self::Registry(_) | Self::Registries(_))
     }
 
-    /// Names a full disk as such, wherever it was met.
-    pub(super) fn naming_no_space(self, dir: &std::path::Path) -> Self {
+    /// Names a full disk of the store as such, wherever it was met.
+    pub(super) fn naming_no_space(self, dir: &Path) -> Self {
+        if !self.is_of_full_disk() {
+            return self;
+        }
+        let (dir, source) = (dir.to_owned(), Box::new(self));
+        Self::NoSpace { dir, source }
+    }
+
+    /// Names a full disk of what is written to as such, unless it is the store's.
+    pub(super) fn naming_no_space_for(self, path: &Path) -> Self {
+        if self.class() == Class::NoSpace || !self.is_of_full_disk() {
+            return self;
+        }
+        let (path, source) = (path.to_owned(), Box::new(self));
+        Self::NoSpaceFor { path, source }
+    }
+
+    fn is_of_full_disk(&self) -> bool {
         let full = |e: &io::Error| {
             matches!(
                 e.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
             )
         };
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&self);
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
             if error.downcast_ref::<io::Error>().is_some_and(full) {
-                let (dir, source) = (dir.to_owned(), Box::new(self));
-                return Self::NoSpace { dir, source };
+                return true;
             }
             cause = error.source();
         }
-        self
+        false
     }
 }
 

@@ -1,7 +1,7 @@
 //! One layer's way from compressed bytes to a folder, as a stream:
 //!
 //! ```text
-//! compressed ─ count, hash, inflate ─▶ blocks ─ hash, unpack ─▶ folder
+//! compressed ─ inflate, count, hash ─▶ blocks ─ hash, unpack ─▶ folder
 //!              (the caller's thread)            (a thread for this layer)
 //! ```
 //!
@@ -11,7 +11,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Cursor, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use sha2::{Digest as _, Sha256};
@@ -25,12 +25,33 @@ const BLOCK: usize = 128 << 10;
 /// Blocks between the two threads: 2 MiB, so that one can go on while the other waits for the disk.
 const BLOCKS: usize = 16;
 
-/// Uncompressed bytes that any layer may have.
-const FREE_BYTES: u64 = 4 << 30;
-/// Uncompressed bytes per compressed byte beyond that; layers of real images have 2 to 10.
-const MOST_RATIO: u64 = 100;
-/// Uncompressed bytes that no layer may have.
-const MOST_BYTES: u64 = 1 << 40;
+/// As many bytes as [`Compression`] is known by.
+const ENOUGH_TO_SNIFF: u64 = 8;
+
+/// How many bytes compressed ones may become.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    /// So many in any case.
+    pub(super) free: u64,
+    /// So many for each compressed byte beyond that.
+    pub(super) ratio: u64,
+    /// More in no case.
+    pub(super) most: u64,
+}
+
+impl Bound {
+    /// Layers of real images have 2 to 10 bytes for each compressed one.
+    pub(super) const USUAL: Self = Self {
+        free: 4 << 30,
+        ratio: 100,
+        most: 1 << 40,
+    };
+
+    pub(super) fn of(self, compressed: u64) -> u64 {
+        let more = compressed.saturating_mul(self.ratio);
+        self.free.saturating_add(more).min(self.most)
+    }
+}
 
 /// Why a layer cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +99,7 @@ pub(super) struct Expected {
 /// # Errors
 /// Why it cannot be used; what was written is then to be removed.
 pub(super) fn unpack_verified(
-    compressed: impl Read,
+    compressed: impl BufRead,
     expected: &Expected,
     place: &Place<'_>,
 ) -> Result<u64, Error> {
@@ -114,35 +135,36 @@ pub(super) fn unpack_verified(
 
 /// Sends the uncompressed bytes as blocks; checks the compressed ones. Returns how many were sent.
 fn inflate(
-    compressed: impl Read,
+    mut compressed: impl BufRead,
     expected: &Expected,
     send: &SyncSender<Vec<u8>>,
     take_back: &Receiver<Vec<u8>>,
 ) -> Result<u64, Error> {
-    let mut input = BufReader::with_capacity(
-        BLOCK,
-        Counted {
-            inner: compressed,
-            hash: Sha256::new(),
-            bytes: 0,
-            most: expected.blob.as_ref().map_or(u64::MAX, |(_, size)| *size),
-        },
-    );
-    let sent = match Compression::sniff(input.fill_buf().map_err(own_error)?) {
+    // The first bytes may come one by one.
+    let mut start = Vec::new();
+    let read = compressed
+        .by_ref()
+        .take(ENOUGH_TO_SNIFF)
+        .read_to_end(&mut start);
+    read.map_err(Error::Read)?;
+    let compression = Compression::sniff(&start);
+    let mut input = Counted {
+        inner: Cursor::new(start).chain(compressed),
+        hash: Sha256::new(),
+        bytes: 0,
+        most: expected.blob.as_ref().map_or(u64::MAX, |(_, size)| *size),
+    };
+    let sent = match compression {
         Compression::None => send_blocks(&mut input, expected, send, take_back, None),
         Compression::Gzip => {
             let mut inflated = flate2::bufread::MultiGzDecoder::new(&mut input);
-            let counted = |d: &flate2::bufread::MultiGzDecoder<&mut BufReader<Counted<_>>>| {
-                d.get_ref().get_ref().bytes
-            };
+            let counted = |d: &flate2::bufread::MultiGzDecoder<&mut Counted<_>>| d.get_ref().bytes;
             send_blocks(&mut inflated, expected, send, take_back, Some(&counted))
         }
         Compression::Zstd => {
             let inflated = zstd::stream::read::Decoder::with_buffer(&mut input);
             let mut inflated = inflated.map_err(Error::Inflate)?;
-            let counted = |d: &zstd::stream::read::Decoder<'_, &mut BufReader<Counted<_>>>| {
-                d.get_ref().get_ref().bytes
-            };
+            let counted = |d: &zstd::stream::read::Decoder<'_, &mut Counted<_>>| d.get_ref().bytes;
             send_blocks(&mut inflated, expected, send, take_back, Some(&counted))
         }
         Compression::Other(name) => return Err(Error::Compression(name)),
@@ -173,11 +195,9 @@ fn send_blocks<D: Read>(
         let length = fill_block(inflated, &mut block)?;
         block.truncate(length);
         sent += length as u64;
-        let allowed =
-            |compressed: u64| (FREE_BYTES + compressed.saturating_mul(MOST_RATIO)).min(MOST_BYTES);
         let most = expected
             .most_bytes
-            .unwrap_or_else(|| allowed(compressed.map_or(sent, |bytes| bytes(inflated))));
+            .unwrap_or_else(|| Bound::USUAL.of(compressed.map_or(sent, |bytes| bytes(inflated))));
         if sent > most {
             return Err(Error::Bomb { most });
         }
@@ -210,10 +230,7 @@ fn own_error(error: io::Error) -> Error {
     }
 }
 
-fn check_blob<R: Read>(
-    input: &mut BufReader<Counted<R>>,
-    expected: &Expected,
-) -> Result<(), Error> {
+fn check_blob<R: BufRead>(input: &mut Counted<R>, expected: &Expected) -> Result<(), Error> {
     loop {
         let length = input.fill_buf().map_err(own_error)?.len();
         if length == 0 {
@@ -224,14 +241,13 @@ fn check_blob<R: Read>(
     let Some((digest, size)) = &expected.blob else {
         return Ok(());
     };
-    let read = input.get_ref();
-    if read.bytes < *size {
+    if input.bytes < *size {
         return Err(Error::Truncated {
             expected: *size,
-            actual: read.bytes,
+            actual: input.bytes,
         });
     }
-    let actual = Digest::from_hash(read.hash.clone());
+    let actual = Digest::from_hash(input.hash.clone());
     if actual == *digest {
         Ok(())
     } else {
@@ -278,19 +294,35 @@ enum InputError {
     Read(#[source] io::Error),
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: BufRead> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self
-            .inner
-            .read(buffer)
-            .map_err(|e| io::Error::other(InputError::Read(e)))?;
-        self.bytes += length as u64;
-        if self.bytes > self.most {
+        let mut bytes = self.fill_buf()?;
+        let length = bytes.read(buffer)?;
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let bytes = self.inner.fill_buf();
+        let bytes = bytes.map_err(|e| io::Error::other(InputError::Read(e)))?;
+        if self.bytes + bytes.len() as u64 > self.most {
             let expected = self.most;
             return Err(io::Error::other(InputError::TooLong { expected }));
         }
-        self.hash.update(&buffer[..length]);
-        Ok(length)
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        if bytes > 0
+            // What is there is not read again.
+            && let Ok(there) = self.inner.fill_buf()
+        {
+            self.hash.update(&there[..bytes]);
+            self.bytes += bytes as u64;
+        }
+        self.inner.consume(bytes);
     }
 }
 

@@ -57,12 +57,10 @@ impl Store {
             ArchiveFormat::Docker => self.save_docker(images, &mut target),
             ArchiveFormat::Oci => self.save_oci(images, &mut target),
         };
-        saved
-            .and_then(|()| {
-                let ended = target.finish();
-                ended.map_err(exporting("the images"))
-            })
-            .map_err(|error| error.naming_no_space(self.dir()))
+        saved.and_then(|()| {
+            let ended = target.finish();
+            ended.map_err(exporting("the images"))
+        })
     }
 
     /// Saves images as an archive in a file, which is not there before it is whole, and replaces what was. What is no
@@ -83,7 +81,8 @@ impl Store {
             return self.save(images, format, &mut out);
         }
         let half = beside(path);
-        let file = beneath::make_spool(&half)?;
+        let full = |error: ImageError| error.naming_no_space_for(path);
+        let file = beneath::make_spool(&half).map_err(|error| full(error.into()))?;
         let mut out = io::BufWriter::with_capacity(1 << 17, file);
         let saved = self.save(images, format, &mut out);
         let saved = saved.and_then(|()| Ok(fs::rename(&half, path)?));
@@ -92,7 +91,7 @@ impl Store {
         {
             tracing::warn!(%error, "cannot remove what was saved of images");
         }
-        saved.map_err(|error| error.naming_no_space(path))
+        saved.map_err(full)
     }
 
     /// Saves images as an OCI layout in a folder that is not there yet, or is empty.
@@ -108,8 +107,11 @@ impl Store {
             return Err(exporting("the images")(error));
         }
         let half = beside(folder);
-        fs::create_dir_all(&half.join("blobs/sha256"), 0o755)?;
-        let saved = self.save_oci(images, &mut Target::Folder(half.clone()));
+        let made = fs::create_dir_all(&half.join("blobs/sha256"), 0o755);
+        let mut target = Target::Folder(half.clone());
+        let saved = made
+            .map_err(ImageError::from)
+            .and_then(|()| self.save_oci(images, &mut target));
         let saved = saved.and_then(|()| {
             if there {
                 fs::remove_empty_dir(folder)?;
@@ -121,7 +123,7 @@ impl Store {
         {
             tracing::warn!(%error, "cannot remove what was saved of images");
         }
-        saved.map_err(|error| error.naming_no_space(folder))
+        saved.map_err(|error| error.naming_no_space_for(folder))
     }
 
     fn exports(&self, images: &[ToSave]) -> Result<Vec<(Export, Vec<Reference>)>, ImageError> {
@@ -174,7 +176,8 @@ impl Store {
     }
 
     fn save_oci(&self, images: &[ToSave], target: &mut Target<'_>) -> Result<(), ImageError> {
-        let spools = self.temporary()?;
+        let full = |error: ImageError| error.naming_no_space(self.dir());
+        let spools = self.temporary().map_err(full)?;
         let exports = self.exports(images)?;
         let mut layers: BTreeMap<Digest, &LayerRecord> = BTreeMap::new();
         for (export, _) in &exports {
@@ -183,7 +186,7 @@ impl Store {
         let layers: Vec<&LayerRecord> = layers.into_values().collect();
         let mut blobs = BTreeMap::new();
         for some in layers.chunks(LAYERS_AT_ONCE) {
-            for (layer, blob) in self.pack_all(some, spools.path())? {
+            for (layer, blob) in self.pack_all(some, spools.path()).map_err(full)? {
                 let put = target.put_file(&blob_name(&blob.digest), &blob);
                 put.map_err(exporting(layer.as_str()))?;
                 fs::remove_file(&spools.path().join(layer.hex()))?;

@@ -17,6 +17,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,11 +31,13 @@ use crate::model::image::Image;
 use crate::model::reference::Reference;
 use crate::sys::beneath;
 use crate::sys::fs::{self, Lock, LockMode};
+use crate::sys::stop::Stop;
 
 /// The folder that images live in. Several processes may use it at once.
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
+    stop: Stop,
 }
 
 /// As long as it is held, no image or layer goes. To be held from finding an image until a pod is recorded to use it.
@@ -67,6 +70,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let store = Self {
             dir: dir.to_owned(),
+            stop: Stop::default(),
         };
         // Only root may look into layers: they have setuid programs and devices.
         for folder in ["", "layers", "images", "references", "busy", "tmp"] {
@@ -79,12 +83,18 @@ impl Store {
         Ok(store)
     }
 
+    /// The same store, of which loads and imports, and what waits for other processes, are given up when this says so.
+    #[must_use]
+    pub fn heeding(self, stop: Stop) -> Self {
+        Self { stop, ..self }
+    }
+
     /// Keeps others from removing images. Must not be held by a thread that removes some: it would wait for itself.
     ///
     /// # Errors
     /// The lock cannot be taken.
     pub fn hold(&self) -> Result<Hold, Error> {
-        let lock = fs::lock(&self.lock_path(), LockMode::Shared)?;
+        let lock = self.lock(self.lock_path(), LockMode::Shared)?;
         Ok(Hold { _lock: lock })
     }
 
@@ -207,9 +217,15 @@ impl Store {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{number}", std::process::id());
             let path = self.dir.join("tmp").join(name);
-            // Another process may have had this pid, or have it in another pid namespace.
-            if !beneath::make_folder_at(&path, 0o700)? {
-                continue;
+            match beneath::make_folder_at(&path, 0o700) {
+                Ok(true) => {}
+                // Another process may have had this pid, or have it in another pid namespace.
+                Ok(false) => continue,
+                // One has taken it for something that was left, before it had its mode.
+                Err(e) if e.kind() == ErrorKind::NotFound && self.dir.join("tmp").is_dir() => {
+                    continue;
+                }
+                Err(e) => return Err(e.into()),
             }
             // Else another process has just taken it for something that was left, and removes it.
             if let Some(lock) = fs::try_lock_existing(&path, LockMode::Exclusive)? {
@@ -233,10 +249,38 @@ impl Store {
 
     /// Takes the right to unpack a layer, and waits for who has it. The layer may be there afterwards.
     pub(super) fn claim_layer(&self, chain_id: &Digest) -> Result<Lock, Error> {
-        Ok(fs::lock(
-            &self.dir.join("busy").join(chain_id.hex()),
-            LockMode::Exclusive,
-        )?)
+        let path = self.dir.join("busy").join(chain_id.hex());
+        self.lock(path, LockMode::Exclusive)
+    }
+
+    fn lock(&self, path: PathBuf, mode: LockMode) -> Result<Lock, Error> {
+        match fs::try_lock(&path, mode)? {
+            Some(lock) => Ok(lock),
+            None => Ok(self.unless(move || fs::lock(&path, mode))??),
+        }
+    }
+
+    /// What tells that work is to be given up.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Does what may wait for other processes.
+    pub(super) fn unless<T: Send + 'static>(
+        &self,
+        wait: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.stop
+            .unless(wait)
+            .map_err(|error| self.naming_stop(Error::Worker(error)))
+    }
+
+    /// Names work that was given up as such.
+    pub(super) fn naming_stop(&self, error: Error) -> Error {
+        match self.stop.check() {
+            Err(stopped) => Error::Stopped(stopped),
+            Ok(()) => error.naming_no_space(&self.dir),
+        }
     }
 
     /// Makes a layer with `fill`, which is given what to fill and returns the layer's size.

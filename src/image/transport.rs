@@ -141,11 +141,13 @@ impl Store {
                 Ok(Some(loaded))
             }
             PullSource::Daemon(image) => {
-                let mut archive = daemon.image(image).map_err(Error::from)?;
+                let archive = daemon.image(image, self.stop());
+                let mut archive = archive.map_err(|error| self.naming_stop(error.into()))?;
                 let source = LoadSource::Reader(&mut archive);
                 let loaded = self.load_part(source, Some(Shape::DockerDaemon), &Part::All, policy);
                 // A connection that breaks makes the archive look wrong.
                 match archive.failure() {
+                    Some(_) if self.stop().check().is_err() => loaded.map(Some),
                     Some(failure) => Err(daemon::Error::Broken(failure).into()),
                     None => loaded.map(Some),
                 }

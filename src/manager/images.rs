@@ -188,7 +188,13 @@ pub(super) fn resolve(
     let mut missing = Vec::new();
     let mut to_pull = Vec::new();
     for (name, wanted) in &wanted {
-        match find_or_import(source, name, wanted, registries, report) {
+        let found = find_or_import(source, name, wanted, registries, report);
+        // An import takes long, and is given up then.
+        let signal = interrupt.take().map_err(Error::io("take a signal"))?;
+        if let Some(signal) = signal {
+            return Err(Error::Interrupted { signal });
+        }
+        match found {
             Ok(Some(image))
                 if wanted.policy != PullPolicy::Always || registries == Registries::Forbidden =>
             {

@@ -165,6 +165,8 @@ pub(super) struct FakeImages {
     /// What another engine has, and where it cannot be taken from.
     pub(super) elsewhere: BTreeSet<Reference>,
     pub(super) damaged_elsewhere: BTreeSet<Reference>,
+    /// During whose import somebody interrupts the command.
+    pub(super) interrupted_elsewhere: BTreeSet<Reference>,
     pub(super) looked_elsewhere: RefCell<Vec<Reference>>,
     pub(super) pulled: RefCell<Vec<Reference>>,
     /// The names of the Secrets that the pulls were given.
@@ -193,6 +195,10 @@ impl ImageSource for FakeImages {
     fn import(&self, name: &ImageName) -> Result<Option<Imported>, SourceError> {
         let reference = name.reference();
         self.looked_elsewhere.borrow_mut().push(reference.clone());
+        if self.interrupted_elsewhere.contains(reference) {
+            crate::sys::poll::raise_interrupt();
+            return Err("given up".into());
+        }
         if self.damaged_elsewhere.contains(reference) {
             return Err("the store is damaged".into());
         }

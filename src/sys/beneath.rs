@@ -88,6 +88,12 @@ impl Root {
         Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
+    /// Anchors at an open folder of the caller's own.
+    #[must_use]
+    pub fn of(folder: File) -> Self {
+        Self(folder.into())
+    }
+
     /// Opens the folder at `path`; symbolic links, `..` and a leading `/` are resolved within the root.
     ///
     /// # Errors

@@ -1,16 +1,24 @@
-//! Whole trees of files shared by hard links: folders are made anew, everything else is linked.
+//! Whole trees of files shared by hard links: folders are made anew, everything else is linked. What the kernel does not
+//! link, as across two subvolumes, becomes a file of its own with the same blocks, where the file system does that.
 
+use std::collections::HashMap;
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use super::fs::{Error, Result};
+use super::stop::Stop;
+
+/// As `statfs` tells file systems.
+const BTRFS: i64 = 0x9123_683e;
 
 /// What becomes of an extended attribute of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,29 +34,37 @@ pub enum Attribute {
 pub enum Shared {
     /// All of it.
     Whole,
-    /// The file systems differ, or one of them or the kernel does not link (more).
+    /// The file systems differ, or neither files nor their blocks can be shared there.
     Impossible,
-    /// A folder has this attribute.
+    /// A folder has this attribute, or a file that was not linked.
     Refused(String),
 }
 
 /// Shares all that is in the folder `from` with the empty folder `to`, which becomes like `from`: owner, mode, attributes
 /// and time, also of folders in it. Works across two mounts of one file system, too. `attribute` tells what becomes of
-/// attributes of folders; files have theirs, whatever they are. Unless the tree was shared as a whole, `to` has to be
+/// attributes of folders, and of files that cannot be linked; linked ones have theirs, whatever they are. Unless the tree was shared as a whole, `to` has to be
 /// removed.
 ///
 /// # Errors
-/// Something cannot be read or made.
-pub fn share(from: &Path, to: &Path, attribute: &dyn Fn(&[u8]) -> Attribute) -> Result<Shared> {
+/// Something cannot be read or made, or it is to be given up.
+pub fn share(
+    from: &Path,
+    to: &Path,
+    attribute: &dyn Fn(&[u8]) -> Attribute,
+    stop: &Stop,
+) -> Result<Shared> {
     let failed = |path: &Path, e: Errno| Error::new("share the files of", path, e);
     let Some((from_root, to_root)) = on_one_mount(from, to)? else {
         return Ok(Shared::Impossible);
     };
+    let mut cloned = HashMap::new();
     // Paths, not open folders: a tree may be deeper than files may be open.
     let mut folders = vec![PathBuf::from(".")];
     let mut next = 0;
     while let Some(path) = folders.get(next).cloned() {
         next += 1;
+        stop.check()
+            .map_err(|e| Error::new("share the files of", from, e))?;
         let at = |e| failed(&from.join(&path), e);
         let old = open(&from_root, &path).map_err(at)?;
         let new = open(&to_root, &path).map_err(at)?;
@@ -77,9 +93,32 @@ pub fn share(from: &Path, to: &Path, attribute: &dyn Fn(&[u8]) -> Attribute) -> 
             }
             match rustix::fs::linkat(&old, name, &new, name, AtFlags::empty()) {
                 Ok(()) => {}
-                // Another mount, too many links, or `fs.protected_hardlinks`.
+                // Another subvolume or mount, too many links, or `fs.protected_hardlinks`.
                 Err(Errno::XDEV | Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP) => {
-                    return Ok(Shared::Impossible);
+                    let stat = rustix::fs::statat(&old, name, AtFlags::SYMLINK_NOFOLLOW);
+                    let stat = stat.map_err(at)?;
+                    let copy = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+                    // What is one file there is one file here.
+                    let first = cloned.get(&stat.st_ino).filter(|_| stat.st_nlink > 1);
+                    let done = match first {
+                        Some(first) => {
+                            rustix::fs::linkat(&to_root, first, &new, name, AtFlags::empty())
+                                .map(|()| Shared::Whole)
+                        }
+                        None => clone(&old, &new, name, &stat, attribute),
+                    };
+                    let done = match done {
+                        // Such as a device in a user namespace.
+                        Err(Errno::PERM) => Shared::Impossible,
+                        done => done.map_err(at)?,
+                    };
+                    match done {
+                        Shared::Whole if stat.st_nlink > 1 => {
+                            cloned.entry(stat.st_ino).or_insert(copy);
+                        }
+                        Shared::Whole => {}
+                        other => return Ok(other),
+                    }
                 }
                 Err(e) => return Err(at(e)),
             }
@@ -89,20 +128,70 @@ pub fn share(from: &Path, to: &Path, attribute: &dyn Fn(&[u8]) -> Attribute) -> 
     for path in folders.iter().rev() {
         let at = |e| failed(&from.join(path), e);
         let stat = rustix::fs::fstat(&open(&from_root, path).map_err(at)?).map_err(at)?;
-        let time = Timespec {
-            tv_sec: stat.st_mtime as i64,
-            tv_nsec: stat.st_mtime_nsec as _,
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        rustix::fs::futimens(&open(&to_root, path).map_err(at)?, &times).map_err(at)?;
+        let new = open(&to_root, path).map_err(at)?;
+        rustix::fs::futimens(&new, &times(&stat)).map_err(at)?;
     }
     Ok(Shared::Whole)
 }
 
-/// Opens two folders through one mount, so that links between them can be made; `None` if they are on two file systems.
+fn times(stat: &Stat) -> Timestamps {
+    let time = Timespec {
+        tv_sec: stat.st_mtime as i64,
+        tv_nsec: stat.st_mtime_nsec as _,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
+/// Makes of what is no folder another one like it, which has the same blocks if it has any.
+fn clone(
+    old: &OwnedFd,
+    new: &OwnedFd,
+    name: &CStr,
+    stat: &Stat,
+    attribute: &dyn Fn(&[u8]) -> Attribute,
+) -> rustix::io::Result<Shared> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind == FileType::RegularFile {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let from = rustix::fs::openat(old, name, OFlags::RDONLY | flags, Mode::empty())?;
+        let make = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let to = rustix::fs::openat(new, name, make | flags, Mode::RUSR | Mode::WUSR)?;
+        if stat.st_size > 0 {
+            match rustix::fs::ioctl_ficlone(&to, &from) {
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY) => {
+                    return Ok(Shared::Impossible);
+                }
+                done => done?,
+            }
+        }
+        if let Some(name) = copy_attributes(&from, &to, attribute)? {
+            return Ok(Shared::Refused(name));
+        }
+        rustix::fs::futimens(&to, &times(stat))?;
+        return Ok(Shared::Whole);
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    if kind == FileType::Symlink {
+        let target = rustix::fs::readlinkat(old, name, Vec::new())?;
+        rustix::fs::symlinkat(target, new, name)?;
+    } else {
+        rustix::fs::mknodat(new, name, kind, mode, stat.st_rdev)?;
+    }
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let itself = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(new, name, Some(uid), Some(gid), itself)?;
+    if kind != FileType::Symlink {
+        rustix::fs::chmodat(new, name, mode, AtFlags::empty())?;
+    }
+    rustix::fs::utimensat(new, name, &times(stat), itself)?;
+    Ok(Shared::Whole)
+}
+
+/// Opens two folders, through one mount if they are on one, so that links between them can be made; `None` if they are on
+/// file systems that have no blocks in common.
 ///
 /// Engines mount their folder on itself, and then links to a folder beside it would cross mounts. A copy of the mount
 /// that both are beneath, without what is mounted on it, has both.
@@ -117,7 +206,11 @@ fn on_one_mount(one: &Path, two: &Path) -> Result<Option<(OwnedFd, OwnedFd)>> {
     let (one, one_folder, one_id) = opened(one)?;
     let (two, two_folder, two_id) = opened(two)?;
     if one_id.0 != two_id.0 {
-        return Ok(None);
+        // Each subvolume of btrfs is a device of its own.
+        let is_btrfs =
+            |folder: &OwnedFd| rustix::fs::fstatfs(folder).is_ok_and(|disk| disk.f_type == BTRFS);
+        let may_share = is_btrfs(&one_folder) && is_btrfs(&two_folder);
+        return Ok(may_share.then_some((one_folder, two_folder)));
     }
     let common: PathBuf = one
         .components()
@@ -206,7 +299,7 @@ mod tests {
         std::fs::set_permissions(from.join("a/b"), std::fs::Permissions::from_mode(0o1711))
             .expect("a mode");
         let keep = |_: &[u8]| Attribute::Keep;
-        let shared = share(&from, &path.join("to"), &keep).expect("shared");
+        let shared = share(&from, &path.join("to"), &keep, &Stop::default()).expect("shared");
         assert_eq!(shared, Shared::Whole);
         for entry in ["a", "a/b", "a/b/file", "a/link", "."] {
             let look = |tree: &str| std::fs::symlink_metadata(path.join(tree).join(entry));
@@ -222,11 +315,48 @@ mod tests {
     }
 
     #[test]
+    fn what_must_not_be_linked_is_told() {
+        let path = folder("immutable");
+        let from = path.join("from");
+        crate::sys::fs::replace(&from.join("a/file"), 0o640, b"x").expect("a file");
+        let file = std::fs::File::open(from.join("a/file")).expect("a file");
+        let set = |flags| rustix::fs::ioctl_setflags(&file, flags);
+        // Not every file system has such files, and not everybody may make one.
+        if set(rustix::fs::IFlags::IMMUTABLE).is_ok() {
+            let keep = |_: &[u8]| Attribute::Keep;
+            let shared = share(&from, &path.join("to"), &keep, &Stop::default());
+            set(rustix::fs::IFlags::empty()).expect("as before");
+            let there = path.join("to/a/file");
+            match shared.expect("looked at") {
+                Shared::Impossible => {}
+                // The file system shares blocks.
+                Shared::Whole => assert_eq!(std::fs::read(there).expect("a copy"), b"x"),
+                other @ Shared::Refused(_) => panic!("{other:?}"),
+            }
+        }
+        crate::sys::fs::remove_dir_all(&path).expect("removed");
+    }
+
+    #[test]
+    fn work_that_is_given_up_ends() {
+        let path = folder("stopped");
+        let (asked, ask) = std::io::pipe().expect("a pipe");
+        drop(ask);
+        let (from, to, keep) = (path.join("from"), path.join("to"), |_: &[u8]| {
+            Attribute::Keep
+        });
+        let error = share(&from, &to, &keep, &Stop::when(asked.into()));
+        let error = error.expect_err("given up").to_string();
+        assert!(error.contains("share the files of"), "{error}");
+        crate::sys::fs::remove_dir_all(&path).expect("removed");
+    }
+
+    #[test]
     fn other_file_systems_are_told() {
         let path = folder("other");
-        let shared = share(Path::new("/proc/self"), &path.join("to"), &|_| {
-            Attribute::Drop
-        });
+        let drop = |_: &[u8]| Attribute::Drop;
+        let to = path.join("to");
+        let shared = share(Path::new("/proc/self"), &to, &drop, &Stop::default());
         assert_eq!(shared.expect("looked at"), Shared::Impossible);
         crate::sys::fs::remove_dir_all(&path).expect("removed");
     }

@@ -39,6 +39,7 @@ pub mod relay;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod stop;
 mod systemd;
 pub mod terminal;
 #[cfg(test)]

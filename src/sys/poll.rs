@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::stop::Stop;
+
 /// Waits until at least one descriptor can be read (its end counts), and returns the indices of those. Empty: the
 /// deadline has passed.
 ///
@@ -100,6 +102,14 @@ impl Interrupt {
     pub fn take(&self) -> io::Result<Option<i32>> {
         let signal = self.signals.read_signal()?;
         Ok(signal.map(|signal| signal.ssi_signo.cast_signed()))
+    }
+
+    /// What tells work that one has come. It is not taken by that.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn stop(&self) -> io::Result<Stop> {
+        Ok(Stop::when(self.as_fd().try_clone_to_owned()?))
     }
 
     /// Waits for a signal, within a tokio runtime.

@@ -465,17 +465,51 @@ impl Registry {
         to: &str,
         change: impl FnOnce(&mut serde_json::Value),
     ) {
-        let mut manifest = self.manifest(from);
+        let manifest = self.manifest(from);
         let config = manifest["config"]["digest"].as_str().expect("a digest");
         let config = fs::read(self.blob(config)).expect("the configuration is there");
         let mut config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
         change(&mut config["config"]);
+        self.put_image(to, manifest, &config);
+    }
+
+    /// Gives a tag an image that has one more layer than another tag's for each of these archives, and returns the digests
+    /// of those.
+    pub(crate) fn tag_with_layers(
+        &self,
+        from: &str,
+        to: &str,
+        archives: &[Vec<u8>],
+    ) -> Vec<String> {
+        let mut manifest = self.manifest(from);
+        let config = manifest["config"]["digest"].as_str().expect("a digest");
+        let config = fs::read(self.blob(config)).expect("the configuration is there");
+        let mut config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+        let mut layer = manifest["layers"][0].clone();
+        layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar".into();
+        let mut digests = Vec::new();
+        for archive in archives {
+            let digest = self.put_blob(archive);
+            layer["digest"] = digest.clone().into();
+            layer["size"] = archive.len().into();
+            let add = |list: &mut serde_json::Value, one: serde_json::Value| {
+                list.as_array_mut().expect("a list").push(one);
+            };
+            add(&mut manifest["layers"], layer.clone());
+            add(&mut config["rootfs"]["diff_ids"], digest.clone().into());
+            digests.push(digest);
+        }
+        // Its steps are no longer as many as its layers.
+        config["history"] = serde_json::Value::Array(Vec::new());
+        self.put_image(to, manifest, &config);
+        digests
+    }
+
+    fn put_image(&self, to: &str, mut manifest: serde_json::Value, config: &serde_json::Value) {
         let config = config.to_string();
-        let digest = self.put(&config);
-        self.link(&format!("_layers/sha256/{}", &digest[7..]), &digest);
-        manifest["config"]["digest"] = digest.into();
+        manifest["config"]["digest"] = self.put_blob(config.as_bytes()).into();
         manifest["config"]["size"] = config.len().into();
-        let digest = self.put(&manifest.to_string());
+        let digest = self.put(manifest.to_string().as_bytes());
         self.link(
             &format!("_manifests/revisions/sha256/{}", &digest[7..]),
             &digest,
@@ -492,7 +526,13 @@ impl Registry {
         fs::write(place.join("link"), digest).expect("a file");
     }
 
-    fn put(&self, content: &str) -> String {
+    fn put_blob(&self, content: &[u8]) -> String {
+        let digest = self.put(content);
+        self.link(&format!("_layers/sha256/{}", &digest[7..]), &digest);
+        digest
+    }
+
+    fn put(&self, content: &[u8]) -> String {
         use sha2::Digest as _;
         let hash = sha2::Sha256::digest(content);
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -519,4 +559,28 @@ impl Drop for Registry {
             fs::remove_dir_all(&self.storage).ok();
         }
     }
+}
+
+/// An archive with one file of bytes that do not compress.
+pub(crate) fn noise_archive(dir: &Path, name: &str, bytes: usize) -> Vec<u8> {
+    let mut state = name
+        .bytes()
+        .fold(1_u64, |state, byte| state * 31 + u64::from(byte))
+        | 1;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(bytes)
+    .collect();
+    fs::write(dir.join(name), noise).expect("a file");
+    let archive = Command::new("tar")
+        .args(["--owner=0", "--group=0", "-cC", utf8(dir), name])
+        .output()
+        .expect("tar");
+    assert!(archive.status.success(), "{archive:?}");
+    archive.stdout
 }

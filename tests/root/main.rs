@@ -58,6 +58,7 @@ mod security;
 mod services;
 mod shows;
 mod status;
+mod store;
 mod system;
 mod terminal;
 mod traffic;

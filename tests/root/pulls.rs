@@ -79,14 +79,14 @@ impl Setup {
     }
 }
 
-fn signal(child: &Child, signal: rustix::process::Signal) {
+pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
     let pid = i32::try_from(child.id()).expect("a pid");
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("our own child");
 }
 
 #[track_caller]
-fn ended(mut child: Child) -> Option<i32> {
+pub(crate) fn ended(mut child: Child) -> Option<i32> {
     assert!(wait::ended(child.id(), wait::PATIENCE), "it goes on");
     child.wait().expect("our own child").code()
 }

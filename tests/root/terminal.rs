@@ -9,7 +9,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::Kplay;
 use crate::faulty::{Fault, FaultyRegistry};
-use crate::fixtures::Registry;
+use crate::fixtures::{Registry, noise_archive};
 use crate::harness::script_pod;
 use crate::wait;
 
@@ -293,4 +293,44 @@ fn a_pull_draws_its_layers_and_leaves_one_line() {
         let last = drawn.rsplit("\u{1b}[J").next().expect("the end");
         assert!(last.starts_with(&format!("pulled {image}")), "{drawn:?}");
     }
+}
+
+#[test]
+fn a_pull_of_several_layers_has_a_bar_for_each() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::start();
+    let faulty = FaultyRegistry::before(registry.port);
+    let archives = ["one", "two", "three"].map(|name| noise_archive(kplay.dir(), name, 400_000));
+    let layers = registry.tag_with_layers("gzip", "layers", &archives);
+    for layer in &layers {
+        faulty.plan(layer, 1, Fault::Slow(25));
+    }
+    let image = format!("127.0.0.1:{}/test/busybox:layers", faulty.port);
+    let command = kplay.command(["pull", &image]).std();
+    let mut terminal = Terminal::run(&command, 24, 100);
+    terminal.expect("pulled 127.0.0.1");
+    terminal.expect("sha256:");
+    let drawn = terminal.seen.clone();
+    assert_eq!(terminal.exit_code(), Some(0));
+    let bar_of = |line: &str, layer: &str| {
+        let name = &layer["sha256:".len()..][..12];
+        line.starts_with(&format!("  {name}  [")) && line.contains("] ") && line.contains("kB")
+    };
+    let has_all = |frame: &str| {
+        let lines: Vec<&str> = frame.lines().map(str::trim_end).collect();
+        let headed = lines
+            .first()
+            .is_some_and(|line| line.starts_with("pulling 127"));
+        let mut bars = layers
+            .iter()
+            .map(|layer| lines.iter().any(|line| bar_of(line, layer)));
+        headed && bars.all(|there| there)
+    };
+    assert!(drawn.split("\u{1b}[J").any(has_all), "{drawn:?}");
+    let last = drawn.rsplit("\u{1b}[J").next().expect("the end");
+    assert_eq!(
+        last.lines().count(),
+        2,
+        "one line of it, and the id: {drawn:?}"
+    );
 }

@@ -8,19 +8,19 @@ use serde_json::Value;
 
 use crate::Kplay;
 use crate::fixtures::{Registry, fixture};
-use crate::harness::{Run, script_pod};
+use crate::harness::{Call, Run, script_pod};
 use crate::wait;
 
 const BUSYBOX: &str = "localhost/busybox:1";
 
 /// podman with a store of its own, which is the machine's for kplay.
-struct Podman<'a> {
+pub(crate) struct Podman<'a> {
     kplay: &'a Kplay,
     driver: &'static str,
 }
 
 impl<'a> Podman<'a> {
-    fn new(kplay: &'a Kplay, driver: &'static str) -> Self {
+    pub(crate) fn new(kplay: &'a Kplay, driver: &'static str) -> Self {
         let podman = Self { kplay, driver };
         let text = format!(
             "[storage]\ndriver = {driver:?}\ngraphroot = {:?}\n",
@@ -30,7 +30,7 @@ impl<'a> Podman<'a> {
         podman
     }
 
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.kplay.dir().join("podman")
     }
 
@@ -47,7 +47,7 @@ impl<'a> Podman<'a> {
     }
 
     #[track_caller]
-    fn run<const N: usize>(&self, args: [&str; N]) -> String {
+    pub(crate) fn run<const N: usize>(&self, args: [&str; N]) -> String {
         let output = self.command(args).output();
         let output = output.unwrap_or_else(|e| panic!("cannot run podman: {e}; run .ci/deps"));
         assert!(output.status.success(), "podman {args:?}: {output:?}");
@@ -61,10 +61,14 @@ impl<'a> Podman<'a> {
     }
 
     /// Runs kplay as on a machine with this podman.
-    fn kplay<const N: usize>(&self, args: [&str; N]) -> Run {
+    pub(crate) fn kplay<const N: usize>(&self, args: [&str; N]) -> Run {
+        self.call(args).run()
+    }
+
+    pub(crate) fn call<const N: usize>(&self, args: [&str; N]) -> Call<'a> {
         let conf = self.kplay.dir().join("storage.conf");
         let call = self.kplay.command(args);
-        call.env("CONTAINERS_STORAGE_CONF", conf).run()
+        call.env("CONTAINERS_STORAGE_CONF", conf)
     }
 }
 

@@ -29,10 +29,11 @@ use crate::model::image::Image;
 use crate::model::reference::Reference;
 use crate::sys::fs;
 use crate::sys::links::{self, Attribute, Shared};
+use crate::sys::stop::Stop;
 
 pub use conf::Places;
 
-use records::{Found, Layer, Root, Wanted};
+use records::{Found, Held, Layer, Root, Wanted};
 
 /// Why an image of another engine cannot be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +161,7 @@ impl Store {
                     source: Box::new(source),
                 },
             };
-            error.naming_no_space(self.dir())
+            self.naming_stop(error)
         })
     }
 
@@ -172,7 +173,7 @@ impl Store {
         policy: &RegistriesConf,
     ) -> Result<Option<Imported>, Error> {
         for root in from.roots()? {
-            let held = root.hold()?;
+            let held = self.hold_of(&root)?;
             let Some(found) = root.find(wanted)? else {
                 continue;
             };
@@ -195,6 +196,12 @@ impl Store {
         Ok(None)
     }
 
+    /// Waits until the engine writes nothing.
+    fn hold_of(&self, root: &Root) -> Result<Held, Error> {
+        let root = root.clone();
+        self.unless(move || root.hold())?
+    }
+
     fn take_over(
         &self,
         root: &Root,
@@ -213,7 +220,7 @@ impl Store {
             if self.has_layer(chain_id) {
                 continue;
             }
-            let _held = root.hold()?;
+            let _held = self.hold_of(root)?;
             if !root.has_layer(&layer.id)? {
                 return Err(Error::Image {
                     id: Digest::of(&found.config).hex().to_owned(),
@@ -266,7 +273,7 @@ impl Store {
             _ => false,
         };
         if !shared {
-            let copy = |place: &Place<'_>| copy(root, layer, diff_id, place);
+            let copy = |place: &Place<'_>| copy(root, layer, diff_id, place, self.stop());
             self.add_layer(chain_id, copy)?;
         }
         Ok(())
@@ -276,7 +283,7 @@ impl Store {
     fn share(&self, root: &Root, layer: &Layer, chain_id: &Digest) -> Result<bool, Error> {
         let shared = self.add_layer(chain_id, |place| {
             let files = root.files(&layer.id);
-            match links::share(&files, place.folder, &attribute)? {
+            match links::share(&files, place.folder, &attribute, self.stop())? {
                 Shared::Whole => {}
                 Shared::Impossible => return Err(NotShared::Impossible),
                 Shared::Refused(name) => {
@@ -363,7 +370,13 @@ fn attribute(name: &[u8]) -> Attribute {
 }
 
 /// Makes the layer's archive of its files, and unpacks it as one that was pulled.
-fn copy(root: &Root, layer: &Layer, diff_id: &Digest, place: &Place<'_>) -> Result<u64, Error> {
+fn copy(
+    root: &Root,
+    layer: &Layer,
+    diff_id: &Digest,
+    place: &Place<'_>,
+    stop: &Stop,
+) -> Result<u64, Error> {
     let (reader, writer) = io::pipe().map_err(Error::Copy)?;
     let (split, files) = (root.split(&layer.id), root.files(&layer.id));
     std::thread::scope(|scope| {
@@ -373,6 +386,7 @@ fn copy(root: &Root, layer: &Layer, diff_id: &Digest, place: &Place<'_>) -> Resu
             diff_id: diff_id.clone(),
             most_bytes: None,
         };
+        let reader = io::BufReader::with_capacity(1 << 17, stop.reader(reader));
         let unpacked = layer::unpack_verified(reader, &expected, place);
         let baked = match baking.join() {
             Ok(baked) => baked,

@@ -14,6 +14,8 @@ const NAME: &str = "example.test/other/image:1";
 /// podman with a store of its own.
 struct Podman {
     folder: Folder,
+    /// Where its store is.
+    at: PathBuf,
     driver: &'static str,
 }
 
@@ -24,8 +26,10 @@ impl Podman {
         if !can_be_root() || !can("run podman", there) {
             return None;
         }
+        let folder = Folder::new();
         let podman = Self {
-            folder: Folder::new(),
+            at: folder.path().join("root"),
+            folder,
             driver,
         };
         let archive = podman.folder.path().join("archive");
@@ -36,11 +40,11 @@ impl Podman {
     }
 
     fn root(&self) -> PathBuf {
-        self.folder.path().join("root")
+        self.at.clone()
     }
 
     fn run(&self, arguments: &[&str]) {
-        let [root, runroot] = ["root", "run"].map(|name| self.folder.path().join(name));
+        let (root, runroot) = (self.root(), self.folder.path().join("run"));
         // What it mounts goes with the namespace.
         let output = Command::new("unshare")
             .args(["-m", "podman", "--storage-driver", self.driver, "--root"])
@@ -186,6 +190,110 @@ fn an_image_is_taken_over_and_is_as_if_it_were_pulled() {
             fs::list(&store.dir().join("tmp")).expect("a folder").len(),
             0
         );
+    }
+}
+
+/// A file system that shares blocks, with two subvolumes; gone with the value.
+struct Btrfs(Folder);
+
+impl Btrfs {
+    fn new() -> Option<Self> {
+        let there = Command::new("mkfs.btrfs").arg("--version").output().is_ok();
+        if !can_be_root() || !can("mkfs.btrfs", there) {
+            return None;
+        }
+        let folder = Folder::new();
+        let image = folder.path().join("image");
+        let file = beneath::make_spool(&image).expect("a file");
+        file.set_len(512 << 20).expect("a size");
+        let disk = Self(folder);
+        let [mounted, one, two] = ["", "one", "two"].map(|name| disk.path(name));
+        fs::create_dir_all(&mounted, 0o755).expect("a folder");
+        run("mkfs.btrfs", &["-q".as_ref(), &image]);
+        run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &mounted]);
+        for subvolume in [one, two] {
+            let make = ["subvolume", "create"].map(Path::new);
+            run("btrfs", &[&make[..], &[&subvolume]].concat());
+        }
+        Some(disk)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join("disk").join(name)
+    }
+
+    /// Bytes of files that share their blocks with no other.
+    fn own_bytes(&self, path: &Path) -> u64 {
+        run("sync", &["-f".as_ref(), path]);
+        let usage = ["filesystem", "du", "-s", "--raw"].map(Path::new);
+        let text = run("btrfs", &[&usage[..], &[path]].concat());
+        // After a line of names: all, its own, what others have too.
+        let line = text.lines().nth(1).expect("a line");
+        let number = line.split_whitespace().nth(1).expect("a column");
+        number.parse().expect("a number")
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        run("umount", &[&self.path("")]);
+    }
+}
+
+fn run(program: &str, arguments: &[&Path]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.expect(program);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn where_nothing_can_be_linked_blocks_are_shared() {
+    let sample = sample();
+    let Some(disk) = Btrfs::new() else { return };
+    let Some(mut podman) = Podman::with(&sample, "overlay") else {
+        return;
+    };
+    // Its store is moved to one subvolume, and kplay's is in the other.
+    let moved = disk.path("one/root");
+    run("cp", &["-a".as_ref(), &podman.root(), &moved]);
+    podman.at = moved.clone();
+    let store = Store::open(&disk.path("two/images")).expect("a store");
+    let imported = import(&store, &podman).expect("podman has it");
+    let (_folder, loaded) = as_loaded(&sample);
+    for (one, two) in imported.image.layers.iter().zip(&loaded.layers) {
+        assert_eq!(tree(one), tree(two));
+        assert_eq!(details(one), details(two));
+    }
+    let sh = imported.image.layers[0].join("bin/sh");
+    assert_eq!(std::fs::metadata(&sh).expect("there").nlink(), 2);
+    assert_eq!(disk.own_bytes(&sh), 0, "its blocks are podman's as well");
+    // Where the file systems differ, all is copied.
+    let folder = Folder::new();
+    let other = self::store(&folder);
+    let imported = import(&other, &podman).expect("podman has it");
+    assert_eq!(tree(&imported.image.layers[0]), tree(&loaded.layers[0]));
+}
+
+#[test]
+fn an_import_that_is_given_up_leaves_nothing() {
+    let sample = sample();
+    let Some(podman) = Podman::with(&sample, "overlay") else {
+        return;
+    };
+    let folder = Folder::new();
+    let (asked, ask) = io::pipe().expect("a pipe");
+    let store = store(&folder).heeding(Stop::when(asked.into()));
+    drop(ask);
+    let import = store.import(&name(), &podman.stores(), &Default::default());
+    let error = import.expect_err("given up");
+    assert!(matches!(error, ImageError::Stopped(_)), "{error:?}");
+    for folder in ["images", "references", "layers", "tmp"] {
+        let left = fs::list(&store.dir().join(folder)).expect("a folder");
+        assert_eq!(left.len(), 0, "{folder}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an archive or folder holds, by name.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write as _};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::image::error::Error as ImageError;
-use crate::image::layer::Compression;
+use crate::image::layer::{Bound, Compression};
 use crate::image::store::{Store, Temporary};
 use crate::image::unpack::MalformedArchive;
 use crate::image::unpack::archive::{Archive, Kind};
@@ -23,9 +24,6 @@ const MOST_ENTRIES: usize = 100_000;
 const MOST_NAME_BYTES: usize = 32 << 20;
 /// Links to links within an archive; `docker save` has one.
 const MOST_LINKS: usize = 8;
-/// Bytes that a compressed archive or one from a pipe may have.
-const MOST_SPOOLED: u64 = 1 << 40;
-
 /// A folder or an archive.
 pub(super) enum Contents {
     Folder(Root),
@@ -52,16 +50,19 @@ pub(super) enum Place {
 
 impl Contents {
     pub(super) fn of_path(path: &Path, store: &Store) -> Result<Self, Error> {
-        let mut file = beneath::open_file(path).map_err(ImageError::from)?;
+        let path = path.to_owned();
+        // A FIFO waits for who writes.
+        let opened = store.unless(move || beneath::open_file(&path))?;
+        let file = opened.map_err(ImageError::from)?;
         if file.metadata().map_err(Error::Read)?.is_dir() {
-            return Ok(Self::Folder(Root::open(path).map_err(Error::Read)?));
+            return Ok(Self::Folder(Root::of(file)));
         }
         let mut start = [0; 8];
         let length = file.read_at(&mut start, 0);
         match length.map(|length| Compression::sniff(&start[..length])) {
             Ok(Compression::None) => Self::of_archive(file, None),
             // A FIFO has no positions.
-            Ok(_) | Err(_) => Self::of_reader(&mut file, store),
+            Ok(_) | Err(_) => Self::of_reader(&mut store.stop().waiting_reader(file), store),
         }
     }
 
@@ -69,29 +70,9 @@ impl Contents {
         let temporary = store.temporary()?;
         let path = temporary.path().join("archive");
         let failed = |e| ImageError::from(FileError::new("write", &path, e));
-        let mut spool = beneath::make_spool(&path).map_err(ImageError::from)?;
-        let mut input = BufReader::with_capacity(1 << 17, reader);
-        let mut plain = plain(&mut input)?;
-        let mut buffer = vec![0; 1 << 17];
-        let mut written = 0;
-        loop {
-            let length = match plain.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Error::Read(e)),
-            };
-            written += length as u64;
-            if written > MOST_SPOOLED {
-                return Err(Error::TooBig {
-                    name: "archive".into(),
-                    most: MOST_SPOOLED,
-                });
-            }
-            spool.write_all(&buffer[..length]).map_err(failed)?;
-        }
-        drop(plain);
-        Self::of_archive(spool, Some(temporary))
+        let mut file = beneath::make_spool(&path).map_err(ImageError::from)?;
+        spool(reader, &mut file, Bound::USUAL, failed)?;
+        Self::of_archive(file, Some(temporary))
     }
 
     fn of_archive(file: File, spool: Option<Temporary>) -> Result<Self, Error> {
@@ -206,16 +187,108 @@ impl Read for Part {
     }
 }
 
-fn plain<'a, R: Read>(input: &'a mut BufReader<R>) -> Result<Box<dyn Read + 'a>, Error> {
-    use io::BufRead as _;
-    Ok(
-        match Compression::sniff(input.fill_buf().map_err(Error::Read)?) {
-            Compression::None => Box::new(input),
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            Compression::Zstd => {
-                Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(Error::Read)?)
-            }
-            Compression::Other(name) => return Err(Error::Compression(name)),
+/// Writes an archive, uncompressed, to a file.
+fn spool(
+    reader: &mut dyn Read,
+    file: &mut File,
+    bound: Bound,
+    failed: impl Fn(io::Error) -> ImageError,
+) -> Result<(), Error> {
+    let read = Cell::new(0);
+    let mut input = BufReader::with_capacity(
+        1 << 17,
+        Counted {
+            reader,
+            read: &read,
         },
-    )
+    );
+    let (mut plain, is_plain) = plain(&mut input)?;
+    let mut buffer = vec![0; 1 << 17];
+    let mut written = 0;
+    loop {
+        let length = match plain.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Error::Read(e)),
+        };
+        written += length as u64;
+        let most = match is_plain {
+            true => bound.most,
+            false => bound.of(read.get()),
+        };
+        if written > most {
+            let name = "archive".into();
+            return Err(Error::TooBig { name, most });
+        }
+        file.write_all(&buffer[..length]).map_err(&failed)?;
+    }
+}
+
+/// Counts what is read.
+struct Counted<'a> {
+    reader: &'a mut dyn Read,
+    read: &'a Cell<u64>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        self.read.set(self.read.get() + length as u64);
+        Ok(length)
+    }
+}
+
+/// The archive itself, and whether it came so.
+fn plain<'a, R: Read>(input: &'a mut BufReader<R>) -> Result<(Box<dyn Read + 'a>, bool), Error> {
+    use io::BufRead as _;
+    let compression = Compression::sniff(input.fill_buf().map_err(Error::Read)?);
+    let plain: Box<dyn Read + 'a> = match compression {
+        Compression::None => Box::new(input),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Zstd => {
+            Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(Error::Read)?)
+        }
+        Compression::Other(name) => return Err(Error::Compression(name)),
+    };
+    Ok((plain, compression == Compression::None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::testing::{Folder, gzip, noise, zstd};
+
+    #[test]
+    fn a_compressed_archive_may_not_grow_beyond_measure() {
+        let folder = Folder::new();
+        let bound = Bound {
+            free: 300_000,
+            ratio: 10,
+            most: 3_000_000,
+        };
+        let check = |bytes: &[u8], expected: Option<u64>| {
+            let path = folder.path().join("spool");
+            let mut file = beneath::make_spool(&path).expect("a file");
+            let failed = |e| ImageError::from(FileError::new("write", &path, e));
+            match (spool(&mut { bytes }, &mut file, bound, failed), expected) {
+                (Ok(()), None) => {}
+                (Err(Error::TooBig { most, .. }), Some(least)) => {
+                    assert!(most >= least && most < least + 100_000, "{most}");
+                    let written = file.metadata().expect("a file").len();
+                    assert!(written <= most, "{written}");
+                }
+                (result, _) => panic!("{result:?}, not {expected:?}"),
+            }
+            crate::sys::fs::remove_file(&path).expect("removed");
+        };
+        let zeros = vec![0; 1_000_000];
+        check(&zeros, None);
+        check(&noise(2_000_000), None);
+        check(&vec![0; 3_000_001], Some(3_000_000));
+        for compress in [gzip, zstd] {
+            check(&compress(&noise(2_000_000)), None);
+            check(&compress(&zeros), Some(300_000));
+        }
+    }
 }

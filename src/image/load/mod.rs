@@ -12,7 +12,7 @@ mod oci;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -255,7 +255,7 @@ impl Store {
                 Error::Store(error) => *error,
                 source => ImageError::Load { archive, source },
             };
-            error.naming_no_space(self.dir())
+            self.naming_stop(error)
         })
     }
 
@@ -269,7 +269,10 @@ impl Store {
         let _hold = self.hold()?;
         let (contents, path) = match source {
             LoadSource::Path(path) => (Contents::of_path(path, self)?, Some(path)),
-            LoadSource::Reader(reader) => (Contents::of_reader(reader, self)?, None),
+            LoadSource::Reader(reader) => {
+                let mut reader = self.stop().reader(reader);
+                (Contents::of_reader(&mut reader, self)?, None)
+            }
         };
         let check = |transport| {
             let transport = shape.map_or(transport, Shape::transport);
@@ -382,7 +385,9 @@ impl Store {
         let content = contents.open(&layer.name)?;
         let content = content.ok_or_else(|| Error::Missing(layer.name.clone()))?;
         self.add_layer(&layer.chain_id, |place| {
-            let unpacked = layer::unpack_verified(content.reader, &layer.expected, place);
+            let reader = self.stop().reader(content.reader);
+            let reader = BufReader::with_capacity(1 << 17, reader);
+            let unpacked = layer::unpack_verified(reader, &layer.expected, place);
             unpacked.map_err(|source| Error::Layer {
                 name: layer.name.clone(),
                 source,

@@ -9,6 +9,7 @@ use crate::image::Platform;
 use crate::image::testing::{
     Folder, Head, Sample, Tar, can, can_be_root, descriptor, gzip, tree, zstd,
 };
+use crate::sys::stop::Stop;
 use crate::sys::{beneath, fs};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -109,6 +110,75 @@ fn named(sample: &Sample, annotation: &str, name: &str) -> serde_json::Value {
 }
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// An archive during which somebody asks for the end.
+struct Interrupted<'a> {
+    archive: &'a [u8],
+    ask: Option<io::PipeWriter>,
+}
+
+impl Read for Interrupted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.archive.len() < 5000 {
+            self.ask = None;
+        }
+        let most = buffer.len().min(1000);
+        self.archive.read(&mut buffer[..most])
+    }
+}
+
+#[test]
+fn a_load_that_is_given_up_leaves_nothing() {
+    if !can_be_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let archive = sample(gzip).docker_archive(&["app"]);
+    let path = folder.path().join("archive");
+    fs::replace(&path, 0o600, &archive).expect("a file");
+    let fifo = folder.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo").success());
+    let check = |load: &dyn Fn(&Store, io::PipeWriter) -> Result<Vec<Loaded>, ImageError>| {
+        let (asked, ask) = io::pipe().expect("a pipe");
+        let store = Store::open(&folder.path().join("images")).expect("a store");
+        let store = store.heeding(Stop::when(asked.into()));
+        let error = load(&store, ask).expect_err("given up");
+        assert!(matches!(error, ImageError::Stopped(_)), "{error:?}");
+        for folder in ["images", "references", "layers", "tmp"] {
+            let left = fs::list(&store.dir().join(folder)).expect("a folder");
+            assert_eq!(left.len(), 0, "{folder}");
+        }
+    };
+    check(&|store, ask| {
+        let (archive, ask) = (archive.as_slice(), Some(ask));
+        let mut reader = Interrupted { archive, ask };
+        store.load(LoadSource::Reader(&mut reader), &Default::default())
+    });
+    let from = |path: &Path, store: &Store| store.load(LoadSource::Path(path), &Default::default());
+    check(&|store, ask| {
+        drop(ask);
+        from(&path, store)
+    });
+    // Nobody writes to it.
+    check(&|store, ask| {
+        drop(ask);
+        from(&fifo, store)
+    });
+    // Somebody else is at its layers.
+    let layers = sample(gzip).chain;
+    check(&|store, ask| {
+        let other = Store::open(store.dir()).expect("a store");
+        let claims = layers.iter().map(|layer| other.try_claim_layer(layer));
+        let _claims: Vec<_> = claims.map(|claim| claim.expect("free")).collect();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| from(&path, store));
+            // It may wait already or not: both end.
+            drop(ask);
+            waiting.join().expect("no panic")
+        })
+    });
+}
 
 #[test]
 fn a_docker_archive_is_loaded_however_it_is_compressed() {

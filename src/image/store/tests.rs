@@ -304,6 +304,26 @@ fn two_that_make_the_same_layer_make_it_once() {
 }
 
 #[test]
+fn what_is_just_made_may_be_taken_for_what_was_left() {
+    let folder = Folder::new();
+    let store = Store::open(folder.path()).expect("a store");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sweeping = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                store.sweep().expect("swept");
+            }
+        });
+        for _ in 0..3000 {
+            store.temporary().expect("a folder of its own");
+        }
+        done.store(true, Ordering::Relaxed);
+        sweeping.join().expect("no panic");
+    });
+    assert_eq!(counts(&store)[3], 0);
+}
+
+#[test]
 fn a_full_disk_is_named_and_nothing_is_left() {
     if !can_be_root() {
         return;

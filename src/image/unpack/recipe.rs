@@ -52,7 +52,8 @@ pub(super) struct Recorder<S> {
     contents: u64,
 }
 
-type Output = zstd::stream::write::Encoder<'static, BufWriter<File>>;
+/// Records are small, and each call of the encoder costs.
+type Output = BufWriter<zstd::stream::write::Encoder<'static, BufWriter<File>>>;
 
 /// A piece of a file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +65,9 @@ pub(super) struct Piece {
 
 impl<S: Source> Recorder<S> {
     pub(super) fn new(source: S, file: File) -> io::Result<Self> {
-        let mut out = zstd::stream::write::Encoder::new(BufWriter::new(file), LEVEL)?;
-        out.include_checksum(true)?;
+        let mut encoder = zstd::stream::write::Encoder::new(BufWriter::new(file), LEVEL)?;
+        encoder.include_checksum(true)?;
+        let mut out = BufWriter::with_capacity(VERBATIM_BYTES, encoder);
         out.write_all(MAGIC)?;
         Ok(Self {
             source,
@@ -88,7 +90,10 @@ impl<S: Source> Recorder<S> {
         });
         match (self.failed, self.out) {
             (Some(error), _) => Err(error),
-            (None, Some(out)) => out.finish()?.into_inner().map(drop).map_err(Into::into),
+            (None, Some(out)) => {
+                let encoder = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+                encoder.finish()?.into_inner().map(drop).map_err(Into::into)
+            }
             (None, None) => Ok(()),
         }
     }

@@ -49,3 +49,27 @@ fn what_another_engine_has_is_not_pulled() {
     check(Always, Allowed, false, "as pulled");
     check(Always, Forbidden, false, "of another engine");
 }
+
+#[test]
+fn a_signal_during_an_import_ends_the_command() {
+    let mut machine = Machine::new();
+    let reference = Reference::parse("other:1").unwrap();
+    machine
+        .images
+        .interrupted_elsewhere
+        .insert(reference.clone());
+    machine.images.there.insert(reference.clone());
+    let mut plan = plan("a-0", "run");
+    plan.containers[0].image = "other:1".into();
+    plan.containers[0].reference = reference;
+    let mut input = input(&[]);
+    input.plans.push(plan);
+    match machine.apply(&input) {
+        Err(Error::Interrupted { signal: 2 }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        machine.images.pulled.borrow().is_empty(),
+        "nothing is pulled instead"
+    );
+}
