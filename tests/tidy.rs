@@ -52,7 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("k8s_openapi", &["loader", "output"]),
-    ("saphyr_parser", &["loader"]),
+    ("granit_parser", &["loader"]),
     ("serde_yaml", &["loader", "output"]),
     ("reqwest", &["image"]),
     ("http_auth", &["image"]),

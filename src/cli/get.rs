@@ -288,6 +288,9 @@ fn named(kind: &Kind, all: &[&Value], names: &[String], missing: &mut Vec<Error>
     found
 }
 
+/// How many names a hint has at most, when there are more.
+const SHOWN: usize = 8;
+
 /// That an object is not there, and what is.
 pub(crate) fn not_found(kind: &Kind, name: &str, known: &[&str]) -> Error {
     let hint = match resource::closest(name, known.iter().copied()) {
@@ -296,7 +299,15 @@ pub(crate) fn not_found(kind: &Kind, name: &str, known: &[&str]) -> Error {
             "there are no {} in this namespace; `-n` chooses another one, `kplay get all -A` shows all",
             kind.plural
         ),
-        None => format!("there is {}", report::joined(known.iter().copied())),
+        None => match known.split_at_checked(SHOWN) {
+            Some((shown, rest)) if rest.len() > 1 => format!(
+                "there is {} and {} more; `kplay get {}` shows all",
+                report::listed(shown.iter().copied()),
+                rest.len(),
+                kind.plural
+            ),
+            _ => format!("there is {}", report::joined(known.iter().copied())),
+        },
     };
     Error::NotFound {
         message: format!("{} \"{name}\" not found", kind.plural),

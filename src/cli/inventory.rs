@@ -9,7 +9,7 @@ use crate::model::cluster::Cluster;
 use crate::model::names::{Namespace, ObjectKey, PodKey};
 use crate::model::service::Service;
 use crate::output::endpoints::{self, Subject};
-use crate::output::{object, service, workload};
+use crate::output::{claims, object, service, workload};
 use crate::state::record::ObjectRecord;
 use crate::state::view::PodView;
 use crate::state::{self, view};
@@ -71,12 +71,16 @@ impl Inventory {
             .filter(|view| scope.has(&view.record.namespace))
             .map(|view| pod(view, &node_name))
             .collect();
-        let records: Vec<ObjectRecord> = records
-            .into_iter()
+        let all: Vec<(&ObjectKey, &Value)> = records
+            .iter()
+            .map(|record| (&record.key, &record.manifest))
+            .collect();
+        let chosen: Vec<&ObjectRecord> = records
+            .iter()
             .filter(|record| scope.has(&record.key.namespace))
             .collect();
         let host_ip = crate::sys::identity::host_ip();
-        let mut objects: Vec<Object> = records
+        let mut objects: Vec<Object> = chosen
             .iter()
             .map(|record| {
                 let owned: Vec<Value> = pods
@@ -87,13 +91,13 @@ impl Inventory {
                 let json = object::stamped(&record.manifest, &record.uid, record.created);
                 let json = match record.key.kind.as_str() {
                     "Service" => service::with_status(json, host_ip),
-                    _ => workload::with_status(json, &owned),
+                    _ => claims::with_status(workload::with_status(json, &owned), &all),
                 };
                 let key = record.key.clone();
                 Object { key, json }
             })
             .collect();
-        let made = endpoints_of(session, &records, &objects, &node_name)?;
+        let made = endpoints_of(session, &chosen, &objects, &node_name)?;
         objects.extend(made);
         Ok(Self { pods, objects })
     }
@@ -102,7 +106,7 @@ impl Inventory {
 /// The EndpointSlices and Endpoints of the Services.
 fn endpoints_of(
     session: &Session,
-    records: &[ObjectRecord],
+    records: &[&ObjectRecord],
     objects: &[Object],
     node_name: &str,
 ) -> Result<Vec<Object>, Error> {

@@ -13,6 +13,18 @@ use crate::output::object::string;
 use crate::output::pods::condition_is_true;
 use crate::output::report;
 
+/// What pods are named by, beside Services.
+const WITH_PODS: [&str; 8] = [
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "Job",
+    "Pod",
+    "ReplicaSet",
+    "ReplicationController",
+    "StatefulSet",
+];
+
 /// The pods that a text means: at least one.
 ///
 /// # Errors
@@ -31,6 +43,13 @@ pub(crate) fn pods<'a>(inventory: &'a Inventory, text: &str) -> Result<Vec<&'a P
     };
     if let Some(kind) = kind.filter(|kind| kind.kind == "Service") {
         return selected(inventory, kind, name);
+    }
+    if let Some(kind) = kind.filter(|kind| !WITH_PODS.contains(&kind.kind)) {
+        let word = kind.kind.to_ascii_lowercase();
+        return Err(Error::usage(format!(
+            "a {} has no pods; `kplay get {word}/{name} -o yaml` shows what it has",
+            kind.kind
+        )));
     }
     let named = |pod: &&Pod| pod.key.name.as_str() == name;
     let is_pod = kind.is_none_or(|kind| kind == resource::pods());

@@ -28,9 +28,6 @@ pub(super) fn fields(kind: &str, at: At<'_>, report: &Report) {
 /// What is said of an object that has no effect; `None` for those that need none.
 pub(super) fn object(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::ServiceAccount => {
-            Some("gives pods its `imagePullSecrets` and nothing else: there is no API server")
-        }
         Kind::Namespace => Some("is recorded only: namespaces need not be made"),
         _ => None,
     }

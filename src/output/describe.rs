@@ -121,6 +121,10 @@ fn container(page: &mut Page, spec: &Value, statuses: &[ContainerStatus]) {
             page.field(2, key, &probe(spec));
         }
     }
+    let sources: Vec<String> = array(spec, "/envFrom").iter().map(env_source).collect();
+    if !sources.is_empty() {
+        page.items(2, "Environment Variables from", &sources);
+    }
     let env: Vec<String> = array(spec, "/env").iter().map(variable).collect();
     page.items(2, "Environment", &env);
     let mounts: Vec<String> = array(spec, "/volumeMounts").iter().map(mount).collect();
@@ -229,6 +233,21 @@ fn mount(mount: &Value) -> String {
     )
 }
 
+fn env_source(source: &Value) -> String {
+    let (kind, reference) = match source.get("secretRef") {
+        Some(secret) => ("Secret", Some(secret)),
+        None => ("ConfigMap", source.get("configMapRef")),
+    };
+    let name = reference.map_or("", |reference| string(reference, "/name"));
+    let optional = reference.and_then(|reference| reference.get("optional"));
+    let optional = optional == Some(&Value::Bool(true));
+    let prefix = match string(source, "/prefix") {
+        "" => String::new(),
+        prefix => format!(" with prefix '{prefix}'"),
+    };
+    format!("{name}  {kind}{prefix}  Optional: {optional}")
+}
+
 /// `NAME: value`, or where the value comes from: never the content of a Secret.
 fn variable(variable: &Value) -> String {
     let name = string(variable, "/name");
@@ -298,8 +317,12 @@ mod tests {
                     "nodeName": "here",
                     "volumes": [{ "name": "v", "emptyDir": {} }],
                     "containers": [{
-                        "name": "c", "image": "i", "args": ["x"],
+                        "name": "c", "image": "i", "args": ["x", "y\nz\n"],
                         "ports": [{ "containerPort": 80, "hostPort": 8080 }],
+                        "envFrom": [
+                            { "configMapRef": { "name": "m" }, "prefix": "X_" },
+                            { "secretRef": { "name": "s", "optional": true } },
+                        ],
                         "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }],
                         "volumeMounts": [{ "name": "v", "mountPath": "/v", "readOnly": true }],
                     }],
@@ -331,10 +354,16 @@ Containers:
     Ports:          80/TCP (host 8080)
     Args:
       x
+      y
+      z
+
     State:          Running
       Started:      2026-01-01T00:00:01Z
     Ready:          True
     Restart Count:  0
+    Environment Variables from:
+      m  ConfigMap with prefix 'X_'  Optional: false
+      s  Secret  Optional: true
     Environment:
       P: <set to the key `k` of secret `s`>
     Mounts:

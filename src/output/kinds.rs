@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::duration;
 use super::endpoints::shortened;
 use super::object::{self, array, entries, metadata, string};
 use super::pods::{self, age, or_none};
 use super::table::{Headers, Table, Widths};
+use super::{claims, duration};
 
 /// How a table is printed.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +149,19 @@ fn printer(kind: &str, detail: Detail) -> (Vec<&'static str>, Cells) {
             ],
             &["VOLUMEMODE"],
             claim,
+        ),
+        "PersistentVolume" => (
+            vec![
+                "CAPACITY",
+                "ACCESS MODES",
+                "RECLAIM POLICY",
+                "STATUS",
+                "CLAIM",
+                "STORAGECLASS",
+                "AGE",
+            ],
+            &["VOLUMEMODE"],
+            volume,
         ),
         _ => (vec!["AGE"], &[], |object, layout| {
             vec![age(object, layout.now)]
@@ -388,25 +401,35 @@ fn endpoints(object: &Value, layout: Layout) -> Vec<String> {
 }
 
 fn claim(object: &Value, layout: Layout) -> Vec<String> {
-    let modes: Vec<&str> = array(object, "/spec/accessModes")
-        .iter()
-        .map(|mode| match mode.as_str().unwrap_or_default() {
-            "ReadWriteOnce" => "RWO",
-            "ReadOnlyMany" => "ROX",
-            "ReadWriteMany" => "RWX",
-            "ReadWriteOncePod" => "RWOP",
-            other => other,
-        })
-        .collect();
-    let phase = match string(object, "/status/phase") {
-        "" => "Bound",
-        phase => phase,
+    let mut cells = vec![
+        string(object, "/status/phase").to_owned(),
+        string(object, "/spec/volumeName").to_owned(),
+        string(object, "/status/capacity/storage").to_owned(),
+        claims::access_modes(object),
+        string(object, "/spec/storageClassName").to_owned(),
+        age(object, layout.now),
+    ];
+    if layout.detail == Detail::Wide {
+        cells.push("Filesystem".to_owned());
+    }
+    cells
+}
+
+fn volume(object: &Value, layout: Layout) -> Vec<String> {
+    let policy = match string(object, "/spec/persistentVolumeReclaimPolicy") {
+        "" => "Retain",
+        policy => policy,
+    };
+    let claim = match string(object, "/spec/claimRef/name") {
+        "" => String::new(),
+        name => format!("{}/{name}", string(object, "/spec/claimRef/namespace")),
     };
     let mut cells = vec![
-        phase.to_owned(),
-        string(object, "/spec/volumeName").to_owned(),
-        string(object, "/spec/resources/requests/storage").to_owned(),
-        modes.join(","),
+        string(object, "/spec/capacity/storage").to_owned(),
+        claims::access_modes(object),
+        policy.to_owned(),
+        string(object, "/status/phase").to_owned(),
+        claim,
         string(object, "/spec/storageClassName").to_owned(),
         age(object, layout.now),
     ];
@@ -490,6 +513,25 @@ mod tests {
             }),
             "NAME   TYPE           CLUSTER-IP   EXTERNAL-IP   PORT(S)        AGE\n\
              x      LoadBalancer   10.96.0.2    192.0.2.1     80:30080/TCP   60m\n",
+        );
+        usual(
+            "PersistentVolumeClaim",
+            json!({
+                "spec": { "volumeName": "v", "accessModes": ["ReadWriteOnce", "ReadOnlyMany"] },
+                "status": { "phase": "Bound", "capacity": { "storage": "10Gi" } },
+            }),
+            "NAME   STATUS   VOLUME   CAPACITY   ACCESS MODES   STORAGECLASS   AGE\n\
+             x      Bound    v        10Gi       RWO,ROX                       60m\n",
+        );
+        usual(
+            "PersistentVolume",
+            json!({
+                "spec": { "capacity": { "storage": "10Gi" }, "accessModes": ["ReadWriteMany"],
+                    "storageClassName": "manual", "claimRef": { "namespace": "n", "name": "c" } },
+                "status": { "phase": "Bound" },
+            }),
+            "NAME   CAPACITY   ACCESS MODES   RECLAIM POLICY   STATUS   CLAIM   STORAGECLASS   AGE\n\
+             x      10Gi       RWX            Retain           Bound    n/c     manual         60m\n",
         );
         usual(
             "EndpointSlice",

@@ -6,6 +6,7 @@
 //! Nothing here reads state.
 #![forbid(unsafe_code)]
 
+pub(crate) mod claims;
 pub(crate) mod describe;
 pub(crate) mod diagnostic;
 pub(crate) mod disk;

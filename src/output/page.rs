@@ -43,8 +43,12 @@ impl Page {
         writeln!(self.text, "{:1$}{text}:", "", level * 2).ok();
     }
 
+    /// Text whose further lines are indented as its first.
     pub(super) fn item(&mut self, level: usize, text: &str) {
-        writeln!(self.text, "{:1$}{text}", "", level * 2).ok();
+        for line in text.split('\n') {
+            let line = format!("{:1$}{line}", "", level * 2);
+            writeln!(self.text, "{}", line.trim_end()).ok();
+        }
     }
 
     /// A list below its title; `<none>` if it is empty.

@@ -59,6 +59,12 @@ pub(crate) fn log_prefix(pod: &str, container: &str, source: usize, colour: Colo
     format!("{} ", colour.paint(Style::Source(source), &text))
 }
 
+/// A list that goes on: `a`, `b`, `c`.
+pub(crate) fn listed<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = items.into_iter().map(|item| format!("`{item}`")).collect();
+    quoted.join(", ")
+}
+
 /// A list as people write it: `a`, `b` and `c`.
 pub(crate) fn joined<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = items.into_iter().map(|item| format!("`{item}`")).collect();

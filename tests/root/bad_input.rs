@@ -216,6 +216,10 @@ fn a_command_that_is_not_in_the_image() {
     assert_eq!(state["reason"], "StartError", "{state}");
     assert_eq!(state["exitCode"], 128, "{state}");
     assert_eq!(pod["status"]["phase"], "Failed");
+    // The same of an init container, which is told before the pod that it ends.
+    let init = "initContainers: [{name: first, image: 'localhost/busybox:1', command: [no-such-program]}],";
+    let pod = script_pod("late", init, "", "true");
+    check(&kplay, &pod, 1, &["late", "first", "no-such-program"]);
 }
 
 #[test]

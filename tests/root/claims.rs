@@ -191,6 +191,25 @@ fn persistent_volumes_are_paths_of_the_machine() {
     let json = kplay.run(["get", "pvc", "data", "-o", "json"]).succeeds();
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(text(&json["spec"]["volumeName"]), "disk");
+    assert_eq!(text(&json["status"]["phase"]), "Bound");
+    // What it has, not what it wants.
+    assert_eq!(text(&json["status"]["capacity"]["storage"]), "5Gi");
+    let disk = kplay.run(["get", "pv", "--no-headers"]).succeeds();
+    let words: Vec<&str> = disk.split_whitespace().collect();
+    assert_eq!(
+        words[..7],
+        [
+            "disk",
+            "5Gi",
+            "RWO",
+            "Retain",
+            "Bound",
+            "default/data",
+            "manual"
+        ]
+    );
+    let hint = "`kplay get persistentvolume/disk -o yaml`";
+    kplay.run(["describe", "pv", "disk"]).fails(2, &[hint]);
     // What is bound stays, and applying again changes nothing.
     let again = kplay.apply_with(&manifest, ["--wait=complete"]).succeeds();
     assert!(

@@ -255,20 +255,33 @@ impl Pod {
                 (class, reason, message)
             }
             Fault::Start { id, message } => {
+                let class = FailureClass::Start;
+                // Before what follows from it: that an init container has ended says less.
+                self.tell_fault(class, container, "StartError", message.clone(), actions);
                 let ended = Ended {
                     code: 128,
                     signal: None,
                     reason: "StartError",
-                    message: Some(message.clone()),
+                    message: Some(message),
                     started: Timestamp::UNIX_EPOCH,
                     finished: now.wall,
                     id,
                 };
                 let next = self.next_after(container, ended.code);
-                self.ended(container, ended, next, None, now, actions);
-                (FailureClass::Start, "StartError", message)
+                return self.ended(container, ended, next, None, now, actions);
             }
         };
+        self.tell_fault(class, container, reason, message, actions);
+    }
+
+    fn tell_fault(
+        &mut self,
+        class: FailureClass,
+        container: Index,
+        reason: &'static str,
+        message: String,
+        actions: &mut Vec<Action>,
+    ) {
         actions.push(Action::Report {
             r#type: EventType::Warning,
             reason: "Failed",

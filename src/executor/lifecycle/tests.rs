@@ -311,6 +311,27 @@ fn a_failing_start_does_not_stop_the_others() {
     assert!(matches!(&play.told[..], [Progress::Failed(f)] if f.class == FailureClass::Start));
 }
 
+/// That there is no such program says more than the exit code that stands for it.
+#[test]
+fn an_init_container_that_does_not_start_is_told_with_the_reason() {
+    for policy in [RestartPolicy::Never, RestartPolicy::Always] {
+        let mut play = Play::new(policy, &["i:init", "main"]);
+        let fault = Fault::Start {
+            id: "x".into(),
+            message: "no such file".into(),
+        };
+        play.event(Event::NotStarted {
+            container: 0,
+            fault,
+        });
+        assert!(
+            matches!(&play.told[..], [Progress::Failed(f)] if f.message == "no such file"),
+            "{policy:?} {:?}",
+            play.told
+        );
+    }
+}
+
 #[test]
 fn a_job_that_may_not_be_restarted_again_fails() {
     for (limit, starts) in [(0, 1), (1, 1), (2, 2), (3, 3)] {

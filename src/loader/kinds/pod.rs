@@ -13,7 +13,8 @@ use super::super::resolve::Index;
 use super::super::{Options, support};
 use super::workload::{self, Workload};
 use super::{
-    claim, container, defaults, host, pod_resources, resources, security, volume, volume_files,
+    claim, container, defaults, host, pod_resources, profiles, resources, security, volume,
+    volume_files,
 };
 use crate::model::names::{ObjectKey, PodName};
 use crate::model::plan::{ContainerPlan, ContainerRole, PodPlan, RestartPolicy};
@@ -59,6 +60,12 @@ pub(in super::super) fn plan(workload: Workload, at: At<'_>, scope: &Scope<'_>) 
     let added = workload.added_labels(&scope.key.name, &spec);
     workload.complete(&scope.key.name, &mut spec);
     claim::add_volumes(&mut spec, &workload, &scope.key.name);
+    profiles::of_annotations(
+        workload.metadata.annotations.iter().flatten(),
+        &mut spec,
+        template.path("metadata.annotations"),
+        report,
+    );
     defaults::apply(&mut spec);
     volume::resolve_paths(&mut spec, &spec_at.file.base_dir);
     let added = added

@@ -1,4 +1,4 @@
-//! `seccompProfile` and `appArmorProfile`.
+//! `seccompProfile` and `appArmorProfile`, and the annotations that were before them.
 
 use std::path::PathBuf;
 
@@ -76,6 +76,73 @@ pub(super) fn app_armor(
             Some(AppArmorProfile::Localhost(name.to_owned()))
         }
     }
+}
+
+/// The annotations of old: AppArmor's becomes the container's profile, as an API server does it; seccomp's has no effect
+/// since Kubernetes 1.27.
+pub(super) fn of_annotations<'a>(
+    annotations: impl Iterator<Item = (&'a String, &'a String)>,
+    spec: &mut core::PodSpec,
+    at: At<'_>,
+    report: &Report,
+) {
+    const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+    const SECCOMP: [&str; 2] = [
+        "seccomp.security.alpha.kubernetes.io/pod",
+        "container.seccomp.security.alpha.kubernetes.io/",
+    ];
+    for (key, value) in annotations {
+        let place = at.field(key);
+        if SECCOMP.iter().any(|name| key.starts_with(name)) {
+            report.warning_hint(
+                place,
+                format!("the annotation `{key}` has no effect since Kubernetes 1.27"),
+                "use `securityContext.seccompProfile`",
+            );
+        }
+        let Some(name) = key.strip_prefix(APP_ARMOR) else {
+            continue;
+        };
+        let Some(profile) = app_armor_annotation(value) else {
+            report.error_hint(
+                place,
+                format!("`{value}` is not an AppArmor profile"),
+                "it is `runtime/default`, `unconfined` or `localhost/` and a name",
+            );
+            continue;
+        };
+        let init = spec.init_containers.iter_mut().flatten();
+        let mut containers = init.chain(&mut spec.containers);
+        let Some(container) = containers.find(|container| container.name == name) else {
+            report.error(place, format!("there is no container `{name}`"));
+            continue;
+        };
+        report.warning_hint(
+            place,
+            format!("the annotation `{key}` is deprecated since Kubernetes 1.30"),
+            "use `securityContext.appArmorProfile`",
+        );
+        let context = container.security_context.get_or_insert_default();
+        context.app_armor_profile.get_or_insert(profile);
+    }
+}
+
+fn app_armor_annotation(value: &str) -> Option<core::AppArmorProfile> {
+    let (kind, name) = match value {
+        "runtime/default" => ("RuntimeDefault", None),
+        "unconfined" => ("Unconfined", None),
+        _ => {
+            let name = value.strip_prefix("localhost/")?;
+            ("Localhost", Some(name).filter(|name| !name.is_empty()))
+        }
+    };
+    if kind == "Localhost" && name.is_none() {
+        return None;
+    }
+    Some(core::AppArmorProfile {
+        type_: kind.to_owned(),
+        localhost_profile: name.map(str::to_owned),
+    })
 }
 
 /// A `localhostProfile` goes with the type of this name, and with no other.

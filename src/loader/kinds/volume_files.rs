@@ -15,6 +15,10 @@ use super::pod::PodScope;
 use crate::model::names::ContainerName;
 use crate::model::plan::{FileContent, Medium, Volume, VolumeFile, VolumeSource};
 
+/// What a cluster has in every namespace: who signs for its API server. Pods that were read from a cluster mount it next
+/// to their token.
+const ROOT_CA: &str = "kube-root-ca.crt";
+
 /// An object whose keys become files.
 struct Object<'a> {
     kind: Kind,
@@ -193,6 +197,19 @@ impl<'a> Files<'a> {
                 at.key("downwardAPI"),
             );
         }
+        if let Some(source) = &source.service_account_token {
+            self.check_token(source, at.key("serviceAccountToken"));
+        }
+    }
+
+    /// A token is left out, which the table of fields says; the rules of the API server hold for it.
+    fn check_token(&self, source: &core::ServiceAccountTokenProjection, at: At<'_>) {
+        self.path(&source.path, at);
+        if source.expiration_seconds.is_some_and(|time| time < 600) {
+            let message = "`expirationSeconds` must be at least 600";
+            let place = at.field("expirationSeconds");
+            self.pod.scope.report.error(place, message);
+        }
     }
 
     fn add_object(&mut self, object: &Object<'_>) {
@@ -210,8 +227,12 @@ impl<'a> Files<'a> {
             return;
         }
         let found = scope.index.find(object.kind, namespace, object.name);
-        if matches!(found, Found::Missing) && !object.optional {
-            let place = at.field(object.name_field);
+        let place = at.field(object.name_field);
+        let is_root_ca = object.kind == Kind::ConfigMap && object.name == ROOT_CA;
+        if matches!(found, Found::Missing) && !object.optional && is_root_ca {
+            let message = format!("the ConfigMap `{ROOT_CA}` is left out: there is no API server");
+            scope.report.note(place, message);
+        } else if matches!(found, Found::Missing) && !object.optional {
             scope
                 .index
                 .report_missing(scope.report, place, object.kind, namespace, object.name);

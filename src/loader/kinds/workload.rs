@@ -207,7 +207,6 @@ pub(super) fn replica_set(object: apps::ReplicaSet) -> Option<Workload> {
 
 pub(super) fn replication_controller(object: core::ReplicationController) -> Option<Workload> {
     let spec = object.spec?;
-    // Without a selector it is the template's labels, which always match.
     let selector = spec.selector.map(|labels| LabelSelector {
         match_labels: Some(labels),
         ..LabelSelector::default()
@@ -304,7 +303,8 @@ pub(super) fn check(
             check_selector(workload, controller, labels, report);
             check_retention(controller, report);
         }
-        Kind::ReplicationController if workload.selector.is_some() => {
+        // Without a selector it is the template's labels, which always match if there are any.
+        Kind::ReplicationController if workload.selector.is_some() || labels.is_empty() => {
             check_selector(workload, controller, labels, report);
         }
         Kind::Job => check_job(workload, controller, report),
@@ -360,7 +360,10 @@ fn check_selector(
     if !has(selector.match_labels.as_ref().map(BTreeMap::len))
         && !has(selector.match_expressions.as_ref().map(Vec::len))
     {
-        let hint = "add `matchLabels` with the labels of the template";
+        let hint = match workload.kind {
+            Kind::ReplicationController => "add labels to `template.metadata.labels`",
+            _ => "add `matchLabels` with the labels of the template",
+        };
         report.error_hint(at.key("selector"), "`selector` is missing or empty", hint);
         return;
     }

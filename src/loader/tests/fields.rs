@@ -2,7 +2,7 @@
 
 use super::{load_text, messages, options};
 use crate::model::diagnostic::Severity;
-use crate::model::plan::PodPlan;
+use crate::model::plan::{AppArmorProfile, PodPlan, VolumeSource};
 
 fn plan(text: &str) -> (PodPlan, Vec<String>) {
     let loaded = load_text(text, &options());
@@ -55,6 +55,129 @@ fn every_workload_is_one_pod() {
     check("DaemonSet", "apps/v1", selector);
     check("StatefulSet", "apps/v1", selector);
     check("ReplicationController", "v1", "selector: {app: web},");
+}
+
+/// Every workload has to have one, and nobody misses the controller that would look for pods by it.
+#[test]
+fn a_selector_must_match_and_is_not_spoken_of() {
+    let check = |kind: &str, selector: &str, labels: &str, expected: &[&str]| {
+        let version = match kind {
+            "ReplicationController" => "v1",
+            _ => "apps/v1",
+        };
+        let text = format!(
+            "{{apiVersion: {version}, kind: {kind}, metadata: {{name: web}}, spec: {{{selector} \
+             template: {{metadata: {{labels: {{{labels}}}}}, \
+             spec: {{containers: [{{name: c, image: x}}]}}}}}}}}"
+        );
+        assert_eq!(
+            messages(&load_text(&text, &options())),
+            expected,
+            "{kind} {selector} {labels}"
+        );
+    };
+    const MISSING: &str = "`selector` is missing or empty";
+    const OTHER: &str = "`selector` does not match the labels of the pod template";
+    for kind in ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"] {
+        check(kind, "selector: {matchLabels: {a: b}},", "a: b", &[]);
+        check(kind, "selector: {matchLabels: {a: b}},", "a: c", &[OTHER]);
+        check(kind, "selector: {},", "a: b", &[MISSING]);
+    }
+    let kind = "ReplicationController";
+    check(kind, "selector: {a: b},", "a: b, c: d", &[]);
+    check(kind, "selector: {a: b},", "", &[OTHER]);
+    check(kind, "", "a: b", &[]);
+    check(kind, "", "", &[MISSING]);
+}
+
+#[test]
+fn profiles_may_be_annotations_of_old() {
+    let pod = |annotation: &str, own: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web, annotations: {{{annotation}}}}}, \
+             spec: {{containers: [{{name: c, image: x{own}}}, {{name: d, image: x}}]}}}}"
+        )
+    };
+    let app_armor = "container.apparmor.security.beta.kubernetes.io";
+    let check = |value: &str, own: &str, expected: AppArmorProfile| {
+        let (plan, told) = plan(&pod(&format!("{app_armor}/c: {value}"), own));
+        assert_eq!(plan.containers[0].security.app_armor, expected, "{value}");
+        let untouched = &plan.containers[1].security.app_armor;
+        assert_eq!(untouched, &AppArmorProfile::default(), "{value}");
+        let warning = format!("the annotation `{app_armor}/c` is deprecated since Kubernetes 1.30");
+        assert_eq!(told.last(), Some(&warning), "{value}");
+    };
+    let named = |name: &str| AppArmorProfile::Localhost(name.to_owned());
+    check("localhost/k8s-deny", "", named("k8s-deny"));
+    check("unconfined", "", AppArmorProfile::Unconfined);
+    check("runtime/default", "", AppArmorProfile::RuntimeDefault);
+    let own = ", securityContext: {appArmorProfile: {type: Localhost, localhostProfile: own}}";
+    check("unconfined", own, named("own"));
+    let fault = |annotation: &str, expected: &str| {
+        let loaded = load_text(&pod(annotation, ""), &options());
+        assert_eq!(messages(&loaded), [expected], "{annotation}");
+    };
+    let none = "there is no container `e`";
+    fault(&format!("{app_armor}/e: unconfined"), none);
+    let wrong = |value: &str| format!("`{value}` is not an AppArmor profile");
+    fault(&format!("{app_armor}/c: localhost/"), &wrong("localhost/"));
+    fault(&format!("{app_armor}/c: mine"), &wrong("mine"));
+    let seccomp = "seccomp.security.alpha.kubernetes.io/pod";
+    fault(
+        &format!("{seccomp}: unconfined"),
+        &format!("the annotation `{seccomp}` has no effect since Kubernetes 1.27"),
+    );
+}
+
+/// Who exports a pod of a cluster has these, though nobody wrote them.
+#[test]
+fn what_a_cluster_adds_to_a_pod_keeps_none_from_being_played() {
+    let pod = |sources: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{serviceAccountName: default, priority: 0, \
+             preemptionPolicy: PreemptLowerPriority, volumes: [{{name: kube-api-access-7xk2p, projected: \
+             {{defaultMode: 420, sources: [{sources}]}}}}], containers: [{{name: c, image: x, volumeMounts: \
+             [{{name: kube-api-access-7xk2p, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}}]}}]}}}}"
+        )
+    };
+    let (plan, told) = plan(&pod(
+        "{serviceAccountToken: {expirationSeconds: 3607, path: token}}, \
+         {configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}}, \
+         {downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}}",
+    ));
+    assert_eq!(
+        told,
+        [
+            "`serviceAccountToken` is ignored: there is no API server, and the volume has no token",
+            "the ConfigMap `kube-root-ca.crt` is left out: there is no API server",
+        ]
+    );
+    let VolumeSource::Files { files, .. } = &plan.volumes[0].source else {
+        panic!("{:?}", plan.volumes);
+    };
+    let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
+    assert_eq!(paths, [std::path::Path::new("namespace")]);
+
+    let faults = |token: &str| {
+        let loaded = load_text(
+            &pod(&format!("{{serviceAccountToken: {token}}}")),
+            &options(),
+        );
+        let faults = loaded.diagnostics.iter();
+        let faults = faults.filter(|fault| fault.severity == Severity::Error);
+        faults
+            .map(|fault| fault.message.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(faults("{path: a}"), [""; 0]);
+    assert_eq!(
+        faults("{path: ../a}"),
+        ["the path `../a` must not have `..`"]
+    );
+    assert_eq!(
+        faults("{path: a, expirationSeconds: 599}"),
+        ["`expirationSeconds` must be at least 600"]
+    );
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use saphyr_parser::{Event, ScalarStyle, Span as Marks, Tag};
+use granit_parser::{Event, ScalarStyle, Span as Marks, Tag};
 
 use super::super::node::{self, Entry, File, Node, Span, Value};
 use super::super::report::Report;
 use super::scalar::{self, Resolved};
 use super::substitute::Substitution;
-use super::{ESCAPED_QUOTE, Fault, MAX_DEPTH, MAX_EXPANSION, number};
+use super::{ESCAPED_QUOTE, Fault, MAX_DEPTH, MAX_EXPANSION, TEMPLATE_HINT, number};
 use crate::model::diagnostic::Diagnostic;
 
 /// Puts the events of one file together.
@@ -89,8 +89,7 @@ impl<'a> Builder<'a> {
     pub(super) fn on_event(&mut self, event: Event<'_>, marks: Marks) -> Result<(), Fault> {
         let span = self.span(marks);
         match event {
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
-            Event::DocumentStart(_) => {
+            Event::DocumentStart(..) => {
                 self.anchors.clear();
                 Ok(())
             }
@@ -98,11 +97,15 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.scalar(text, style, anchor, tag.as_deref(), span)
             }
-            Event::SequenceStart(anchor, _) => self.start(span, anchor, Content::Seq(Vec::new())),
-            Event::MappingStart(anchor, _) => {
+            Event::SequenceStart(_, anchor, _) => {
+                self.start(span, anchor, Content::Seq(Vec::new()))
+            }
+            Event::MappingStart(_, anchor, _) => {
                 self.start(span, anchor, Content::Map(Mapping::default()))
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
+            // Starts and ends of what has no value, and what the parser tells only when asked: comments and the like.
+            _ => Ok(()),
         }
     }
 
@@ -300,10 +303,13 @@ fn key(node: &Node) -> Result<Rc<str>, Fault> {
         Value::Bool(value) => Ok(value.to_string().into()),
         Value::Int(value) => Ok(value.to_string().into()),
         Value::Float(value) => Ok(value.to_string().into()),
-        Value::Null | Value::Seq(_) | Value::Map(_) => Err(fault(
-            &format!("a key must be a string, is {}", node.value),
-            node.span,
-        )),
+        Value::Null | Value::Seq(_) | Value::Map(_) => Err(Fault {
+            hint: matches!(node.value, Value::Map(_)).then_some(TEMPLATE_HINT),
+            ..fault(
+                &format!("a key must be a string, is {}", node.value),
+                node.span,
+            )
+        }),
     }
 }
 

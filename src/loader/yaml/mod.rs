@@ -11,7 +11,7 @@ mod substitute;
 
 use std::borrow::Cow;
 
-use saphyr_parser::{Parser, ScanError};
+use granit_parser::{Parser, ScanError};
 
 pub use substitute::Substitution;
 
@@ -26,6 +26,9 @@ pub(super) const MAX_DEPTH: usize = 100;
 const MAX_EXPANSION: usize = 200_000;
 /// Stands for the backslash of `\'`, which YAML 1.1 parsers accept between double quotes. A noncharacter.
 const ESCAPED_QUOTE: char = '\u{fdd0}';
+
+/// For `{{ … }}`, which is a mapping whose key is a mapping, or no YAML at all.
+const TEMPLATE_HINT: &str = "what has `{{` is a template: play what `helm template` prints";
 
 /// Reads all documents of a text; empty ones are left out. Faults go to `report`.
 pub(super) fn parse(
@@ -105,20 +108,24 @@ impl Fault {
 fn read(text: &str, builder: &mut Builder<'_>) -> Result<(), Fault> {
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
-        let (event, span) = next.map_err(|error| syntax(&error, builder.lines_before))?;
+        let (event, span) = next.map_err(|error| syntax(&error, text, builder.lines_before))?;
         builder.on_event(event, span)?;
     }
     Ok(())
 }
 
-fn syntax(error: &ScanError, lines_before: u32) -> Fault {
+fn syntax(error: &ScanError, text: &str, lines_before: u32) -> Fault {
     let mark = error.marker();
     let info = error.info();
+    let line = text.lines().nth(mark.line().saturating_sub(1));
+    let is_template = line.is_some_and(|line| line.contains("{{"));
+    let has_tab = info.contains("tab");
     Fault {
         message: format!("not valid YAML: {info}"),
-        hint: info
-            .contains("tab")
-            .then_some("YAML is indented with spaces"),
+        hint: match is_template {
+            true => Some(TEMPLATE_HINT),
+            false => has_tab.then_some("YAML is indented with spaces"),
+        },
         span: Span {
             line: number(mark.line()).saturating_add(lines_before),
             column: number(mark.col()).saturating_add(1),

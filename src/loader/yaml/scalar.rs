@@ -2,7 +2,7 @@
 //! `yes`, `on` and `y` are booleans, dates stay strings, `1_000` is a number.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use saphyr_parser::Tag;
+use granit_parser::Tag;
 
 use super::super::node::Value;
 
@@ -16,8 +16,10 @@ pub(super) struct Resolved(pub(super) Value);
 /// What is wrong with it, as a message.
 pub(super) fn resolve(text: &str, plain: bool, tag: Option<&Tag>) -> Result<Resolved, String> {
     let value = match tag {
-        Some(tag) if tag.is_yaml_core_schema() => tagged(text, &tag.suffix)?,
-        Some(_) => Value::String(text.into()),
+        Some(tag) => match tag.suffix_in_namespace("tag:yaml.org,2002:") {
+            Some(name) => tagged(text, &name)?,
+            None => Value::String(text.into()),
+        },
         None if plain => resolve_plain(text),
         None => Value::String(text.into()),
     };

@@ -77,6 +77,50 @@ fn documents_become_json() {
     );
 }
 
+/// libyaml and go-yaml do not look at how far lines of `[ … ]`, `{ … }` and quoted text are indented, and people write so.
+#[test]
+fn brackets_and_quoted_text_may_be_indented_as_one_likes() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(read_all(text), (expected.to_owned(), vec![]), "{text:?}");
+    };
+    check(
+        "- exec:\n    command: [\n      \"sh\", # or bash\n      \"-c\"\n    ]\n  x: 1\n",
+        r#"[{"exec":{"command":["sh","-c"]},"x":1}]"#,
+    );
+    check(
+        "a:\n  b:\n    c: {\n      d: [\n        {e: f}\n      ]\n  }\ng: 1\n",
+        r#"{"a":{"b":{"c":{"d":[{"e":"f"}]}}},"g":1}"#,
+    );
+    check(
+        "a:\n  b: [\nx,\n\"y\"\n]\n  c: d\n",
+        r#"{"a":{"b":["x","y"],"c":"d"}}"#,
+    );
+    check(
+        "a:\n- b: \"some\ntext\n  here\"\n  c: 'x\n\n y'\n",
+        r#"{"a":[{"b":"some text here","c":"x\ny"}]}"#,
+    );
+    check(
+        "a: [x,\tz]\n\t# a comment\nb: c\n",
+        r#"{"a":["x","z"],"b":"c"}"#,
+    );
+}
+
+#[test]
+fn templates_are_known_by_their_braces() {
+    let hints = |text: &str| {
+        let file = File::new("t.yaml", std::path::PathBuf::new(), text);
+        let report = Report::default();
+        parse(&file, text, None, &report);
+        let faults = report.finish(&[]).into_iter();
+        faults.map(|fault| fault.hint).collect::<Vec<_>>()
+    };
+    let template = || Some(TEMPLATE_HINT.to_owned());
+    assert_eq!(hints("a: {{ .Values.x }}\n"), [template()]);
+    assert_eq!(hints("a: 1\n{{- if .Values.x }}\nb: 2\n"), [template()]);
+    assert_eq!(hints("a: b: c\n"), [None]);
+    assert_eq!(hints("a: '{{ x }}'\n"), []);
+}
+
 #[test]
 fn faults_have_places_and_do_not_hide_later_documents() {
     let check = |text: &str, json: &str, faults: &[&str]| {
@@ -92,7 +136,7 @@ fn faults_have_places_and_do_not_hide_later_documents() {
         "a: [\n---\nb: 1\n---\nc: }\n---\nd: 1",
         r#"{"b":1} {"d":1}"#,
         &[
-            "2:1:1 not valid YAML: while parsing a node, did not find expected node content",
+            "1:4:1 not valid YAML: unclosed bracket '['",
             "5:4:1 not valid YAML: misplaced bracket",
         ],
     );
