@@ -354,12 +354,12 @@ fn a_command_that_takes_too_long_is_killed() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;
     };
-    let probes = "    readinessProbe: {exec: {command: [sleep, '1000']}, periodSeconds: 600}\n";
+    let probes = "    readinessProbe: {exec: {command: [sleep, '1000']}, periodSeconds: 600, timeoutSeconds: 2}\n";
     kplay.apply(&pod("late", "Always", probes, STAY)).succeeds();
     until_described(
         &kplay,
         "late",
-        &["Readiness probe failed: command timed out: \"sleep 1000\" timed out after 1s"],
+        &["Readiness probe failed: command timed out: \"sleep 1000\" timed out after 2s"],
     );
     let processes = || {
         kplay.shell(
