@@ -70,6 +70,50 @@ impl Quantity {
         })
     }
 
+    /// The text as an API server writes it again: a whole number with the largest unit of the same kind (`0.5` is
+    /// `500m`, `1024Mi` is `1Gi`).
+    ///
+    /// # Errors
+    /// It is not a quantity.
+    pub fn canonical(text: &str) -> Result<String, InvalidQuantity> {
+        let milli = Self::parse(text)?.milli;
+        let sign = if milli < 0 { "-" } else { "" };
+        let mut amount = milli.unsigned_abs();
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+        // A small number or a fraction has no binary unit.
+        if unit.ends_with('i') && amount >= 1_024_000 && amount % 1000 == 0 {
+            amount /= 1000;
+            let mut units = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].into_iter();
+            let mut unit = units.next().unwrap_or_default();
+            while amount % 1024 == 0
+                && let Some(larger) = units.next()
+            {
+                (amount, unit) = (amount / 1024, larger);
+            }
+            return Ok(format!("{sign}{amount}{unit}"));
+        }
+        let units = [
+            ("m", "e-3"),
+            ("", ""),
+            ("k", "e3"),
+            ("M", "e6"),
+            ("G", "e9"),
+            ("T", "e12"),
+            ("P", "e15"),
+            ("E", "e18"),
+        ];
+        let is_exponent = exponent(unit).is_some();
+        let mut index = 0;
+        while (amount % 1000 == 0 && index + 1 < units.len() && amount > 0)
+            || (amount, index) == (0, 0)
+        {
+            (amount, index) = (amount / 1000, index + 1);
+        }
+        let (letter, power) = units[index];
+        let unit = if is_exponent { power } else { letter };
+        Ok(format!("{sign}{amount}{unit}"))
+    }
+
     /// Thousandths, rounded away from zero.
     #[must_use]
     pub fn milli(self) -> i128 {
@@ -230,6 +274,51 @@ mod tests {
     }
 
     #[test]
+    fn quantities_are_written_as_an_api_server_does() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(
+                Quantity::canonical(text).as_deref(),
+                Ok(expected),
+                "{text:?}"
+            );
+        };
+        for (text, expected) in [
+            ("0", "0"),
+            ("0Mi", "0"),
+            ("-0.0", "0"),
+            ("0.5", "500m"),
+            ("0.0001", "1m"),
+            ("1.0", "1"),
+            ("+1", "1"),
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("-1.5", "-1500m"),
+            ("1500", "1500"),
+            ("1000", "1k"),
+            ("100000", "100k"),
+            ("1E", "1E"),
+            ("64Mi", "64Mi"),
+            ("65536Ki", "64Mi"),
+            ("1024Mi", "1Gi"),
+            ("1536Mi", "1536Mi"),
+            ("1.5Gi", "1536Mi"),
+            ("1Ki", "1Ki"),
+            ("0.5Ki", "512"),
+            ("1.0009765625Ki", "1025"),
+            ("1.0001Ki", "1024103m"),
+            ("7Ei", "7Ei"),
+            ("1e3", "1e3"),
+            ("12e5", "1200e3"),
+            ("5e-1", "500e-3"),
+            ("1e0", "1"),
+            ("500u", "1m"),
+        ] {
+            check(text, expected);
+        }
+        assert!(Quantity::canonical("x").is_err());
+    }
+
+    #[test]
     fn what_is_no_quantity_says_why() {
         let check = |text: &str, expected: InvalidQuantity| {
             assert_eq!(Quantity::parse(text), Err(expected), "{text:?}");
@@ -269,6 +358,15 @@ mod tests {
             prop_assert_eq!(of(format!("{amount}Mi")), of(format!("{}", u64::from(amount) << 20)));
             prop_assert_eq!(of(format!("{amount}e-3")), Ok(i128::from(amount)));
             prop_assert_eq!(of(format!("{amount}M")), of(format!("{amount}e6")));
+        }
+
+        #[test]
+        fn what_is_written_again_is_the_same(whole in 0_u64..1_000_000, nano in 0_u32..1_000_000_000, unit in 0_usize..16) {
+            let units = ["", "n", "u", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti", "e3", "e-3", "E2", "e0"];
+            let text = format!("{whole}.{nano:09}{}", units[unit]);
+            let once = Quantity::canonical(&text).expect("a quantity");
+            prop_assert_eq!(Quantity::parse(&once), Quantity::parse(&text));
+            prop_assert_eq!(Quantity::canonical(&once), Ok(once));
         }
 
         #[test]

@@ -338,6 +338,8 @@ fn manifest(
     spec: &PodSpec,
 ) -> Option<serde_json::Value> {
     let some = |map: &BTreeMap<String, String>| (!map.is_empty()).then(|| map.clone());
+    let mut spec = spec.clone();
+    resources::write(&mut spec);
     let pod = Pod {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -346,7 +348,7 @@ fn manifest(
             annotations: some(annotations),
             ..ObjectMeta::default()
         },
-        spec: Some(spec.clone()),
+        spec: Some(spec),
         status: None,
     };
     serde_json::to_value(pod).ok()

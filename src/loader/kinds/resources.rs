@@ -28,6 +28,25 @@ pub struct Capacity {
     pub memory: u64,
 }
 
+/// Writes the amounts of a pod as an API server does.
+pub(super) fn write(spec: &mut PodSpec) {
+    let init = spec.init_containers.iter_mut().flatten();
+    let containers = init.chain(&mut spec.containers);
+    let of_containers = containers.filter_map(|container| container.resources.as_mut());
+    let lists = of_containers
+        .chain(&mut spec.resources)
+        .flat_map(|resources| [&mut resources.limits, &mut resources.requests]);
+    let amounts = lists.flatten().flat_map(BTreeMap::values_mut);
+    let volumes = spec.volumes.iter_mut().flatten();
+    let sizes = volumes.filter_map(|volume| volume.empty_dir.as_mut()?.size_limit.as_mut());
+    for amount in amounts.chain(sizes) {
+        // Another fault if it is none.
+        if let Ok(text) = Quantity::canonical(&amount.0) {
+            amount.0 = text;
+        }
+    }
+}
+
 type Get = fn(&ResourceAmounts) -> Option<u64>;
 
 /// The resources that count for pods, as amounts are written and as they are read.
