@@ -221,10 +221,7 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
                     self.context
                         .event(EventType::Warning, "FailedCreatePodSandBox", message, None);
                 self.report(&event);
-                self.context.send(Message::Lifecycle(Event::Stop {
-                    grace: Some(Duration::ZERO),
-                    cause: Cause::SandboxGone,
-                }));
+                self.context.send(Message::Lifecycle(Event::SandboxFailed));
             }
         }
     }

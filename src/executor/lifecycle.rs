@@ -97,6 +97,8 @@ pub(super) enum Event {
     SandboxGone,
     /// The driver made a new sandbox after [`Action::RestartSandbox`].
     SandboxReady,
+    /// The driver could not make one.
+    SandboxFailed,
     Stop {
         grace: Option<Duration>,
         cause: Cause,
@@ -180,7 +182,7 @@ pub(super) enum Action {
         container: Option<Index>,
     },
     Tell(Progress),
-    /// Make a new sandbox and say `SandboxReady`.
+    /// Make a new sandbox and say `SandboxReady` or `SandboxFailed`.
     RestartSandbox,
     /// Nothing runs any more and nothing will.
     End,
@@ -196,7 +198,10 @@ pub(super) enum Stage {
         until: Option<Duration>,
     },
     /// Everything has ended with the old sandbox; the driver makes a new one.
-    Resurrecting,
+    Resurrecting {
+        /// When it tries that again, if it failed.
+        retry: Option<Duration>,
+    },
     Over(Cause),
 }
 
@@ -327,9 +332,16 @@ impl Pod {
             }
             Event::Exited { container, exit } => self.exited(container, exit, now, &mut actions),
             Event::SandboxGone => self.sandbox_gone(now, &mut actions),
-            Event::SandboxReady if self.stage == Stage::Resurrecting => self.start_over(),
+            Event::SandboxReady if matches!(self.stage, Stage::Resurrecting { .. }) => {
+                self.start_over();
+            }
             // Somebody ended the pod meanwhile.
             Event::SandboxReady => {}
+            Event::SandboxFailed => {
+                if let Stage::Resurrecting { retry } = &mut self.stage {
+                    *retry = Some(now.monotonic + start::FAULT_RETRY);
+                }
+            }
             Event::Stop { grace, cause } => {
                 self.terminate(cause, grace.unwrap_or(self.grace), now);
             }
@@ -351,15 +363,16 @@ impl Pod {
 
     /// When [`Event::Tick`] is due.
     pub(super) fn next_tick(&self) -> Option<Duration> {
+        let deadline = self.deadline.map(|deadline| self.begun + deadline);
         match self.stage {
             Stage::Active => {
                 let starts = self.next_starts().map(|(_, due)| due);
                 let starts = starts.chain(self.members.iter().filter_map(Member::says_more));
-                let deadline = self.deadline.map(|deadline| self.begun + deadline);
                 starts.chain(deadline).chain(self.next_halts()).min()
             }
             Stage::Terminating { .. } => self.next_halts().min(),
-            Stage::Resurrecting | Stage::Over(_) => None,
+            Stage::Resurrecting { retry } => retry.into_iter().chain(deadline).min(),
+            Stage::Over(_) => None,
         }
     }
 
@@ -376,7 +389,7 @@ impl Pod {
                 cause: Cause::RestartAll,
                 ..
             } => {}
-            Stage::Terminating { .. } | Stage::Resurrecting | Stage::Over(_) => return,
+            Stage::Terminating { .. } | Stage::Resurrecting { .. } | Stage::Over(_) => return,
         }
         actions.push(Action::Report {
             r#type: EventType::Normal,
@@ -432,7 +445,7 @@ impl Pod {
     }
 
     fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.stage == Stage::Active {
+        if matches!(self.stage, Stage::Active | Stage::Resurrecting { .. }) {
             let overdue = self
                 .deadline
                 .is_some_and(|deadline| now.monotonic >= self.begun + deadline);
@@ -444,9 +457,16 @@ impl Pod {
                     container: None,
                 });
                 self.terminate(Cause::DeadlineExceeded, self.grace, now);
-            } else if self.mains().all(|m| matches!(m.state, State::Ended(_))) {
+            } else if self.stage == Stage::Active
+                && self.mains().all(|m| matches!(m.state, State::Ended(_)))
+            {
                 self.terminate(Cause::Completed, self.grace, now);
             }
+        }
+        if let Stage::Resurrecting { retry } = &mut self.stage
+            && retry.take_if(|retry| *retry <= now.monotonic).is_some()
+        {
+            actions.push(Action::RestartSandbox);
         }
         self.press_on(now, actions);
         // Also a pod all of whose containers restart.
@@ -468,7 +488,7 @@ impl Pod {
             && mains.any(|index| !self.is_done(index))
         {
             actions.push(Action::RestartSandbox);
-            self.stage = Stage::Resurrecting;
+            self.stage = Stage::Resurrecting { retry: None };
             return;
         }
         self.stage = Stage::Over(cause);

@@ -193,8 +193,8 @@ fn peer<R>(context: &Context<R>, stage: &Stage, status: &PodStatus) -> Option<Pe
     let state = match stage {
         Stage::Over(_) => return None,
         Stage::Terminating { .. } => PeerState::Terminating,
-        Stage::Active | Stage::Resurrecting if status.is_true("Ready") => PeerState::Ready,
-        Stage::Active | Stage::Resurrecting => PeerState::NotReady,
+        Stage::Active | Stage::Resurrecting { .. } if status.is_true("Ready") => PeerState::Ready,
+        Stage::Active | Stage::Resurrecting { .. } => PeerState::NotReady,
     };
     let text = |name: &str| {
         let value = plan.manifest.pointer(&format!("/spec/{name}"))?.as_str()?;

@@ -66,7 +66,7 @@ pub(super) fn of(
     let containers = Containers::new(pod, &status);
     status.phase = match pod.stage {
         Stage::Over(cause) => final_phase(&containers, cause),
-        Stage::Active | Stage::Terminating { .. } | Stage::Resurrecting => {
+        Stage::Active | Stage::Terminating { .. } | Stage::Resurrecting { .. } => {
             match phase::phase(&containers) {
                 // Not before everything has ended (`status_manager.go:mergePodStatus`).
                 Phase::Succeeded | Phase::Failed => previous.phase,
@@ -77,7 +77,7 @@ pub(super) fn of(
     status.conditions = Conditions {
         containers: &containers,
         phase: status.phase,
-        has_sandbox: !is_over && pod.stage != Stage::Resurrecting,
+        has_sandbox: !is_over && !matches!(pod.stage, Stage::Resurrecting { .. }),
         readiness_gates: &facts.readiness_gates,
         restarts_all: pod.restarts_all(),
         now,

@@ -98,8 +98,9 @@ impl Quantity {
     /// of the kind of `like`'s (`CanonicalizeBytes`).
     #[must_use]
     pub fn written_like(self, like: &str) -> String {
-        // What is less than a kibi has no binary unit.
-        let is_binary = like.ends_with('i') && self.milli.abs() >= 1_024_000;
+        // What is less than a kibi, or not whole, has no binary unit.
+        let is_binary =
+            like.ends_with('i') && self.milli.abs() >= 1_024_000 && self.milli % 1000 == 0;
         let has_exponent = like.contains(['e', 'E']) && !like.ends_with(['E', 'i']);
         let (base, units): (i128, [&str; 7]) = if is_binary {
             (1024, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
@@ -308,12 +309,32 @@ mod tests {
         check("1025Mi", "1025Mi");
         // What is less than a kibi has no such unit.
         check("0.5Ki", "512");
-        check("1000.1Ki", "1024103");
+        check("1000.1Ki", "1024102400m");
         check("1e3", "1e3");
         check("10e2", "1e3");
         check("1e-3", "1e-3");
         check("1E", "1E");
         check("1Ei", "1Ei");
+        check("0Mi", "0");
+        check("-0.0", "0");
+        check("0.0001", "1m");
+        check("1.0", "1");
+        check("+1", "1");
+        check("-1.5", "-1500m");
+        check("1500", "1500");
+        check("100000", "100k");
+        check("64Mi", "64Mi");
+        check("65536Ki", "64Mi");
+        check("1024Mi", "1Gi");
+        check("1536Mi", "1536Mi");
+        check("1Ki", "1Ki");
+        check("1.0009765625Ki", "1025");
+        check("1.0001Ki", "1024103m");
+        check("7Ei", "7Ei");
+        check("12e5", "1200e3");
+        check("5e-1", "500e-3");
+        check("1e0", "1");
+        check("500u", "1m");
     }
 
     proptest! {
@@ -330,6 +351,16 @@ mod tests {
             prop_assert_eq!(of(format!("{amount}Mi")), of(format!("{}", u64::from(amount) << 20)));
             prop_assert_eq!(of(format!("{amount}e-3")), Ok(i128::from(amount)));
             prop_assert_eq!(of(format!("{amount}M")), of(format!("{amount}e6")));
+        }
+
+        #[test]
+        fn what_is_written_again_is_the_same(whole in 0_u64..1_000_000, nano in 0_u32..1_000_000_000, unit in 0_usize..16) {
+            let units = ["", "n", "u", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti", "e3", "e-3", "E2", "e0"];
+            let text = format!("{whole}.{nano:09}{}", units[unit]);
+            let again = |text: &str| Quantity::parse(text).map(|quantity| quantity.written_like(text));
+            let once = again(&text).expect("a quantity");
+            prop_assert_eq!(Quantity::parse(&once), Quantity::parse(&text));
+            prop_assert_eq!(again(&once), Ok(once));
         }
 
         #[test]

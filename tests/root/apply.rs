@@ -139,7 +139,7 @@ fn a_suspended_job_has_no_pod() {
     assert_eq!(pods(), "pod/task-0\n");
     assert_eq!(kplay.phase("task-0"), "Running");
     let told = apply(true).succeeds();
-    assert_eq!(told, "job.batch/task configured\npod/task-0 deleted\n");
+    assert_eq!(told, "job.batch/task configured\npod \"task-0\" deleted\n");
     assert_eq!(pods(), "");
     let file = file(true);
     kplay.run(["delete".as_ref(), file.as_os_str()]).succeeds();

@@ -92,7 +92,9 @@ impl Pod {
     ) {
         let next = match self.stage {
             Stage::Active => next,
-            Stage::Terminating { .. } | Stage::Resurrecting | Stage::Over(_) => Next::Nothing,
+            Stage::Terminating { .. } | Stage::Resurrecting { .. } | Stage::Over(_) => {
+                Next::Nothing
+            }
         };
         let failed = ended.code != 0;
         if next != Next::Nothing && self.is_backoff_limit_reached() {

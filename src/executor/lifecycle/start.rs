@@ -11,8 +11,8 @@ use super::{
 use crate::model::event::EventType;
 use crate::protocol::FailureClass;
 
-/// How soon a container that could not be created is tried again (the kubelet's sync period).
-const FAULT_RETRY: Duration = Duration::from_secs(10);
+/// How soon a container or a sandbox that could not be created is tried again (the kubelet's sync period).
+pub(super) const FAULT_RETRY: Duration = Duration::from_secs(10);
 /// The waits after pulls that failed, each twice the one before it (`imageBackOffPeriod`, `MaxImageBackOff`).
 const PULL_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 /// What such a wait is called.

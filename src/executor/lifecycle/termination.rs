@@ -72,7 +72,7 @@ impl Pod {
                     until: wanted,
                 };
             }
-            Stage::Resurrecting => self.stage = Stage::Terminating { cause, until: None },
+            Stage::Resurrecting { .. } => self.stage = Stage::Terminating { cause, until: None },
             Stage::Terminating {
                 cause: first,
                 until,

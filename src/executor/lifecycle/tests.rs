@@ -535,3 +535,44 @@ fn a_pod_that_takes_too_much_of_the_disk_has_a_second() {
         1
     );
 }
+
+#[test]
+fn a_sandbox_that_cannot_be_made_is_tried_again() {
+    let lost = |deadline: Option<u64>| {
+        let mut plan = plan("p");
+        plan.active_deadline = deadline;
+        let mut play = Play::of(&plan);
+        play.up("main").event(Event::SandboxGone);
+        play.exit("main", 137);
+        play.event(Event::SandboxFailed);
+        play
+    };
+    let mut play = lost(None);
+    play.until(9);
+    play.event(Event::Tick);
+    play.check(&["0 start main", "0 kill main", "0 sandbox"]);
+    play.until(10).event(Event::SandboxFailed);
+    play.until(25).event(Event::SandboxReady);
+    play.check(&[
+        "0 start main",
+        "0 kill main",
+        "0 sandbox",
+        "10 sandbox",
+        "20 sandbox",
+        "25 start main",
+    ]);
+    // Meanwhile it can be ended, and its time goes on.
+    let mut play = lost(None);
+    play.stop(Some(30));
+    play.check(&["0 start main", "0 kill main", "0 sandbox", "0 end"]);
+    let mut play = lost(Some(15));
+    play.until(60);
+    play.check(&[
+        "0 start main",
+        "0 kill main",
+        "0 sandbox",
+        "10 sandbox",
+        "15 end",
+    ]);
+    assert_eq!(play.pod.stage, Stage::Over(Cause::DeadlineExceeded));
+}

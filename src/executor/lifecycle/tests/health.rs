@@ -292,7 +292,7 @@ proptest! {
                 Happening::Wait(seconds) => { let end = play.now + seconds; play.until(end); }
                 Happening::Stop(grace) => { play.stop(Some(grace)); }
                 Happening::SandboxGone => play.event(Event::SandboxGone),
-                Happening::SandboxReady if play.pod.stage == Stage::Resurrecting => play.event(Event::SandboxReady),
+                Happening::SandboxReady if matches!(play.pod.stage, Stage::Resurrecting { .. }) => play.event(Event::SandboxReady),
                 _ => {}
             }
             for (c, member) in play.pod.members.iter().enumerate() {

@@ -104,7 +104,7 @@ proptest! {
                 Happening::StopOne(c, grace) => { hastened |= grace == 0; let n = name(&play, c); play.stop_one(&n, grace); }
                 Happening::Stop(grace) => { hastened |= grace == 0; stopped = true; play.stop(Some(grace)); }
                 Happening::SandboxGone => { hastened = true; play.event(Event::SandboxGone); }
-                Happening::SandboxReady if play.pod.stage == Stage::Resurrecting => play.event(Event::SandboxReady),
+                Happening::SandboxReady if matches!(play.pod.stage, Stage::Resurrecting { .. }) => play.event(Event::SandboxReady),
                 _ => {}
             }
             let new = &play.log[before..];
@@ -178,6 +178,7 @@ enum Turn {
     Evict,
     SandboxGone,
     SandboxReady,
+    SandboxFailed,
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
@@ -193,6 +194,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => Just(Turn::Evict),
         1 => Just(Turn::SandboxGone),
         2 => Just(Turn::SandboxReady),
+        1 => Just(Turn::SandboxFailed),
     ]
 }
 
@@ -218,7 +220,9 @@ proptest! {
             let possible = match turn {
                 Turn::Up(c) | Turn::Fail(c, _) => is("Starting", c),
                 Turn::Exit(c, _) | Turn::Unhealthy(c, _) => is("Running", c),
-                Turn::SandboxReady => play.pod.stage == Stage::Resurrecting,
+                Turn::SandboxReady | Turn::SandboxFailed => {
+                    matches!(play.pod.stage, Stage::Resurrecting { .. })
+                }
                 Turn::Hooked(..) | Turn::Wait(_) | Turn::Stop(_) | Turn::Evict | Turn::SandboxGone => true,
             };
             if !possible {
@@ -269,6 +273,7 @@ proptest! {
                 Turn::Evict => play.event(Event::Evict { message: "m".into() }),
                 Turn::SandboxGone => play.event(Event::SandboxGone),
                 Turn::SandboxReady => play.event(Event::SandboxReady),
+                Turn::SandboxFailed => play.event(Event::SandboxFailed),
             }
             let steps = match turn { Turn::Wait(_) => 2, _ => 1 };
             for (c, member) in play.pod.members.iter().enumerate() {
