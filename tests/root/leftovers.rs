@@ -138,7 +138,7 @@ pub(crate) fn is_v2() -> bool {
 }
 
 /// Where a pod's cgroup may be in a hierarchy, by the pod's quality of service.
-fn places_of(uid: &str) -> [PathBuf; 3] {
+pub(crate) fn places_of(uid: &str) -> [PathBuf; 3] {
     ["kplay", "kplay/burstable", "kplay/besteffort"].map(|class| Path::new(class).join(uid))
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::Kplay;
 use crate::harness::script_pod;
+use crate::leftovers;
 
 /// A number in a cgroup's file.
 #[track_caller]
@@ -380,5 +381,8 @@ fn huge_pages_of(kplay: &Kplay, pod: &str) -> Option<std::path::PathBuf> {
         let controllers = fs::read_to_string(root.join("cgroup.controllers"));
         controllers.is_ok_and(|list| list.split_whitespace().any(|name| name == "hugetlb"))
     })?;
-    Some(root.join("kplay").join(uid))
+    let mut places = leftovers::places_of(&uid)
+        .into_iter()
+        .map(|place| root.join(place));
+    places.find(|cgroup| cgroup.exists())
 }
