@@ -136,7 +136,7 @@ pub fn share(
 
 fn times(stat: &Stat) -> Timestamps {
     let time = Timespec {
-        tv_sec: stat.st_mtime as i64,
+        tv_sec: stat.st_mtime,
         tv_nsec: stat.st_mtime_nsec as _,
     };
     Timestamps {

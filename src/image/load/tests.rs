@@ -127,6 +127,8 @@ impl Read for Interrupted<'_> {
     }
 }
 
+type Attempt = Result<Vec<Loaded>, ImageError>;
+
 #[test]
 fn a_load_that_is_given_up_leaves_nothing() {
     if !can_be_root() {
@@ -139,7 +141,7 @@ fn a_load_that_is_given_up_leaves_nothing() {
     let fifo = folder.path().join("fifo");
     let made = Command::new("mkfifo").arg(&fifo).status();
     assert!(made.expect("mkfifo").success());
-    let check = |load: &dyn Fn(&Store, io::PipeWriter) -> Result<Vec<Loaded>, ImageError>| {
+    let check = |load: &dyn Fn(&Store, io::PipeWriter) -> Attempt| {
         let (asked, ask) = io::pipe().expect("a pipe");
         let store = Store::open(&folder.path().join("images")).expect("a store");
         let store = store.heeding(Stop::when(asked.into()));
