@@ -76,18 +76,18 @@ fn a_selector_must_match_and_is_not_spoken_of() {
             "{kind} {selector} {labels}"
         );
     };
-    const MISSING: &str = "`selector` is missing or empty";
-    const OTHER: &str = "`selector` does not match the labels of the pod template";
+    let missing = "`selector` is missing or empty";
+    let other = "`selector` does not match the labels of the pod template";
     for kind in ["Deployment", "ReplicaSet", "DaemonSet", "StatefulSet"] {
         check(kind, "selector: {matchLabels: {a: b}},", "a: b", &[]);
-        check(kind, "selector: {matchLabels: {a: b}},", "a: c", &[OTHER]);
-        check(kind, "selector: {},", "a: b", &[MISSING]);
+        check(kind, "selector: {matchLabels: {a: b}},", "a: c", &[other]);
+        check(kind, "selector: {},", "a: b", &[missing]);
     }
     let kind = "ReplicationController";
     check(kind, "selector: {a: b},", "a: b, c: d", &[]);
-    check(kind, "selector: {a: b},", "", &[OTHER]);
+    check(kind, "selector: {a: b},", "", &[other]);
     check(kind, "", "a: b", &[]);
-    check(kind, "", "", &[MISSING]);
+    check(kind, "", "", &[missing]);
 }
 
 #[test]
