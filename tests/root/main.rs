@@ -64,5 +64,6 @@ mod traffic;
 mod transfers;
 mod users;
 mod volumes;
+mod ways_out;
 
 pub(crate) use harness::Kplay;
