@@ -27,6 +27,7 @@ mod bad_input;
 mod claims;
 mod concurrency;
 mod containers;
+mod copy;
 mod crowd;
 mod death;
 mod environment;
