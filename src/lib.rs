@@ -18,8 +18,8 @@
 //! Who is not root becomes root of a user namespace first ([`manager::rootless`]): what that root may do is all that the
 //! others need.
 //!
-//! A lower line below never names a higher one, and the four services (`image`, `network`, `volume`, `runtime`)
-//! never name each other; `tests/tidy.rs` holds that as a test.
+//! A lower line below never names a higher one, and the services (`copy`, `image`, `network`, `volume`,
+//! `runtime`) never name each other; `tests/tidy.rs` holds that as a test.
 
 pub mod cli;
 pub(crate) mod output;
@@ -29,6 +29,7 @@ pub mod manager;
 
 pub mod executor;
 
+pub mod copy;
 pub mod image;
 pub mod network;
 pub mod runtime;

@@ -18,8 +18,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "output", "loader", "manager", "executor", "image", "network", "runtime", "volume",
-            "protocol", "state", "spec", "toolbox", "model", "sys",
+            "output", "loader", "manager", "executor", "copy", "image", "network", "runtime",
+            "volume", "protocol", "state", "spec", "toolbox", "model", "sys",
         ],
     ),
     ("output", &["model"]),
@@ -34,6 +34,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "network", "volume", "runtime", "spec", "state", "protocol", "model", "sys",
         ],
     ),
+    ("copy", &["model", "sys"]),
     ("image", &["model", "sys"]),
     ("network", &["model", "sys"]),
     ("runtime", &["model", "sys"]),
@@ -66,7 +67,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hickory_proto", &["executor", "toolbox"]),
     ("url", &["executor", "image"]),
     ("toml", &["image"]),
-    ("tar", &["image"]),
+    ("tar", &["copy", "image"]),
     // Layers, and rotated logs.
     ("flate2", &["image", "state"]),
     ("zstd", &["image"]),

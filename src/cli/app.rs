@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueE
 use crate::model::names::Namespace;
 
 use super::{
-    apply, attach, check, completion, delete, describe, events, exec, explain, generate, get,
+    apply, attach, check, completion, cp, delete, describe, events, exec, explain, generate, get,
     image, login, logs, man, port_forward, system, top, up, version, volume, wait,
 };
 
@@ -137,6 +137,8 @@ pub(crate) enum Command {
     Exec(exec::ExecArgs),
     /// See what a container prints, and be its standard input
     Attach(attach::AttachArgs),
+    /// Copy files into and out of containers
+    Cp(cp::CpArgs),
     /// Reach ports of a pod or of a Service from this machine
     PortForward(port_forward::PortForwardArgs),
     /// Wait until pods are as wanted

@@ -129,15 +129,22 @@ pub(crate) fn run(arguments: &ApplyArgs, session: &Session) -> Result<Done, Erro
         Some(_) => Lines::None,
     };
     job.apply(&manager, lines, session).1?;
-    if mode == Mode::Real && rootless::end_at_logout(&session.layout) {
-        session.ui.note(
-            "systemd ends your pods when you log out; `loginctl enable-linger` lets them live",
-        );
+    if mode == Mode::Real {
+        tell_of_logout(session);
     }
     if let Some(format) = arguments.output {
         job.print(format, mode, session)?;
     }
     Ok(Done::Well)
+}
+
+/// Says that pods that are to outlive this command do not outlive the user's sessions, if that is so.
+pub(crate) fn tell_of_logout(session: &Session) {
+    if rootless::end_at_logout(&session.layout) {
+        session.ui.note(
+            "systemd ends your pods when you log out; `loginctl enable-linger` lets them live",
+        );
+    }
 }
 
 /// The manager, from now on with the signals that interrupt it.

@@ -13,7 +13,7 @@ use super::inventory::{self, Inventory, Pod, Scope};
 use super::session::Session;
 use super::target;
 use crate::manager::client::{self, ExecIo, ExecSession};
-use crate::model::names::{ContainerName, PodKey, PodName};
+use crate::model::names::{ContainerName, Namespace, PodKey, PodName};
 use crate::protocol::Exec;
 use crate::state::pod_dir::PodDir;
 use crate::state::view;
@@ -117,7 +117,16 @@ pub(super) fn resolve(
     container: Option<&str>,
     session: &Session,
 ) -> Result<(PodKey, ContainerName), Error> {
-    let namespace = &session.namespace;
+    resolve_in(&session.namespace, pod, container, session)
+}
+
+/// The pod in this namespace, and the container's name.
+pub(super) fn resolve_in(
+    namespace: &Namespace,
+    pod: &str,
+    container: Option<&str>,
+    session: &Session,
+) -> Result<(PodKey, ContainerName), Error> {
     // The usual case reads one pod instead of all.
     if let Ok(name) = PodName::parse(pod) {
         let key = PodKey {

@@ -16,6 +16,7 @@ pub(super) fn run() -> Option<ExitCode> {
     }
     match args.next().as_deref().and_then(OsStr::to_str) {
         Some("create") => Some(crate::runtime::create::main()),
+        Some("copy") => Some(crate::copy::main()),
         Some("try") => Some(crate::manager::doctor::try_all(args.next().as_deref())),
         Some("execute") => Some(execute(args.next().as_deref())),
         Some("pull") => Some(match (args.next(), args.next()) {

@@ -10,6 +10,7 @@ mod apply;
 mod attach;
 mod check;
 mod completion;
+mod cp;
 mod delete;
 mod describe;
 mod disk;
@@ -160,6 +161,7 @@ fn reach(command: &Command) -> Reach {
         | Command::Logs(_)
         | Command::Exec(_)
         | Command::Attach(_)
+        | Command::Cp(_)
         | Command::PortForward(_)
         | Command::Wait(_)
         // A pod that is half deleted still uses its images and volumes.
@@ -214,6 +216,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<Done, Error> {
         Command::Logs(arguments) => logs::run(arguments, session),
         Command::Exec(arguments) => exec::run(arguments, session),
         Command::Attach(arguments) => attach::run(arguments, session),
+        Command::Cp(arguments) => cp::run(arguments, session),
         Command::PortForward(arguments) => port_forward::run(arguments, session),
         Command::Wait(arguments) => wait::run(arguments, session),
         Command::Image(command) => image::run(command, session),

@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: &UpArgs, session: &Session) -> Result<Done, Error> 
     let (changes, applied) = job.apply(&manager, Lines::Printed, session);
     if arguments.detach {
         applied?;
+        apply::tell_of_logout(session);
         return Ok(Done::Well);
     }
     if let Err(error) = applied {

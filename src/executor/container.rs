@@ -25,13 +25,14 @@ use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::image::Pull;
 use crate::model::plan::{ContainerPlan, ContainerRole};
+use crate::protocol::Opened;
 use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, Tenancy, rootfs};
 use crate::spec::{self, Spec};
 use crate::state::logs::{self, links};
 use crate::sys::cgroup::{Cgroup, Limits};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
-use crate::sys::{fd, fs, identity};
+use crate::sys::{fd, fs, identity, namespace};
 use crate::volume;
 
 /// A terminal nobody looks at.
@@ -55,6 +56,15 @@ pub(super) struct Live {
     /// The container's terminal.
     terminal: Option<OwnedFd>,
     pub(super) audience: Rc<Audience>,
+}
+
+/// A container's files.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) root: OwnedFd,
+    /// Of a pod with a user namespace.
+    pub(super) users: Option<OwnedFd>,
+    pub(super) opened: Opened,
 }
 
 /// `stdinOnce`.
@@ -103,6 +113,21 @@ impl Live {
             (Some(held), Once::No) => held.try_clone().map(Some),
             (None, Once::No) => Ok(None),
         }
+    }
+
+    /// The container's files, for who is as its process.
+    pub(super) fn files(&self) -> io::Result<Files> {
+        let process = spec::process_of(&self.spec);
+        let pid = self.process.pid();
+        let users = self.tenancy.as_ref().map(|_| namespace::users_of(pid));
+        Ok(Files {
+            root: namespace::root_of(pid)?,
+            users: users.transpose()?,
+            opened: Opened {
+                person: runtime::person(&process),
+                directory: process.cwd().clone(),
+            },
+        })
     }
 
     /// What runs `command` in this container, as its user and with its limits.

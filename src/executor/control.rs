@@ -3,7 +3,7 @@
 //! The protocol is described in [`crate::protocol`]. A client that goes away does not end what it started, as with
 //! `kubectl exec`.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::attach::Parting;
-use super::container::Once;
+use super::container::{Live, Once};
 use super::context::{Context, Message};
 use super::dial::Network;
 use super::lifecycle::{Cause, Event, Index};
@@ -89,11 +89,45 @@ async fn answer<R: Runtime>(
             reply(connection, &answer, None)
         }
         Ok(Request::Exec(exec)) => execute(context, connection, exec, packet.fds).await,
+        Ok(Request::Open { container }) => open(context, connection, container),
         Ok(Request::Connect { port }) => connect(context, connection, port).await,
         Ok(Request::Attach(wanted)) => attach(context, connection, wanted, packet.fds).await,
         Err(error) => {
             let message = format!("the executor does not know this request: {error}");
             reply(connection, &refused(Refusal::Failed, message), None)
+        }
+    }
+}
+
+/// Hands the files of a container out: what is done with them is none of this process's work.
+fn open<R: Runtime>(
+    context: &Context<R>,
+    connection: &AsyncFd<Connection>,
+    container: Option<ContainerName>,
+) -> std::io::Result<()> {
+    let index = match find(context, container) {
+        Ok(index) => index,
+        Err(refusal) => return reply(connection, &refusal, None),
+    };
+    let files = context.live.borrow().get(&index).map(Live::files);
+    match files {
+        Some(Ok(files)) => {
+            let fds = [Some(&files.root), files.users.as_ref()];
+            let fds: Vec<_> = fds.into_iter().flatten().map(AsFd::as_fd).collect();
+            reply_with(connection, &Reply::Opened(files.opened), &fds)
+        }
+        // Its end is about to be noticed.
+        Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("cannot open the container's files: {error}");
+            reply(connection, &refused(Refusal::Failed, message), None)
+        }
+        Some(Err(_)) | None => {
+            let name = &context.container_plan(index).name;
+            let message = format!(
+                "container `{name}` is not running, and its files are there only as long as it runs: what is to stay longer belongs \
+                 into a volume"
+            );
+            reply(connection, &refused(Refusal::NotRunning, message), None)
         }
     }
 }
@@ -270,7 +304,15 @@ fn reply(
     reply: &Reply,
     fd: Option<BorrowedFd<'_>>,
 ) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(reply)?;
     let fds: Vec<_> = fd.into_iter().collect();
-    connection.get_ref().send(&bytes, &fds)
+    reply_with(connection, reply, &fds)
+}
+
+fn reply_with(
+    connection: &AsyncFd<Connection>,
+    reply: &Reply,
+    fds: &[BorrowedFd<'_>],
+) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(reply)?;
+    connection.get_ref().send(&bytes, fds)
 }

@@ -7,8 +7,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::error::Error;
-use crate::model::names::PodKey;
-use crate::protocol::{Attach, Exec, Reply, Request};
+use crate::model::names::{ContainerName, PodKey};
+use crate::protocol::{Attach, Exec, Opened, Reply, Request};
 use crate::state::pod_dir::PodDir;
 use crate::sys::fd;
 use crate::sys::socket::{Blocking, Connection, Packet};
@@ -82,7 +82,49 @@ pub fn refresh(dir: &PodDir) -> Result<(), Error> {
         | Reply::ExecExited { .. }
         | Reply::Attached { .. }
         | Reply::AttachEnded
+        | Reply::Opened(_)
         | Reply::Connected => Err(session.broken()),
+    }
+}
+
+/// The files of a running container.
+#[derive(Debug)]
+pub struct Files {
+    pub root: OwnedFd,
+    /// Its user namespace, if that is not kplay's.
+    pub users: Option<OwnedFd>,
+    pub opened: Opened,
+}
+
+/// Gets at the files of a running container.
+///
+/// # Errors
+/// [`Error::NotRunning`], [`Error::Refused`] with the reason, [`Error::Control`].
+pub fn open(dir: &PodDir, container: Option<ContainerName>) -> Result<Files, Error> {
+    let session = ExecSession {
+        pod: dir.key().clone(),
+        connection: send(dir, &Request::Open { container })?,
+        terminal: None,
+    };
+    let (reply, fds) = session.receive()?;
+    let mut fds = fds.into_iter();
+    match (reply, fds.next()) {
+        (Reply::Opened(opened), Some(root)) => Ok(Files {
+            root,
+            users: fds.next(),
+            opened,
+        }),
+        (Reply::Refused { reason, message }, _) => Err(Error::Refused { reason, message }),
+        (
+            Reply::Opened(_)
+            | Reply::Refreshed
+            | Reply::Attached { .. }
+            | Reply::AttachEnded
+            | Reply::Connected
+            | Reply::ExecStarted
+            | Reply::ExecExited { .. },
+            _,
+        ) => Err(session.broken()),
     }
 }
 
@@ -120,6 +162,7 @@ pub fn exec(dir: &PodDir, exec: Exec, io: &ExecIo<'_>) -> Result<ExecSession, Er
         | Reply::Refreshed
         | Reply::Attached { .. }
         | Reply::AttachEnded
+        | Reply::Opened(_)
         | Reply::Connected => Err(session.broken()),
         Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
     }
@@ -163,6 +206,7 @@ pub fn attach(dir: &PodDir, wanted: Attach, io: &AttachIo<'_>) -> Result<AttachS
         | Reply::ExecExited { .. }
         | Reply::AttachEnded
         | Reply::Refreshed
+        | Reply::Opened(_)
         | Reply::Connected => Err(session.broken()),
     }
 }
@@ -190,6 +234,7 @@ pub async fn connect(dir: &PodDir, port: u16) -> Result<TcpStream, Error> {
             | Reply::Refreshed
             | Reply::Attached { .. }
             | Reply::AttachEnded
+            | Reply::Opened(_)
             | Reply::ExecStarted
             | Reply::ExecExited { .. },
             _,
@@ -229,9 +274,11 @@ impl ExecSession {
             Reply::ExecExited { code } => Ok(code),
             Reply::Refused { reason, message } => Err(Error::Refused { reason, message }),
             Reply::AttachEnded => Ok(0),
-            Reply::ExecStarted | Reply::Refreshed | Reply::Attached { .. } | Reply::Connected => {
-                Err(self.broken())
-            }
+            Reply::ExecStarted
+            | Reply::Refreshed
+            | Reply::Attached { .. }
+            | Reply::Opened(_)
+            | Reply::Connected => Err(self.broken()),
         }
     }
 

@@ -64,6 +64,8 @@ pub fn enter(layout: &Layout) -> Result<Option<Member>, Error> {
         return Ok(None);
     }
     let members = layout.members();
+    // First what may not be the user's: where nothing can be kept, nothing is left in the other folder.
+    fs::create_dir_all(layout.root(), 0o700)?;
     fs::create_dir_all(&members, 0o700)?;
     // It may be in a folder in which everybody makes folders.
     for folder in [layout.runroot(), &members] {

@@ -393,6 +393,7 @@ fn serve(listener: &Listener, behaviour: &str, dir: &ExecutorDir) {
                 connection.send(&bytes, &[]).unwrap();
             }
             Request::Attach(_) => unreachable!("no test of the manager looks at a container"),
+            Request::Open { .. } => unreachable!("no test of the manager copies files"),
             Request::Connect { .. } => unreachable!("no test of the manager connects"),
             Request::Exec(exec) => {
                 dir.write_status(&status(Phase::Running, ConditionStatus::True))

@@ -19,6 +19,7 @@
 //! | `Exec` without tty | `ExecStarted`, `ExecExited` | request: stdin, stdout, stderr, in this order |
 //! | `Exec` with tty | `ExecStarted`, `ExecExited` | `ExecStarted`: the terminal's master side |
 //! | `Attach` | `Attached`, `AttachEnded` | request: stdout, stderr; `Attached`: what can be written into, if anything |
+//! | `Open` | `Opened` | `Opened`: the container's root folder, and its user namespace if that is not the executor's |
 //! | `Connect` | `Connected` | `Connected`: the connection, which does not block |
 #![forbid(unsafe_code)]
 
@@ -32,6 +33,7 @@ use crate::model::image::Image;
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{PodPlan, PullPolicy};
 use crate::model::pull_secret::PullSecret;
+use crate::sys::ids::Person;
 
 /// The version of everything here; both ends are the same binary unless kplay was upgraded under a running pod.
 pub const VERSION: u32 = 2;
@@ -149,6 +151,11 @@ pub enum Request {
     Refresh,
     Exec(Exec),
     Attach(Attach),
+    /// Hand out the files of a running container.
+    Open {
+        /// The pod's first main container if `None`.
+        container: Option<ContainerName>,
+    },
     /// Connect to this port of the pod, as its containers would by the name `localhost`.
     Connect {
         port: u16,
@@ -187,6 +194,8 @@ pub enum Reply {
     /// The container has ended, and all of its output has been passed on.
     AttachEnded,
     Connected,
+    /// Who works with the files is to be as the container.
+    Opened(Opened),
     ExecStarted,
     /// 0–255; 128 + signal.
     ExecExited {
@@ -197,6 +206,15 @@ pub enum Reply {
         reason: Refusal,
         message: String,
     },
+}
+
+/// Whose a container's files are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The user of the container's process, with the capabilities it has.
+    pub person: Person,
+    /// Where the container's process starts.
+    pub directory: PathBuf,
 }
 
 /// Why a request was refused.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::sys::capability::Set;
 use crate::sys::cgroup::CgroupEntry;
-use crate::sys::ids::IdRange;
+use crate::sys::ids::{IdRange, Person};
 use crate::sys::process::Reaper;
 use crate::sys::{self, fd};
 
@@ -309,13 +309,32 @@ fn detach_from_host(spec: &mut Spec) {
 fn bounding(process: &Process) -> Set {
     match process.capabilities() {
         None => Set(u64::MAX),
-        Some(capabilities) => capabilities
-            .bounding()
-            .iter()
-            .flatten()
-            .filter_map(|capability| Set::named(&format!("CAP_{capability}")))
-            .fold(Set::default(), Set::with),
+        Some(capabilities) => Set(bits(capabilities.bounding().as_ref())),
     }
+}
+
+/// Who a process is, with the capabilities that it can use without more ado: of those, who is not root has the ambient ones.
+#[must_use]
+pub fn person(process: &Process) -> Person {
+    let user = process.user();
+    let sets = process.capabilities().as_ref();
+    let capabilities = match sets {
+        None => u64::MAX,
+        Some(sets) if user.uid() == 0 => bits(sets.bounding().as_ref()),
+        Some(sets) => bits(sets.ambient().as_ref()),
+    };
+    Person {
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        capabilities,
+    }
+}
+
+fn bits(capabilities: Option<&Capabilities>) -> u64 {
+    let named = capabilities.into_iter().flatten();
+    let sets = named.filter_map(|capability| Set::named(&format!("CAP_{capability}")));
+    sets.fold(Set::default(), Set::with).0
 }
 
 /// Without no_new_privs, loading a seccomp program takes CAP_SYS_ADMIN, and dropping that again CAP_SETPCAP: the

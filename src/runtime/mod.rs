@@ -49,7 +49,7 @@ use crate::sys::ids::IdRange;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::Kept;
 
-pub use container::Libcontainer;
+pub use container::{Libcontainer, person};
 pub use error::Error;
 pub use helper::Program;
 pub use late::LateMount;

@@ -152,6 +152,17 @@ pub fn effective() -> io::Result<Set> {
     ))
 }
 
+/// What this thread has, and may use when it wants.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn permitted() -> io::Result<Set> {
+    let data = get()?;
+    Ok(Set(
+        u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32
+    ))
+}
+
 /// Whether this thread may make namespaces and mounts: root may, and who is root of a user namespace.
 #[must_use]
 pub fn may_administer() -> bool {

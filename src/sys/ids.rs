@@ -89,6 +89,51 @@ pub fn enter(users: impl AsFd) -> io::Result<()> {
     become_root()
 }
 
+/// Who a process is for good, as the user namespace that it is in numbers them.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Person {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    /// A bit per capability.
+    pub capabilities: u64,
+}
+
+/// Makes this process somebody else for good, with those of the capabilities that it has, and hides it from others of that
+/// user. The process must have one thread.
+///
+/// # Errors
+/// The caller may not.
+pub fn become_person(person: &Person) -> io::Result<()> {
+    // In a user namespace with one id nobody may set groups.
+    super::process::clear_groups()?;
+    let groups = person.groups.as_slice();
+    // By the system calls: the C library's functions would involve other threads.
+    // SAFETY: the list is as long as is said; the others take only numbers.
+    let results = unsafe {
+        [
+            if groups.is_empty() {
+                0
+            } else {
+                libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr())
+            },
+            libc::syscall(libc::SYS_setresgid, person.gid, person.gid, person.gid),
+            libc::c_long::from(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0)),
+            libc::syscall(libc::SYS_setresuid, person.uid, person.uid, person.uid),
+        ]
+    };
+    if results != [0; 4] {
+        return Err(io::Error::last_os_error());
+    }
+    let had = capability::permitted()?;
+    capability::set(capability::Set(person.capabilities & had.0))?;
+    // SAFETY: takes only numbers.
+    match unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Does something to files as the root of a user namespace: what is made is that root's, also on mounts on which the
 /// machine's root is nobody. Otherwise the thread may do what it may. The thread must be root's.
 ///

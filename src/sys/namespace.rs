@@ -85,6 +85,17 @@ pub fn mounts_of(pid: i32) -> io::Result<OwnedFd> {
     Ok(std::fs::File::open(format!("/proc/{pid}/ns/mnt"))?.into())
 }
 
+/// The root folder of a process that cannot end meanwhile, in its mount namespace; not opened to be read.
+///
+/// # Errors
+/// It has ended and waits to be reaped, or the caller may not.
+pub fn root_of(pid: i32) -> io::Result<OwnedFd> {
+    let flags =
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let path = format!("/proc/{pid}/root");
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+}
+
 /// The user namespace of a process that cannot end meanwhile.
 ///
 /// # Errors

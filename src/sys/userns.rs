@@ -161,7 +161,15 @@ pub fn make(mapping: &Mapping) -> Result<OwnedFd, Error> {
             holder::wait_at(ends).ok();
         })
     }
-    .map_err(|source| Error::Refused { source })?;
+    .map_err(|source| Error::Refused {
+        source: match source.raw_os_error() {
+            // What the kernel says of it is not about a disk.
+            Some(libc::ENOSPC) => {
+                io::Error::other("the sysctl `user.max_user_namespaces` allows no more")
+            }
+            _ => source,
+        },
+    })?;
     let made = give(mapping, child.pid()).and_then(|()| {
         namespace::users_of(child.pid()).map_err(Error::at("open the user namespace"))
     });

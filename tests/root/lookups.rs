@@ -187,14 +187,14 @@ fn a_large_answer_comes_by_tcp() {
 }
 
 /// A nameserver that knows one name, `known.test`, and remembers what it is asked.
-struct Upstream {
+pub(crate) struct Upstream {
     ip: IpAddr,
     asked: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 impl Upstream {
     /// On a loopback address of its own, as the stub of systemd-resolved is: others may have port 53 of other ones.
-    fn start(last: u8) -> Self {
+    pub(crate) fn start(last: u8) -> Self {
         let ip: IpAddr = [127, 53, 7, last].into();
         let socket = UdpSocket::bind((ip, 53)).expect("nobody has this address");
         let asked = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();

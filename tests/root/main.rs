@@ -27,6 +27,7 @@ mod bad_input;
 mod claims;
 mod concurrency;
 mod containers;
+mod copy;
 mod crowd;
 mod death;
 mod environment;
@@ -65,5 +66,6 @@ mod traffic;
 mod transfers;
 mod users;
 mod volumes;
+mod ways_out;
 
 pub(crate) use harness::Kplay;

@@ -295,22 +295,102 @@ fn root_of_a_user_namespace_plays_pods_as_well() {
     kplay.assert_nothing_left();
 }
 
+/// Runs kplay as a user, with nothing in the environment but this.
+fn with_environment(
+    user: &str,
+    env: &[(&str, &std::path::Path)],
+    words: &[&str],
+) -> std::process::Output {
+    let setpriv = crate::user::program(crate::user::User::named(user).as_ref());
+    std::process::Command::new(&setpriv[0])
+        .args(&setpriv[1..])
+        .args(words)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .envs(env.iter().copied())
+        .output()
+        .expect("setpriv is there")
+}
+
+#[test]
+fn a_home_that_is_not_the_users_leaves_nothing() {
+    let Some(kplay) = Kplay::of(WITHOUT_IDS) else {
+        return;
+    };
+    let home = kplay.dir().join("closed");
+    crate::user::make_closed(&home);
+    let manifest = kplay.file("web.yaml", web(free_port()));
+    let manifest = manifest.to_str().expect("a readable path");
+    let output = with_environment(WITHOUT_IDS, &[("HOME", &home)], &["apply", manifest]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("closed/.local/share/kplay") && said.contains("Permission denied"),
+        "{said}"
+    );
+    let uid = std::process::Command::new("id")
+        .args(["-u", WITHOUT_IDS])
+        .output();
+    let uid = String::from_utf8(uid.expect("id is there").stdout).expect("a number");
+    let folder = format!("/tmp/kplay-{}", uid.trim());
+    assert!(!std::path::Path::new(&folder).exists(), "{folder}");
+    crate::user::remove(&home);
+}
+
+#[test]
+fn a_later_login_finds_the_same_pods() {
+    let Some(kplay) = Kplay::of(ONE) else { return };
+    let [home, run] = ["home", "runtime"].map(|name| kplay.dir().join(name));
+    let manifest = kplay.file("web.yaml", web(free_port()));
+    for folder in [&home, &run] {
+        std::fs::create_dir(folder).expect("a folder");
+        crate::user::User::named(ONE).expect("a user").give(folder);
+    }
+    let call = |env: &[(&str, &std::path::Path)], words: &[&str]| {
+        let output = with_environment(ONE, env, words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let login: &[(&str, &std::path::Path)] = &[("HOME", &home), ("XDG_RUNTIME_DIR", &run)];
+    call(
+        login,
+        &[
+            "apply",
+            "--wait=ready",
+            manifest.to_str().expect("a readable path"),
+        ],
+    );
+    // Another process tree, with the folders by other names for the same.
+    let data = home.join(".local/share");
+    let later: &[(&str, &std::path::Path)] = &[("XDG_DATA_HOME", &data), ("XDG_RUNTIME_DIR", &run)];
+    let id = call(later, &["exec", "web", "--", "/toolbox", "id"]);
+    assert!(id.starts_with("uid=0"), "{id}");
+    call(later, &["logs", "web"]);
+    call(
+        later,
+        &[
+            "cp",
+            manifest.to_str().expect("a readable path"),
+            "web:/here",
+        ],
+    );
+    assert!(call(later, &["get", "pods"]).contains("Running"));
+    call(later, &["delete", "pod", "web"]);
+    assert!(!home.join(".local/share/kplay/pods/default_web").exists());
+}
+
 #[test]
 fn state_is_where_xdg_says() {
     let Some(kplay) = Kplay::of(ONE) else { return };
     let [data, run] = ["data", "runtime"].map(|name| kplay.dir().join(name));
-    let setpriv = crate::user::program(crate::user::User::named(ONE).as_ref());
     let call = |words: &[&str]| {
-        let output = std::process::Command::new(&setpriv[0])
-            .args(&setpriv[1..])
-            .args(words)
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", kplay.dir())
-            .env("XDG_DATA_HOME", &data)
-            .env("XDG_RUNTIME_DIR", &run)
-            .output()
-            .expect("setpriv is there");
+        let env: [(&str, &std::path::Path); 3] = [
+            ("HOME", kplay.dir()),
+            ("XDG_DATA_HOME", &data),
+            ("XDG_RUNTIME_DIR", &run),
+        ];
+        let output = with_environment(ONE, &env, words);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{words:?}: {said}");
     };

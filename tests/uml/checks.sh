@@ -407,6 +407,82 @@ of_user() {
     pod_of_user given "$cgroups/user.slice/given" memory.max
 }
 
+# Of who logs out, logind removes what is in /dev/shm.
+home=/var/lib/kplay/home
+
+# Makes the units of a login: the bus, logind, and what a user has. What comes with the usual dependencies empties /tmp, where
+# the repository may be, and logind's sandbox takes more than this kernel has.
+prepare_logins() {
+    local units=/run/systemd/system unit
+    for unit in dbus.socket dbus.service user@.service user-runtime-dir@.service; do
+        mkdir -p "$units/$unit.d"
+        printf '%s\n' '[Unit]' DefaultDependencies=no >"$units/$unit.d/alone.conf"
+    done
+    printf '%s\n' '[Unit]' DefaultDependencies=no Requires=dbus.socket After=dbus.socket '[Service]' \
+        BusName=org.freedesktop.login1 ExecStart=/lib/systemd/systemd-logind StateDirectory=systemd/linger \
+        'RuntimeDirectory=systemd/sessions systemd/seats systemd/users systemd/inhibit systemd/shutdown' \
+        >"$units/systemd-logind.service"
+    # The user's systemd ends with the last session, not some seconds later.
+    mkdir -p /run/systemd/logind.conf.d
+    printf '%s\n' '[Login]' UserStopDelaySec=0 >/run/systemd/logind.conf.d/at-once.conf
+    local service
+    for service in systemd-user kplay-test; do
+        printf '%s\n' 'account required pam_permit.so' 'session required pam_systemd.so' >"/etc/pam.d/$service"
+    done
+    mkdir "$home"
+    chown "$user:" "$home"
+    systemctl daemon-reload
+    systemctl start dbus.socket systemd-logind.service
+}
+
+# A session of the user's: one command, with the environment that a login has.
+session() {
+    systemd-run --quiet --wait --pipe --collect -p DefaultDependencies=no -p PAMName=kplay-test -p User="$user" \
+        -E HOME="$home" -E PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+# As the user, with next to no environment.
+without_session() {
+    setpriv --reuid "$user" --regid "$user" --init-groups env -i HOME="$home" PATH=/usr/bin:/bin "$@"
+}
+
+# The user has no session any more, and with it no systemd.
+until_logged_out() {
+    local patience=300
+    while systemctl is-active --quiet "user@$(id -u "$user")" && ((patience-- > 0)); do sleep 0.1; done
+}
+
+# Pods of a user who logs out: they end with the user's systemd, which lives on if the user lingers.
+logged_out() {
+    local manifest=$repository/testdata/uml/of-user.yaml where
+    prepare_logins
+    where=$(session printenv XDG_RUNTIME_DIR)
+    fact 'session' "${where/$(id -u "$user")/UID}"
+    fact 'told' "$(session "$kplay" up -d "$manifest" 2>&1 | grep -c 'loginctl enable-linger')"
+    until_logged_out
+    left 'logout'
+    fact 'after logout' "$(session "$kplay" get pods --no-headers | tr -s ' ' | cut -d ' ' -f 1-4)"
+    said 'delete after logout' session "$kplay" delete pod limited
+
+    said 'linger' loginctl enable-linger "$user"
+    fact 'not told' "$(session "$kplay" apply "$manifest" 2>&1 | grep -c 'loginctl enable-linger')"
+    fact 'lives' "$(executors | wc -l)"
+    where=$(cat "/proc/$(executors)/cgroup")
+    where=${where//$(id -u "$user")/UID}
+    fact 'where' "${where%/kplay-*}"
+    # From another session, and from what is none: cron has no XDG_RUNTIME_DIR.
+    fact 'another session' "$(session "$kplay" exec limited -- /toolbox id)"
+    said 'no session' without_session "$kplay" exec limited -- /toolbox id
+    said 'logs from no session' without_session "$kplay" logs limited
+    said 'delete from no session' without_session "$kplay" delete pod limited
+    left 'linger'
+
+    # Images are others' files, too, in a namespace with their ids.
+    echo 0 >/proc/sys/user/max_user_namespaces
+    said 'images without namespaces' without_session "$kplay" images
+    fact 'doctor without namespaces' "$(without_session "$kplay" system doctor 2>&1 | grep -o 'sysctl -w user.max_user_namespaces=[0-9]*' | sort -u)"
+}
+
 if [ $# = 3 ]; then
     "$3"
     exit

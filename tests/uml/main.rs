@@ -357,6 +357,50 @@ const FACTS_OF_USER_UNDER_SYSTEMD: &[(&str, &str)] = &[
     ("processes left after scope", "none"),
 ];
 
+/// Of a user who logs out, without lingering and with it.
+const FACTS_OF_LOGINS: &[(&str, &str)] = &[
+    ("session", "/run/user/UID"),
+    ("told", "1"),
+    ("cgroups left after logout", "0"),
+    ("processes left after logout", "none"),
+    ("after logout", "limited 0/1 Error 0"),
+    ("delete after logout", "pod \"limited\" deleted"),
+    ("linger", ""),
+    ("not told", "0"),
+    ("lives", "1"),
+    (
+        "where",
+        "0::/user.slice/user-UID.slice/user@UID.service/app.slice",
+    ),
+    ("another session", "uid=0 gid=0 groups=0"),
+    ("no session", "uid=0 gid=0 groups=0"),
+    ("logs from no session", ""),
+    ("delete from no session", "pod \"limited\" deleted"),
+    ("cgroups left after linger", "0"),
+    ("processes left after linger", "none"),
+    (
+        "images without namespaces",
+        "error: cannot make a user namespace for your pods: the kernel refuses a user namespace: the sysctl \
+         `user.max_user_namespaces` allows no more hint: the machine's root may allow them: `sysctl -w \
+         user.max_user_namespaces=15000`, on Debian `kernel.unprivileged_userns_clone=1`, on Ubuntu \
+         `kernel.apparmor_restrict_unprivileged_userns=0` (4)",
+    ),
+    (
+        "doctor without namespaces",
+        "sysctl -w user.max_user_namespaces=15000",
+    ),
+];
+
+#[test]
+fn pods_of_a_user_who_logs_out() {
+    if !Path::new("/usr/bin/dbus-daemon").exists() {
+        assert!(std::env::var_os("CI").is_none(), "CI has a bus");
+        eprintln!("skipped: needs dbus, which logind speaks through");
+        return;
+    }
+    check(&["--systemd"], &["logged_out"], FACTS_OF_LOGINS);
+}
+
 #[test]
 fn pods_of_a_user() {
     check(&[], &["of_user"], FACTS_OF_USER);
