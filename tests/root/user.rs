@@ -122,6 +122,7 @@ const OF_CGROUPS: [Skipped; 1] = [(
         "resources::a_resize_that_the_kernel_refuses",
         "resources::a_running_pod_is_resized",
         "resources::huge_pages_are_those_that_were_asked_for",
+        "resources::huge_pages_of_the_pod_are_for_all_of_it",
         "resources::requests_limits_and_whom_the_kernel_kills_first",
         "resources::what_a_pod_has_as_a_whole",
         "security::exec_is_as_confined_as_the_container",
@@ -189,7 +190,10 @@ const NOT_UNDER_UML: [Skipped; 5] = [
     ),
     (
         "needs huge pages, which this kernel has not",
-        &["resources::huge_pages_are_those_that_were_asked_for"],
+        &[
+            "resources::huge_pages_are_those_that_were_asked_for",
+            "resources::huge_pages_of_the_pod_are_for_all_of_it",
+        ],
     ),
 ];
 
