@@ -248,7 +248,7 @@ const FACTS: &[(&str, &str)] = &[
     // Nobody gives it the controller `cpu`.
     (
         "other limits there",
-        "this machine has no cgroup controller `cpu`, which the limit `cpu_quota_us` needs",
+        "this machine has no cgroup controller `cpu`, which the limit `cpu_period_us` needs",
     ),
     ("cgroups left after refused", "0"),
     ("processes left after refused", "none"),
