@@ -160,7 +160,12 @@ fn a_prune_waits_for_an_apply_that_has_found_its_image() {
     // Somebody else seems to be at the other image's layers, so that the apply waits with the first one in hand.
     let claim = |layer: &String| {
         let busy = images(&kplay, "busy").join(layer);
-        let busy = File::open(busy).expect("the layer's lock");
+        let busy = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(busy);
+        let busy = busy.expect("the layer's lock");
         rustix::fs::flock(&busy, FlockOperation::LockExclusive).expect("nobody else has it");
         busy
     };

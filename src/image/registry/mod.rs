@@ -489,32 +489,6 @@ impl Repository {
         Ok(session.clone())
     }
 
-    /// A session that may read another repository of the registry, too.
-    async fn session_with(&self, from: &str) -> Result<Session, Fault> {
-        let own = self.session(None).await?;
-        if !matches!(own.grant, Grant::Bearer { .. }) {
-            return Ok(own);
-        }
-        let mut mounts = self.mounts.lock().await;
-        if let Some(session) = mounts.get(from).filter(|session| !session.has_ended()) {
-            return Ok(session.clone());
-        }
-        let scopes = [
-            self.purpose.scope(&self.reference.repository),
-            Purpose::Pull.scope(from),
-        ];
-        let session = match Session::new(&self.sign_in, &scopes, own.number).await {
-            Ok(session) => session,
-            // It may do all the same with what is there.
-            Err(fault) => {
-                tracing::debug!(from, ?fault, "no token for another repository");
-                own
-            }
-        };
-        mounts.insert(from.to_owned(), session.clone());
-        Ok(session)
-    }
-
     /// Whether trying again may help.
     fn passes(&self, fault: &Fault) -> bool {
         fault.passes() || (self.worked.get() && fault.is_of_the_way())

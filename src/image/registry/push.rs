@@ -16,7 +16,7 @@ use reqwest::header::HeaderValue;
 use super::fault::upload_fault;
 use super::http::CONNECT;
 use super::tries::{Tell, Tries};
-use super::{ANSWER, Error, Fault, RENEWALS, Repository, Sources};
+use super::{ANSWER, Error, Fault, RENEWALS, Repository, Session, Sources};
 use crate::image::auth::{Grant, Scheme};
 use crate::image::digest::Digest;
 use crate::image::export::Blob;
@@ -118,6 +118,32 @@ impl Repository {
                 Ok(false)
             }
         }
+    }
+
+    /// A session that may read another repository of the registry, too.
+    async fn session_with(&self, from: &str) -> Result<Session, Fault> {
+        let own = self.session(None).await?;
+        if !matches!(own.grant, Grant::Bearer { .. }) {
+            return Ok(own);
+        }
+        let mut mounts = self.mounts.lock().await;
+        if let Some(session) = mounts.get(from).filter(|session| !session.has_ended()) {
+            return Ok(session.clone());
+        }
+        let scopes = [
+            self.purpose.scope(&self.reference.repository),
+            Purpose::Pull.scope(from),
+        ];
+        let session = match Session::new(&self.sign_in, &scopes, own.number).await {
+            Ok(session) => session,
+            // It may do all the same with what is there.
+            Err(fault) => {
+                tracing::debug!(from, ?fault, "no token for another repository");
+                own
+            }
+        };
+        mounts.insert(from.to_owned(), session.clone());
+        Ok(session)
     }
 
     async fn upload(&self, blob: &Blob, sent: &Sent, tell: Tell<'_>) -> Result<(), Fault> {

@@ -571,25 +571,22 @@ impl State {
 fn parameters(path: &str, name: &str) -> impl Iterator<Item = String> {
     let url = reqwest::Url::parse(&format!("http://x{path}")).expect("an address");
     let pairs: Vec<_> = url.query_pairs().into_owned().collect();
-    pairs
-        .into_iter()
-        .filter_map(move |(key, value)| (key == name).then_some(value))
+    let pairs = pairs.into_iter().filter(move |(key, _)| key == name);
+    pairs.map(|(_, value)| value)
 }
 
 /// Whether a token is good for all repositories that a request is about.
 fn is_in_scope(path: &str, authorization: &str) -> bool {
-    let token = authorization
-        .strip_prefix("Bearer ")
-        .and_then(|token| BASE64.decode(token).ok());
-    let scopes = String::from_utf8(token.unwrap_or_default()).unwrap_or_default();
+    let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
+    let token = BASE64.decode(token).unwrap_or_default();
+    let scopes = String::from_utf8_lossy(&token).into_owned();
     let has = |repository: &str, actions: &str| {
         let wanted = format!("repository:{repository}:{actions}");
         scopes.split(' ').any(|scope| scope.starts_with(&wanted))
     };
     let rest = path.strip_prefix("/v2/").unwrap_or_default();
-    let own = ["/blobs/", "/manifests/"]
-        .iter()
-        .find_map(|kind| rest.split_once(kind));
+    let mut kinds = ["/blobs/", "/manifests/"].iter();
+    let own = kinds.find_map(|kind| rest.split_once(kind));
     !scopes.is_empty()
         && own.is_none_or(|(repository, _)| has(repository, "pull"))
         && parameters(path, "from").all(|from| has(&from, "pull"))
