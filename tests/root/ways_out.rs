@@ -83,7 +83,10 @@ fn serve() {
             let from = client.peer_addr().map(|peer| peer.ip().to_string());
             let from = from.unwrap_or_default();
             // Who has gone needs no answer.
-            client.read(&mut [0; 4096]).ok();
+            let request = client.read(&mut [0; 4096]).unwrap_or_default();
+            if request == 0 {
+                continue;
+            }
             write!(
                 client,
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{from}",
