@@ -232,12 +232,7 @@ fn another_sandbox_runs_the_init_containers_again_and_nothing_that_is_done() {
     let before = kplay.until("web", "one container is done", |status| {
         container(status, "done")["state"]["terminated"]["exitCode"] == 0
     });
-    let sandbox = format!("kplay/{}/_sandbox", uid(&kplay, "web"));
-    let processes = leftovers::processes();
-    let pause = processes
-        .iter()
-        .find(|process| process.cgroups.contains(&sandbox));
-    kill(pause.expect("a sandbox").pid);
+    kill(kplay.pids("web", "_sandbox")[0]);
     let after = kplay.until("web", "runs in another sandbox", |status| {
         let main = container(status, "main");
         main["restartCount"] == 1 && main["state"]["running"].is_object()

@@ -107,6 +107,7 @@ const OF_CGROUPS: [Skipped; 1] = [(
         "death::a_container_that_is_killed",
         "death::a_pause_that_is_killed",
         "death::an_exec_whose_caller_is_killed",
+        "death::another_sandbox_runs_the_init_containers_again_and_nothing_that_is_done",
         "death::an_executor_that_is_killed_takes_its_pod_along",
         "pods::containers_of_a_pod_share_network_ipc_and_host_name",
         "ports::the_port_outlives_a_container",
