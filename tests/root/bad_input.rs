@@ -207,6 +207,10 @@ fn a_command_that_is_not_in_the_image() {
     };
     let pod = script_pod("web", "", "", "true").replace("[sh, -c, ", "[no-such-program, ");
     check(&kplay, &pod, 1, &["web", "main", "no-such-program"]);
+    // The same of an init container, which is told before the pod that it ends.
+    let init = "initContainers: [{name: first, image: 'localhost/busybox:1', command: [no-such-program]}],";
+    let late = script_pod("late", init, "", "true");
+    check(&kplay, &late, 1, &["late", "first", "no-such-program"]);
     // Not taken away again: what Kubernetes says of it.
     kplay
         .apply_with(&pod, ["--no-rollback"])
@@ -216,10 +220,6 @@ fn a_command_that_is_not_in_the_image() {
     assert_eq!(state["reason"], "StartError", "{state}");
     assert_eq!(state["exitCode"], 128, "{state}");
     assert_eq!(pod["status"]["phase"], "Failed");
-    // The same of an init container, which is told before the pod that it ends.
-    let init = "initContainers: [{name: first, image: 'localhost/busybox:1', command: [no-such-program]}],";
-    let pod = script_pod("late", init, "", "true");
-    check(&kplay, &pod, 1, &["late", "first", "no-such-program"]);
 }
 
 #[test]
