@@ -52,7 +52,7 @@ fn on_a_machine(without: &[&str], test: impl FnOnce(&Kplay) + Send) {
             .all(|folder| !std::path::Path::new(folder).join(program).exists());
         assert!(is_there, "the tests take {program} away from /usr/bin only");
     }
-    // The namespaces are a thread's, and those of what it starts.
+    // The namespaces are a thread's, and those of what it starts. The folder outlives what is mounted in it there.
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root may");
@@ -68,9 +68,11 @@ fn on_a_machine(without: &[&str], test: impl FnOnce(&Kplay) + Send) {
             kplay.run(["delete", "--all"]).succeeds();
             kplay.assert_nothing_left();
             assert_eq!(programs(&kplay), [""; 0]);
+            kplay
         });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
+        match thread.join() {
+            Ok(kplay) => drop(kplay),
+            Err(panic) => std::panic::resume_unwind(panic),
         }
     });
 }
