@@ -78,6 +78,8 @@ const OF_ROOT: [Skipped; 6] = [
     (
         "takes over images of root's podman",
         &[
+            "store::a_full_disk_is_named_whatever_way_an_image_comes",
+            "store::a_signal_ends_a_load_and_an_import",
             "transfers::files_are_shared_with_podman_across_its_mount",
             "transfers::what_podman_has_is_played_without_a_registry",
         ],
@@ -85,6 +87,9 @@ const OF_ROOT: [Skipped; 6] = [
     (
         "needs what only root may do",
         &[
+            "store::a_prune_waits_for_an_apply_that_has_found_its_image",
+            "volumes::an_empty_dir_of_huge_pages",
+            "volumes::what_is_in_memory_is_not_swapped_out",
             "bad_input::no_root_and_no_user_namespaces",
             "host_network::a_machine_without_routes_is_told_of",
             "host_network::services_are_reached_by_name_from_the_machines_network",
@@ -102,6 +107,7 @@ const OF_ROOT: [Skipped; 6] = [
 const OF_CGROUPS: [Skipped; 1] = [(
     "looks for cgroups, or has limits that take them",
     &[
+        "refresh::what_a_pod_was_started_with_outlives_the_objects",
         "containers::limits_are_in_the_cgroup_files",
         "containers::memory_beyond_the_limit_kills",
         "death::a_container_that_is_killed",

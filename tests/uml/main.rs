@@ -4,7 +4,7 @@
 //! boot serves all that can be checked in it: that, and every process in it, is slow. Without root, or where the kernel's package is not to be had,
 //! the test says "skipped", which is a failure in CI.
 //!
-//! `suite.sh` runs the root tests in it, as root and as a user: those whose matter is cgroups, signals or ids
+//! `suite.sh` runs the root tests in it, as root and as a user: those whose matter is cgroups or ids
 //! ([`OF_ROOT`], [`OF_USERS`]), and with `KPLAY_TEST_UML=all` all, which takes half an hour.
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
@@ -19,7 +19,7 @@ const UNAVAILABLE: i32 = 77;
 const TIMEOUT: &str = "900";
 
 /// Modules of the root tests that root runs every time.
-const OF_ROOT: &[&str] = &["containers::", "death::", "resources::", "user::"];
+const OF_ROOT: &[&str] = &["containers::", "resources::", "user::"];
 
 /// Modules of the root tests that a user runs every time.
 const OF_USERS: &[&str] = &["resources::", "rootless::", "user::"];
