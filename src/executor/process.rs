@@ -43,20 +43,13 @@ pub(super) async fn read_all(
 ) -> io::Result<()> {
     crate::sys::fd::set_nonblocking(&fd)?;
     let fd = crate::sys::fd::watch(fd, Interest::READABLE)?;
-    let mut may_grow = true;
     loop {
         let mut ready = fd.readable().await?;
         {
             let mut buffer = buffer.borrow_mut();
             match crate::sys::fd::read(fd.get_ref(), &mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(length) => {
-                    // Somebody prints faster than this is taken, and need not wait for it each time.
-                    if length == buffer.len() && std::mem::take(&mut may_grow) {
-                        crate::sys::fd::grow_pipe(fd.get_ref(), BUSY_PIPE);
-                    }
-                    take(&buffer[..length]);
-                }
+                Ok(length) => take(&buffer[..length]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     ready.clear_ready();
                     continue;
@@ -70,9 +63,6 @@ pub(super) async fn read_all(
         tokio::task::yield_now().await;
     }
 }
-
-/// What a pipe holds that was found full, in bytes; the kernel gives them as they are filled.
-const BUSY_PIPE: usize = 256 * 1024;
 
 /// The same on every architecture.
 const EIO: i32 = 5;

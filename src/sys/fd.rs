@@ -20,11 +20,6 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
-/// Lets a pipe hold more, where that can be had: a user's pipes have a limit together, and a terminal has no such size.
-pub fn grow_pipe(end: &impl AsFd, bytes: usize) {
-    rustix::pipe::fcntl_setpipe_size(end, bytes).ok();
-}
-
 /// Two ends of a socket, close-on-exec, that keeps messages apart and reports the end of file.
 ///
 /// # Errors
