@@ -5,7 +5,7 @@
 //! the test says "skipped", which is a failure in CI.
 //!
 //! `suite.sh` runs the root tests in it, as root and as a user: those whose matter is cgroups or ids
-//! ([`OF_ROOT`], [`OF_USERS`]), and with `KPLAY_TEST_UML=all` all, which takes half an hour.
+//! ([`OF_ROOT`], [`OF_USERS`]), and with `KPLAY_TEST_UML=all` all, which takes many times as long.
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
 use std::collections::BTreeMap;
