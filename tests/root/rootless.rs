@@ -104,6 +104,30 @@ fn a_pod_may_no_more_than_its_user() {
     }
 }
 
+/// Only who may change the machine's network can have the cluster's names answered there.
+#[test]
+fn a_pod_in_the_machines_network_has_no_cluster_dns_and_says_so() {
+    let Some(kplay) = with_busybox(ONE) else {
+        return;
+    };
+    let resolver = |policy: &str| {
+        let fields = format!("hostNetwork: true, dnsPolicy: {policy},");
+        let pod = script_pod("script", &fields, "", "cat /etc/resolv.conf");
+        kplay.apply_with(&pod, ["--wait=complete"]).succeeds();
+        let text = kplay.run(["logs", "script"]).succeeds();
+        let events = kplay.run(["events", "--for", "script"]).succeeds();
+        kplay.run(["delete", "pod", "script"]).succeeds();
+        (text, events)
+    };
+    let (of_machine, events) = resolver("Default");
+    assert!(!events.contains("MissingClusterDNS"), "{events}");
+    let (text, events) = resolver("ClusterFirstWithHostNet");
+    assert_eq!(text, of_machine);
+    let event = "cannot create Pod using \"ClusterFirstWithHostNet\" policy. Falling back to \"Default\" policy.";
+    assert!(events.contains("MissingClusterDNS"), "{events}");
+    assert!(events.contains(event), "{events}");
+}
+
 #[test]
 fn users_see_nothing_of_each_other() {
     let (Some(one), Some(other)) = (Kplay::of(ONE), with_busybox(OTHER)) else {
