@@ -91,7 +91,10 @@ impl Inventory {
                 let json = object::stamped(&record.manifest, &record.uid, record.created);
                 let json = match record.key.kind.as_str() {
                     "Service" => service::with_status(json, host_ip),
-                    _ => claims::with_status(workload::with_status(json, &owned), &all),
+                    _ => {
+                        let json = workload::with_status(json, &owned, record.ended.as_ref());
+                        claims::with_status(json, &all)
+                    }
                 };
                 let key = record.key.clone();
                 Object { key, json }

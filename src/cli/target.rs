@@ -73,6 +73,14 @@ pub(crate) fn pods<'a>(inventory: &'a Inventory, text: &str) -> Result<Vec<&'a P
             report::joined(several.iter().map(String::as_str))
         ))),
         (true, _) => {
+            if let Some(owner) = without_pods(inventory, kind, name) {
+                let key = &owner.key;
+                let word = key.kind.to_ascii_lowercase();
+                return Err(Error::NotFound {
+                    message: format!("{key} has no pod"),
+                    hint: format!("`kplay get {word}/{name} -o yaml` shows what became of it"),
+                });
+            }
             let kind = kind.unwrap_or(resource::pods());
             let known: Vec<&str> = inventory
                 .pods
@@ -89,6 +97,24 @@ pub(crate) fn pods<'a>(inventory: &'a Inventory, text: &str) -> Result<Vec<&'a P
             Err(get::not_found(kind, name, &known))
         }
     }
+}
+
+/// What could have pods, is named so, and has none.
+pub(crate) fn without_pods<'a>(
+    inventory: &'a Inventory,
+    kind: Option<&Kind>,
+    name: &str,
+) -> Option<&'a Object> {
+    inventory.objects.iter().find(|object| {
+        let key = &object.key;
+        key.name == name
+            && WITH_PODS.contains(&&*key.kind)
+            && kind.is_none_or(|kind| kind.kind == key.kind && kind.group == key.group)
+            && !inventory
+                .pods
+                .iter()
+                .any(|pod| pod.view.record.owner == *key)
+    })
 }
 
 /// The Service of this name.

@@ -5,11 +5,13 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde_json::Value;
 
 use super::apply;
 use super::error::{Done, Error};
-use super::inventory::{self, Inventory, Scope};
+use super::inventory::{self, Inventory, Object, Scope};
 use super::manifests::{self, Publishing, ReadingArgs};
+use super::resource;
 use super::session::Session;
 use super::target;
 use super::values::GoDuration;
@@ -19,6 +21,7 @@ use crate::manager::wait::{self, Condition, Verdict};
 use crate::model::names::{ObjectKey, PodKey};
 use crate::model::status::{ConditionStatus, Phase};
 use crate::output::jsonpath::{self, JsonPath};
+use crate::output::object::{array, string};
 use crate::output::report::{self, Deed, Reality};
 use crate::state::view::PodView;
 
@@ -127,17 +130,28 @@ impl Goal {
             }
             (Self::Field { path, value }, Some(view)) => {
                 let pod = inventory::pod(view.clone(), &crate::sys::identity::node_name());
-                let found = path.find(&pod.json);
-                let reached = match value {
-                    None => !found.is_empty(),
-                    Some(value) => found.iter().any(|found| jsonpath::text(found) == *value),
-                };
-                if reached {
+                if is_found(path, value.as_deref(), &pod.json) {
                     Verdict::Reached
                 } else {
                     unless_ended(view)
                 }
             }
+        }
+    }
+
+    /// Whether a Job whose pod has been removed has come to this: it stays what it was.
+    fn is_met_by(&self, job: &Value) -> bool {
+        let has = |name: &str, status: &str| {
+            let mut conditions = array(job, "/status/conditions").iter();
+            conditions.any(|one| {
+                string(one, "/type").eq_ignore_ascii_case(name) && string(one, "/status") == status
+            })
+        };
+        match self {
+            Self::Known(Condition::Complete) => has("Complete", "True"),
+            Self::Known(Condition::Ready | Condition::Deleted) => false,
+            Self::Condition { name, status } => has(name, &format!("{status:?}")),
+            Self::Field { path, value } => is_found(path, value.as_deref(), job),
         }
     }
 
@@ -149,6 +163,15 @@ impl Goal {
             Self::Condition { .. } => "the condition",
             Self::Field { .. } => "the field",
         }
+    }
+}
+
+/// Whether an object has the field, with the value if one is asked for.
+fn is_found(path: &JsonPath, value: Option<&str>, object: &Value) -> bool {
+    let found = path.find(object);
+    match value {
+        None => !found.is_empty(),
+        Some(value) => found.iter().any(|found| jsonpath::text(found) == value),
     }
 }
 
@@ -173,7 +196,11 @@ fn unless_ended(view: &PodView) -> Verdict {
 /// A pod is not there or never will be as wanted, or the time has passed.
 pub(crate) fn run(arguments: &WaitArgs, session: &Session) -> Result<Done, Error> {
     let manager = apply::manager(session)?;
-    let awaited = arguments.awaited(session)?;
+    let Awaited { pods: awaited, met } = arguments.awaited(session)?;
+    for object in &met {
+        let line = report::deed(object, Deed::ConditionMet, Reality::Done);
+        session.ui.line(&line)?;
+    }
     let keys: Vec<PodKey> = awaited.iter().map(|(key, _)| key.clone()).collect();
     let GoDuration(timeout) = arguments.timeout;
     // A wait of more than a century is one without an end.
@@ -205,11 +232,11 @@ pub(crate) fn run(arguments: &WaitArgs, session: &Session) -> Result<Done, Error
 }
 
 impl WaitArgs {
-    /// The pods, each with the object that is named in its line.
-    fn awaited(&self, session: &Session) -> Result<Vec<(PodKey, ObjectKey)>, Error> {
+    fn awaited(&self, session: &Session) -> Result<Awaited, Error> {
         let namespace = &session.namespace;
         let inventory = Inventory::read(session, &Scope::Namespace(namespace.clone()))?;
         let mut awaited = Vec::new();
+        let mut met = Vec::new();
         let mut files = self.filenames.clone();
         for text in &self.what {
             if is_file(text) {
@@ -229,7 +256,11 @@ impl WaitArgs {
                 })),
                 // What is not there is deleted.
                 Err(Error::NotFound { .. }) if self.goal == Goal::Known(Condition::Deleted) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let job = job_without_pod(&inventory, text);
+                    let job = job.filter(|job| self.goal.is_met_by(&job.json));
+                    met.push(job.ok_or(error)?.key.clone());
+                }
             }
         }
         if !files.is_empty() {
@@ -257,8 +288,25 @@ impl WaitArgs {
                 "name what to wait for: `kplay wait web --for=condition=Ready`",
             ));
         }
-        Ok(awaited)
+        Ok(Awaited { pods: awaited, met })
     }
+}
+
+/// What is waited for.
+#[derive(Debug)]
+struct Awaited {
+    /// Each with the object that is named in its line.
+    pods: Vec<(PodKey, ObjectKey)>,
+    /// Jobs that are as they are wanted already, and have no pod any more.
+    met: Vec<ObjectKey>,
+}
+
+fn job_without_pod<'a>(inventory: &'a Inventory, text: &str) -> Option<&'a Object> {
+    let (kind, name) = match resource::find_typed(text) {
+        Some((kind, name)) => (Some(kind), name),
+        None => (None, text),
+    };
+    target::without_pods(inventory, kind, name).filter(|object| object.key.kind == "Job")
 }
 
 /// Whether an argument is a file rather than a pod.

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use super::Manager;
 use super::delete::{self, DeleteOptions, Missing, Target, Volumes, Wait};
 use super::error::Error;
+use super::jobs;
 use super::report::{Event, Report, pod_object};
 use super::stop::{self, Grace, OnSignal};
 use crate::image::Store;
@@ -54,9 +55,10 @@ fn remove_unreadable(manager: &Manager, report: Report<'_>) -> Result<(), Error>
             Found::Pod(dir) => dir,
             Found::Nameless(error) => return Err(error.into()),
         };
+        let job = jobs::subject(&dir);
         let locks = Locks::take(
             &manager.layout,
-            [Subject::Pod(dir.key().clone())],
+            job.into_iter().chain([Subject::Pod(dir.key().clone())]),
             &manager.interrupt,
             &mut |subject| report(Event::Waiting(subject.clone())),
         )?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Manager;
 use super::cgroups;
 use super::error::Error;
-use super::{ephemeral, launch};
+use super::{ephemeral, jobs, launch};
 use crate::model::names::PodKey;
 use crate::protocol::Request;
 use crate::state::endpoints;
@@ -309,7 +309,7 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
 }
 
 /// Removes a pod whose executor has ended: what it left in the kernel, its logs, the claims of its ephemeral volumes, its
-/// folders, its record last.
+/// folders, its record last. Its Job, if it has one, remembers how it ended.
 ///
 /// # Errors
 /// Something cannot be removed; the record is still there then.
@@ -329,6 +329,10 @@ pub(super) fn remove(locks: &Locks, dir: &LockedPodDir<'_>) -> Result<(), Error>
     links::sweep(&layout.container_logs())?;
     if let Ok(Some(record)) = dir.record() {
         ephemeral::remove(locks, &record)?;
+    }
+    if let Err(error) = jobs::note_end(locks, dir) {
+        // On a full disk, or of a corrupt Job, removing is the remedy.
+        tracing::warn!(pod = %dir.key(), %error, "cannot note in a Job how its pod ended");
     }
     Ok(dir.remove()?)
 }

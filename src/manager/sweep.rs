@@ -6,7 +6,7 @@
 
 use super::error::Error;
 use super::report::{Event, Report, pod_object};
-use super::{ephemeral, stop};
+use super::{ephemeral, jobs, stop};
 use crate::network;
 use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
@@ -48,6 +48,7 @@ fn sweep_pod(layout: &Layout, dir: &PodDir, report: Report<'_>) -> Result<(), Er
     let subjects = ephemeral::subjects(dir);
     let subjects = subjects
         .into_iter()
+        .chain(jobs::subject(dir))
         .chain([Subject::Pod(dir.key().clone())]);
     let Some(locks) = Locks::try_take(layout, subjects)? else {
         return Ok(());

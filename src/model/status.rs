@@ -37,6 +37,33 @@ pub struct PodStatus {
     pub container_statuses: Vec<ContainerStatus>,
 }
 
+/// A pod's end, as far as the Job that it was made for has to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodEnd {
+    pub phase: Phase,
+    /// `status.reason`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `status.startTime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When the last of its containers ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Timestamp>,
+}
+
+impl From<&PodStatus> for PodEnd {
+    fn from(status: &PodStatus) -> Self {
+        Self {
+            phase: status.phase,
+            reason: status.reason.clone(),
+            started: status.start_time,
+            finished: status.last_end(),
+        }
+    }
+}
+
 /// The reason of a container whose end nobody saw.
 pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 
@@ -79,6 +106,18 @@ impl PodStatus {
         inits.or_else(|| {
             mains.find_map(|container| waiting("container", &container.name, &container.state))
         })
+    }
+
+    /// When the last of its containers ended.
+    #[must_use]
+    pub fn last_end(&self) -> Option<Timestamp> {
+        let inits = self.init_container_statuses.iter();
+        let all = inits.chain(&self.container_statuses);
+        all.filter_map(|container| match &container.state {
+            ContainerState::Terminated(end) => end.finished_at,
+            ContainerState::Waiting(_) | ContainerState::Running(_) => None,
+        })
+        .max()
     }
 
     /// Whether a condition holds.

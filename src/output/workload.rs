@@ -1,18 +1,19 @@
 //! The status of Deployments, Jobs and the like, from the pods that were made for them.
 //!
-//! kplay plays one pod for each, so the numbers are those of that pod.
+//! kplay plays one pod for each, so the numbers are those of that pod. A Job stays what it came to when its pod has been
+//! removed, as in a cluster.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::object::{set, string};
 use super::pods;
-use crate::model::status::{ContainerState, Phase, PodStatus, time};
+use crate::model::status::{Phase, PodEnd, time};
 
-/// The object with the `status` that its controller would write; other kinds are returned as they are.
-pub(crate) fn with_status(mut object: Value, pods: &[Value]) -> Value {
+/// The object with the `status` that its controller would write; other kinds are returned as they are. `ended` is how
+/// the pod of a Job ended that is not there any more.
+pub(crate) fn with_status(mut object: Value, pods: &[Value], ended: Option<&PodEnd>) -> Value {
     let status = match string(&object, "/kind") {
-        "Job" => job(&object, pods),
+        "Job" => job(&object, pods, ended),
         "Deployment" | "ReplicaSet" | "ReplicationController" | "StatefulSet" => replicas(pods),
         "DaemonSet" => daemons(pods),
         "CronJob" => json!({}),
@@ -52,12 +53,14 @@ fn daemons(pods: &[Value]) -> Value {
     })
 }
 
-fn job(object: &Value, pods: &[Value]) -> Value {
-    let statuses: Vec<PodStatus> = pods.iter().map(pods::status).collect();
+fn job(object: &Value, pods: &[Value], ended: Option<&PodEnd>) -> Value {
+    let mut ends: Vec<PodEnd> = pods.iter().map(|pod| (&pods::status(pod)).into()).collect();
+    if ends.is_empty() {
+        ends.extend(ended.cloned());
+    }
     let count = |phases: &[Phase]| {
-        statuses
-            .iter()
-            .filter(|s| phases.contains(&s.phase))
+        ends.iter()
+            .filter(|end| phases.contains(&end.phase))
             .count()
     };
     let active = count(&[Phase::Pending, Phase::Running]);
@@ -69,13 +72,13 @@ fn job(object: &Value, pods: &[Value]) -> Value {
         "succeeded": succeeded,
         "failed": failed,
     });
-    let started = statuses.iter().filter_map(|status| status.start_time).min();
+    let started = ends.iter().filter_map(|end| end.started).min();
     if let Some(started) = started {
         set(&mut status, "startTime", json!(time::text(&started)));
     }
-    let ended = statuses.iter().filter_map(end).max();
     if active == 0 && (succeeded > 0 || failed > 0) {
-        let at = ended.map(|ended| time::text(&ended));
+        let at = ends.iter().filter_map(|end| end.finished).max();
+        let at = at.map(|ended| time::text(&ended));
         let condition = if failed == 0 {
             if let Some(at) = &at {
                 set(&mut status, "completionTime", json!(at));
@@ -86,14 +89,14 @@ fn job(object: &Value, pods: &[Value]) -> Value {
                 "lastProbeTime": at, "lastTransitionTime": at,
             })
         } else {
-            let (reason, message) = failure(object, &statuses);
+            let (reason, message) = failure(object, &ends);
             json!({
                 "type": "Failed", "status": "True", "reason": reason, "message": message,
                 "lastProbeTime": at, "lastTransitionTime": at,
             })
         };
         set(&mut status, "conditions", json!([condition]));
-    } else if pods.is_empty() && object.pointer("/spec/suspend") == Some(&json!(true)) {
+    } else if ends.is_empty() && object.pointer("/spec/suspend") == Some(&json!(true)) {
         let condition = json!({
             "type": "Suspended", "status": "True", "reason": "JobSuspended", "message": "Job suspended",
         });
@@ -102,11 +105,11 @@ fn job(object: &Value, pods: &[Value]) -> Value {
     status
 }
 
-fn failure(object: &Value, statuses: &[PodStatus]) -> (&'static str, &'static str) {
+fn failure(object: &Value, ends: &[PodEnd]) -> (&'static str, &'static str) {
     let deadline = object.pointer("/spec/activeDeadlineSeconds").is_some()
-        && statuses
+        && ends
             .iter()
-            .any(|status| status.reason.as_deref() == Some("DeadlineExceeded"));
+            .any(|end| end.reason.as_deref() == Some("DeadlineExceeded"));
     if deadline {
         (
             "DeadlineExceeded",
@@ -118,19 +121,6 @@ fn failure(object: &Value, statuses: &[PodStatus]) -> (&'static str, &'static st
             "Job has reached the specified backoff limit",
         )
     }
-}
-
-/// When the last of a pod's containers ended.
-pub(crate) fn end(status: &PodStatus) -> Option<Timestamp> {
-    status
-        .container_statuses
-        .iter()
-        .chain(&status.init_container_statuses)
-        .filter_map(|container| match &container.state {
-            ContainerState::Terminated(end) => end.finished_at,
-            ContainerState::Waiting(_) | ContainerState::Running(_) => None,
-        })
-        .max()
 }
 
 #[cfg(test)]
@@ -154,7 +144,7 @@ mod tests {
     #[test]
     fn a_deployment_counts_its_ready_pods() {
         let deployment = json!({ "kind": "Deployment" });
-        let status = with_status(deployment, &[pod("Running", "True")]);
+        let status = with_status(deployment, &[pod("Running", "True")], None);
         assert_eq!(status["status"]["readyReplicas"], 1);
         let typed: k8s_openapi::api::apps::v1::DeploymentStatus =
             serde_json::from_value(status["status"].clone()).expect("is a v1.DeploymentStatus");
@@ -164,7 +154,7 @@ mod tests {
     #[test]
     fn a_job_ends_with_its_pod() {
         let check = |phase: &str, expected: &Value, completion: Option<&str>| {
-            let job = with_status(json!({ "kind": "Job" }), &[pod(phase, "False")]);
+            let job = with_status(json!({ "kind": "Job" }), &[pod(phase, "False")], None);
             let status = &job["status"];
             assert_eq!(&status["conditions"][0]["type"], expected, "{phase}");
             assert_eq!(status["completionTime"].as_str(), completion, "{phase}");
@@ -181,10 +171,30 @@ mod tests {
     }
 
     #[test]
+    fn a_job_outlives_its_pod() {
+        let job = json!({ "kind": "Job", "spec": { "activeDeadlineSeconds": 5, "suspend": true } });
+        let check = |phase: &str, reason: &Value, expected: &str| {
+            let mut pod = pod(phase, "False");
+            set(&mut pod["status"], "reason", reason.clone());
+            let ended = PodEnd::from(&pods::status(&pod));
+            let there = with_status(job.clone(), &[pod], None);
+            assert_eq!(there["status"]["conditions"][0]["reason"], expected);
+            assert_eq!(with_status(job.clone(), &[], Some(&ended)), there);
+            // Another one is what counts.
+            let again = with_status(job.clone(), &[self::pod("Running", "True")], Some(&ended));
+            assert_eq!(again["status"]["active"], 1);
+            assert_eq!(again["status"]["conditions"], Value::Null);
+        };
+        check("Succeeded", &Value::Null, "CompletionsReached");
+        check("Failed", &Value::Null, "BackoffLimitExceeded");
+        check("Failed", &json!("DeadlineExceeded"), "DeadlineExceeded");
+    }
+
+    #[test]
     fn a_suspended_job_says_so() {
         let of = |suspend: bool, pods: &[Value]| {
             let job = json!({ "kind": "Job", "spec": { "suspend": suspend } });
-            let status = with_status(job, pods)["status"].take();
+            let status = with_status(job, pods, None)["status"].take();
             let _typed: k8s_openapi::api::batch::v1::JobStatus =
                 serde_json::from_value(status.clone()).expect("is a v1.JobStatus");
             status["conditions"].clone()

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use crate::model::names::{ContainerName, Namespace, ObjectKey, PodKey, PodName};
+use crate::model::status::PodEnd;
 use crate::sys::fs;
 
 /// The version of all formats here.
@@ -79,6 +80,9 @@ pub struct ObjectRecord {
     /// Where it was applied from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources: Option<SourceSet>,
+    /// Of a Job: how its pod ended, if that has been removed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<PodEnd>,
     /// Fields of another version.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -86,6 +86,7 @@ pub(crate) fn object(kind: &str, name: &str) -> ObjectRecord {
         created: Timestamp::UNIX_EPOCH,
         manifest: json!({"kind": kind, "metadata": {"name": name}}),
         sources: None,
+        ended: None,
         unknown: serde_json::Map::new(),
     }
 }

@@ -120,6 +120,53 @@ fn a_job_that_succeeds() {
 }
 
 #[test]
+fn a_job_stays_what_it_came_to_without_its_pod() {
+    let Some(kplay) = Kplay::new() else { return };
+    let job_status = || {
+        let text = kplay.run(["get", "job", "task", "-o", "json"]).succeeds();
+        let job: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        job["status"].clone()
+    };
+    let wait = |condition: &str| {
+        let goal = format!("--for=condition={condition}");
+        kplay.run(["wait", "job/task", &goal, "--timeout=10s"])
+    };
+    for (args, condition) in [("[print, done]", "Complete"), ("[exit, '3']", "Failed")] {
+        // Which of them ends sooner, the command or the Job, does not matter.
+        let run = kplay.apply(&job(args));
+        assert!(matches!(run.code, Some(0 | 1)), "{run}");
+        kplay.until_ended("task-0");
+        let before = job_status();
+        assert_eq!(before["conditions"][0]["type"], condition, "{before}");
+        assert_eq!(
+            before["completionTime"].is_string(),
+            condition == "Complete"
+        );
+        kplay.run(["delete", "pod", "task-0"]).succeeds();
+        assert_eq!(job_status(), before);
+        let table = kplay.run(["get", "jobs"]).succeeds();
+        assert!(table.contains(condition), "{table}");
+        assert_eq!(wait(condition).succeeds(), "job.batch/task condition met\n");
+        let other = if condition == "Failed" {
+            "Complete"
+        } else {
+            "Failed"
+        };
+        wait(other).fails(5, &["job.batch/task has no pod"]);
+        kplay
+            .run(["logs", "job/task"])
+            .fails(5, &["job.batch/task has no pod"]);
+        // It is played again where it is applied again, and nothing is left of its end.
+        let run = kplay.apply(&job("[sleep, infinity]"));
+        assert_eq!(run.succeeds(), "job.batch/task configured\n");
+        let again = job_status();
+        assert_eq!(again["active"], 1, "{again}");
+        assert!(again["conditions"].is_null(), "{again}");
+        kplay.run(["delete", "job", "task", "--force"]).succeeds();
+    }
+}
+
+#[test]
 fn a_suspended_job_has_no_pod() {
     let Some(kplay) = Kplay::new() else { return };
     let job = |suspend: bool| {

@@ -92,7 +92,7 @@ impl<'a> Work<'a> {
         let mut pods = Vec::with_capacity(input.plans.len());
         for plan in &input.plans {
             let key = plan.key();
-            let mut jobs = all().filter(|(object, _)| object.key.kind == "Job");
+            let mut jobs = all().filter(|(object, _)| jobs::has_pods_of(&object.key.kind));
             let plan = &match jobs.find(|(job, _)| job.key == plan.owner) {
                 Some((_, job)) => Cow::Owned(jobs::labelled(plan, &job.uid)),
                 None => Cow::Borrowed(plan),
@@ -269,6 +269,8 @@ impl<'a> Work<'a> {
         which: impl Fn(&AppliedObject) -> bool,
     ) -> Result<(), Error> {
         let mut services = false;
+        // A Job that gets another pod begins anew.
+        let is_started = |key: &ObjectKey| self.changed().any(|pod| pod.new.owner == *key);
         for work in self.objects.iter().filter(|work| which(work.object)) {
             let object = work.object;
             let recorded = &work.known.record;
@@ -276,6 +278,7 @@ impl<'a> Work<'a> {
                 Some(recorded) => ObjectRecord {
                     manifest: work.manifest.clone(),
                     sources: object.sources(input).cloned(),
+                    ended: recorded.ended.clone().filter(|_| !is_started(&object.key)),
                     ..recorded.clone()
                 },
                 None => ObjectRecord {
@@ -284,6 +287,7 @@ impl<'a> Work<'a> {
                     created: Timestamp::now(),
                     manifest: work.manifest.clone(),
                     sources: object.sources(input).cloned(),
+                    ended: None,
                     unknown: serde_json::Map::new(),
                 },
             };

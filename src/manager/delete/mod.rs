@@ -13,7 +13,7 @@ use super::report::{Event, Report, pod_object};
 use super::resolve::{self, Kind};
 use super::services::is_service;
 use super::stop::{self, Grace, OnSignal};
-use super::{Manager, client, ephemeral};
+use super::{Manager, client, ephemeral, jobs};
 use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
 use crate::network;
 use crate::protocol::Request;
@@ -93,14 +93,15 @@ pub fn delete(
         Missing::Error => std::mem::take(&mut doomed.missing),
     };
     let subjects = doomed.pods.iter().cloned().map(Subject::Pod);
-    let claims = doomed.pods.iter().flat_map(|pod| {
+    let others = doomed.pods.iter().flat_map(|pod| {
         let dir = PodDir::new(&manager.layout, pod);
-        ephemeral::subjects(&dir)
+        let claims = ephemeral::subjects(&dir).into_iter();
+        claims.chain(jobs::subject(&dir))
     });
     let objects = doomed.objects.iter().cloned().map(Subject::Object);
     let locks = Locks::take(
         &manager.layout,
-        subjects.chain(claims).chain(objects),
+        subjects.chain(others).chain(objects),
         &manager.interrupt,
         &mut |subject| report(Event::Waiting(subject.clone())),
     )?;

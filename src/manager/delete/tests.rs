@@ -6,6 +6,7 @@ use crate::manager::report::Event;
 use crate::manager::sweep::sweep;
 use crate::manager::testing::{Machine, delete_options, eventually, input, object};
 use crate::manager::wait::{self, Condition};
+use crate::model::status::Phase;
 use crate::state::testing::{key, object_key};
 use crate::state::view::EXECUTOR_DIED;
 use crate::sys::cgroup::Hierarchies;
@@ -188,6 +189,55 @@ fn a_deletion_that_is_not_waited_for_is_finished_by_the_next_command() {
     assert_eq!(told, [Event::Deleted(object_key("Pod", "", "a-0"))]);
     waiter.join().unwrap().unwrap();
     assert!(!machine.dir("a-0").exists());
+}
+
+#[test]
+fn a_job_remembers_how_its_pod_ended() {
+    let mut machine = Machine::new();
+    let job = object_key("Job", "batch", "a");
+    let apply = |machine: &mut Machine, does: &str, suspend: bool| {
+        let mut input = input(&[("a-0", does)]);
+        input.plans[0].owner = job.clone();
+        input.objects[0].key = job.clone();
+        let spec = serde_json::json!({ "suspend": suspend });
+        input.objects[0].manifest = serde_json::json!({ "kind": "Job", "spec": spec });
+        machine.apply(&input).unwrap();
+    };
+    let noted = |machine: &Machine| {
+        let record = crate::state::object::read(&machine.manager.layout, &job).unwrap();
+        let ended = record.expect("the Job stays").ended;
+        ended.map(|ended| (ended.phase, ended.reason))
+    };
+    let succeeded = Some((Phase::Succeeded, None));
+    let own = delete_options(Grace::Own);
+
+    apply(&mut machine, "complete", false);
+    assert_eq!(noted(&machine), None);
+    gone(&machine, &[pod("a-0")], own).unwrap();
+    assert_eq!(noted(&machine), succeeded);
+    // Another run is another end.
+    apply(&mut machine, "hang", false);
+    assert_eq!(noted(&machine), None);
+    gone(&machine, &[pod("a-0")], delete_options(Grace::Kill)).unwrap();
+    let died = Some((Phase::Failed, Some(EXECUTOR_DIED.to_owned())));
+    assert_eq!(noted(&machine), died);
+    // Of a command that did not wait, the next one notes it.
+    apply(&mut machine, "run", false);
+    let options = DeleteOptions {
+        wait: Wait::No,
+        ..own
+    };
+    gone(&machine, &[pod("a-0")], options).unwrap();
+    eventually("the executor has ended", || {
+        sweep(&machine.manager.layout, &mut |_| {}).unwrap();
+        !machine.dir("a-0").exists()
+    });
+    assert_eq!(noted(&machine), succeeded);
+    // A Job that is suspended has not ended.
+    apply(&mut machine, "hang", true);
+    gone(&machine, &[pod("a-0")], delete_options(Grace::Kill)).unwrap();
+    assert_eq!(noted(&machine), None);
+    gone(&machine, &[Target::Object(job.clone())], own).unwrap();
 }
 
 #[test]
