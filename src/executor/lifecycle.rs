@@ -225,6 +225,25 @@ pub(super) struct Pod {
     pub(super) evicted: Option<String>,
 }
 
+impl Stage {
+    /// Whether nobody wants the pod to end: if its containers do, it is to run again, as far as they may.
+    pub(super) fn goes_on(self) -> bool {
+        match self {
+            Self::Active | Self::Resurrecting { .. } => true,
+            Self::Terminating { cause, .. } => match cause {
+                Cause::SandboxGone | Cause::RestartAll => true,
+                Cause::Deleted
+                | Cause::DeadlineExceeded
+                | Cause::BackoffLimitExceeded
+                | Cause::Completed
+                | Cause::InitFailed
+                | Cause::Evicted => false,
+            },
+            Self::Over(_) => false,
+        }
+    }
+}
+
 impl Pod {
     /// A pod whose sandbox is ready.
     pub(super) fn new(plan: &PodPlan, uid: &str, now: Now) -> Self {
@@ -243,7 +262,7 @@ impl Pod {
                     last: None,
                     restarts: 0,
                     has_run: false,
-                    has_started: false,
+                    done: false,
                     back_off: BackOff::default(),
                     failed_pulls: 0,
                     hooks: container.hooks.clone(),
@@ -364,13 +383,14 @@ impl Pod {
     /// When [`Event::Tick`] is due.
     pub(super) fn next_tick(&self) -> Option<Duration> {
         let deadline = self.deadline.map(|deadline| self.begun + deadline);
+        let deadline = deadline.filter(|_| self.stage.goes_on());
         match self.stage {
             Stage::Active => {
                 let starts = self.next_starts().map(|(_, due)| due);
                 let starts = starts.chain(self.members.iter().filter_map(Member::says_more));
                 starts.chain(deadline).chain(self.next_halts()).min()
             }
-            Stage::Terminating { .. } => self.next_halts().min(),
+            Stage::Terminating { .. } => self.next_halts().chain(deadline).min(),
             Stage::Resurrecting { retry } => retry.into_iter().chain(deadline).min(),
             Stage::Over(_) => None,
         }
@@ -382,40 +402,61 @@ impl Pod {
         matches!(member.map(|member| &member.state), Some(State::Running { id: current, .. }) if current == id)
     }
 
+    /// Everything is ended as with the pod, and runs again in another sandbox: what this one has seen the end of does not.
     fn sandbox_gone(&mut self, now: Now, actions: &mut Vec<Action>) {
-        match self.stage {
-            Stage::Active
-            | Stage::Terminating {
+        let restarts_all = match self.stage {
+            Stage::Active => false,
+            Stage::Terminating {
                 cause: Cause::RestartAll,
                 ..
-            } => {}
+            } => true,
             Stage::Terminating { .. } | Stage::Resurrecting { .. } | Stage::Over(_) => return,
+        };
+        for member in &mut self.members {
+            let has_ended = matches!(member.state, State::Ended(_));
+            member.done = has_ended && !restarts_all && member.role == ContainerRole::Main;
         }
-        actions.push(Action::Report {
-            r#type: EventType::Normal,
-            reason: "SandboxChanged",
-            message: "Pod sandbox changed, it will be killed and re-created.".into(),
-            container: None,
-        });
-        self.terminate(Cause::SandboxGone, Duration::ZERO, now);
+        if self.policy != RestartPolicy::Never {
+            actions.push(Action::Report {
+                r#type: EventType::Normal,
+                reason: "SandboxChanged",
+                message: "Pod sandbox changed, it will be killed and re-created.".into(),
+                container: None,
+            });
+        }
+        self.terminate(Cause::SandboxGone, self.grace, now);
     }
 
-    /// Every container runs again, init containers included, but for those that are done.
+    /// Every container runs again, init containers included, but for those that are done. A main container still waits for
+    /// its back-off; of init containers nothing is left (`purgeInitContainers`).
     fn start_over(&mut self) {
-        let done = (0..self.members.len()).map(|index| self.is_done(index));
-        let done = done.collect::<Vec<_>>();
-        self.begin_again(&done, |member, ended| {
-            member.last = Some(ended);
-            member.restarts += 1;
-        });
+        for index in 0..self.members.len() {
+            if self.is_done(index) {
+                continue;
+            }
+            let member = &mut self.members[index];
+            let is_main = member.role == ContainerRole::Main;
+            match std::mem::replace(&mut member.state, State::Waiting) {
+                waits @ State::BackOff { .. } if is_main => member.state = waits,
+                State::Ended(ended) | State::BackOff { ended, .. } => {
+                    member.last = Some(ended);
+                    member.restarts += 1;
+                }
+                State::Waiting | State::Starting | State::Running { .. } | State::Faulty { .. } => {
+                }
+            }
+        }
+        self.begin_again();
     }
 
-    /// Whether a main container has ended for good: another sandbox does not bring it back.
+    /// Whether a main container has ended for good: another sandbox does not bring it back. What was ended with the old one
+    /// has not, unless it is never restarted.
     fn is_done(&self, container: Index) -> bool {
         let member = &self.members[container];
         match &member.state {
             State::Ended(ended) if member.role == ContainerRole::Main => {
-                self.next_after(container, ended.code) == Next::Nothing
+                let is_last = self.next_after(container, ended.code) == Next::Nothing;
+                member.done || (is_last && !self.starts_again(container))
             }
             State::Waiting
             | State::Starting
@@ -426,26 +467,17 @@ impl Pod {
         }
     }
 
-    /// Begins with the first container, as if none but those that are `done` had run. `note` gets all that did, and how
-    /// their runs ended.
-    fn begin_again(&mut self, done: &[bool], note: impl Fn(&mut Member, Ended)) {
+    /// Begins with the first container, as if none had run.
+    fn begin_again(&mut self) {
         self.stage = Stage::Active;
         self.cursor = None;
-        for (member, done) in self.members.iter_mut().zip(done) {
+        for member in &mut self.members {
             member.has_run = false;
-            member.has_started = false;
-            if *done {
-                continue;
-            }
-            let state = std::mem::replace(&mut member.state, State::Waiting);
-            if let State::Ended(ended) | State::BackOff { ended, .. } = state {
-                note(member, ended);
-            }
         }
     }
 
     fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if matches!(self.stage, Stage::Active | Stage::Resurrecting { .. }) {
+        if self.stage.goes_on() {
             let overdue = self
                 .deadline
                 .is_some_and(|deadline| now.monotonic >= self.begun + deadline);

@@ -192,9 +192,13 @@ fn peer<R>(context: &Context<R>, stage: &Stage, status: &PodStatus) -> Option<Pe
     let plan = &launch.plan;
     let state = match stage {
         Stage::Over(_) => return None,
-        Stage::Terminating { .. } => PeerState::Terminating,
-        Stage::Active | Stage::Resurrecting { .. } if status.is_true("Ready") => PeerState::Ready,
-        Stage::Active | Stage::Resurrecting { .. } => PeerState::NotReady,
+        Stage::Active | Stage::Terminating { .. } | Stage::Resurrecting { .. } => {
+            match (stage.goes_on(), status.is_true("Ready")) {
+                (false, _) => PeerState::Terminating,
+                (true, true) => PeerState::Ready,
+                (true, false) => PeerState::NotReady,
+            }
+        }
     };
     let text = |name: &str| {
         let value = plan.manifest.pointer(&format!("/spec/{name}"))?.as_str()?;

@@ -77,7 +77,7 @@ pub(super) fn of(
     status.conditions = Conditions {
         containers: &containers,
         phase: status.phase,
-        has_sandbox: !is_over && !matches!(pod.stage, Stage::Resurrecting { .. }),
+        has_sandbox: has_sandbox(pod.stage),
         readiness_gates: &facts.readiness_gates,
         restarts_all: pod.restarts_all(),
         now,
@@ -89,7 +89,7 @@ pub(super) fn of(
     if is_over {
         status.terminate();
     }
-    (status.reason, status.message) = end_reason(pod);
+    (status.reason, status.message) = end_reason(pod, status.phase);
     status
 }
 
@@ -145,6 +145,14 @@ impl Containers {
     }
 }
 
+fn has_sandbox(stage: Stage) -> bool {
+    match stage {
+        Stage::Active => true,
+        Stage::Terminating { cause, .. } => cause != Cause::SandboxGone,
+        Stage::Resurrecting { .. } | Stage::Over(_) => false,
+    }
+}
+
 /// What a pod that has ended came to. A pod that was ended from outside has succeeded only if its containers had
 /// (or did, asked to stop).
 fn final_phase(containers: &Containers, cause: Cause) -> Phase {
@@ -152,7 +160,7 @@ fn final_phase(containers: &Containers, cause: Cause) -> Phase {
         |main| matches!(&main.status.state, ContainerState::Terminated(end) if end.exit_code == 0),
     );
     match cause {
-        Cause::Completed | Cause::Deleted if succeeded => Phase::Succeeded,
+        Cause::Completed | Cause::Deleted | Cause::SandboxGone if succeeded => Phase::Succeeded,
         Cause::Completed
         | Cause::Deleted
         | Cause::DeadlineExceeded
@@ -165,7 +173,7 @@ fn final_phase(containers: &Containers, cause: Cause) -> Phase {
     }
 }
 
-fn end_reason(pod: &Pod) -> (Option<String>, Option<String>) {
+fn end_reason(pod: &Pod, phase: Phase) -> (Option<String>, Option<String>) {
     let Stage::Over(cause) = pod.stage else {
         return (None, None);
     };
@@ -176,7 +184,7 @@ fn end_reason(pod: &Pod) -> (Option<String>, Option<String>) {
             "Job has reached the specified backoff limit",
         ),
         Cause::Evicted => ("Evicted", pod.evicted.as_deref().unwrap_or_default()),
-        Cause::SandboxGone if pod.policy() == RestartPolicy::Never => {
+        Cause::SandboxGone if phase == Phase::Failed && pod.policy() == RestartPolicy::Never => {
             ("SandboxGone", "the pod's namespaces were lost")
         }
         Cause::SandboxGone

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Kplay;
 use crate::harness::{container, script_pod};
-use crate::hooks::Diary;
+use crate::hooks::{Diary, shell};
 use crate::leftovers;
 use crate::wait;
 
@@ -204,6 +204,55 @@ fn a_pause_that_is_killed() {
     assert_eq!(after["status"]["phase"], "Failed");
     wait::until("the pod's processes are gone", || members(&uid).is_empty());
     delete_cleans(&kplay);
+}
+
+/// As a kubelet that finds another sandbox: hooks run, containers are asked to stop, sidecars last.
+#[test]
+fn what_was_in_a_lost_sandbox_ends_as_with_its_pod() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let diary = Diary::new(&kplay);
+    let hook = format!(
+        "lifecycle: {{preStop: {{exec: {{command: {}}}}}}},",
+        shell("say hook")
+    );
+    let main = diary.container(
+        "main",
+        &hook,
+        "trap 'say main is asked to stop; exit 0' TERM; say main; stay",
+    );
+    let side = diary.container(
+        "side",
+        "restartPolicy: Always,",
+        "trap 'say side is asked to stop; exit 0' TERM; say side; stay",
+    );
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{terminationGracePeriodSeconds: 60, {}, \
+         initContainers: [{side}], containers: [{main}]}}\n",
+        diary.volumes(),
+    );
+    kplay.apply(&manifest).succeeds();
+    diary.until("main");
+    kill(kplay.pids("web", "_sandbox")[0]);
+    let after = kplay.until("web", "runs in another sandbox", |status| {
+        let main = container(status, "main");
+        main["restartCount"] == 1 && main["state"]["running"].is_object()
+    });
+    let status = &after["status"];
+    for name in ["main", "side"] {
+        let last = &container(status, name)["lastState"]["terminated"];
+        assert_eq!(last["exitCode"], 0, "{last}");
+    }
+    wait::until("both have begun again", || diary.words().len() == 7);
+    let words = diary.words();
+    let end = ["hook", "main is asked to stop", "side is asked to stop"];
+    assert_eq!(words[2..5], end, "{words:?}");
+    for begin in [&words[..2], &words[5..]] {
+        // Who is started first does not have to say so first.
+        assert!(begin.contains(&"side".to_owned()) && begin.contains(&"main".to_owned()));
+    }
+    kplay.run(["delete", "pod", "web"]).succeeds();
 }
 
 #[test]

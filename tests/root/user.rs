@@ -114,6 +114,7 @@ const OF_CGROUPS: [Skipped; 1] = [(
         "death::a_pause_that_is_killed",
         "death::an_exec_whose_caller_is_killed",
         "death::another_sandbox_runs_the_init_containers_again_and_nothing_that_is_done",
+        "death::what_was_in_a_lost_sandbox_ends_as_with_its_pod",
         "death::an_executor_that_is_killed_takes_its_pod_along",
         "pods::containers_of_a_pod_share_network_ipc_and_host_name",
         "ports::the_port_outlives_a_container",

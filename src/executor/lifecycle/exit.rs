@@ -167,8 +167,11 @@ impl Pod {
     /// Everything has ended because a rule wants all containers to run again: they do, each after its back-off. To the
     /// outside the runs that ended were taken away, as in a kubelet.
     pub(super) fn restart_all(&mut self, now: Now) {
-        let none = vec![false; self.members.len()];
-        self.begin_again(&none, |member, ended| {
+        for member in &mut self.members {
+            let state = std::mem::replace(&mut member.state, State::Waiting);
+            let (State::Ended(ended) | State::BackOff { ended, .. }) = state else {
+                continue;
+            };
             let delay = member.back_off.delay(now.monotonic);
             member.state = State::BackOff {
                 until: now.monotonic + delay,
@@ -183,7 +186,8 @@ impl Pod {
                 },
                 failed_hook: None,
             };
-        });
+        }
+        self.begin_again();
     }
 
     /// Whether one more restart would fail the Job (`pastBackoffLimitOnFailure`).

@@ -59,7 +59,6 @@ impl Pod {
         let member = &mut self.members[container];
         if let State::Running { health, .. } = &mut member.state {
             *health = Health::started(&member.probes);
-            member.has_started = true;
         }
         for (kind, probe) in [
             (Kind::Liveness, &member.probes.liveness),

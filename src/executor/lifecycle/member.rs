@@ -75,8 +75,8 @@ pub(in crate::executor) struct Member {
     pub(in crate::executor) restarts: u32,
     /// Whether a run of it got past its postStart hook in the present sandbox.
     pub(super) has_run: bool,
-    /// Whether a run of it got past its startup probe as well.
-    pub(super) has_started: bool,
+    /// Whether it had ended for good when the sandbox was lost.
+    pub(super) done: bool,
     pub(super) back_off: BackOff,
     /// Since its image was there last.
     pub(super) failed_pulls: u32,
@@ -125,15 +125,6 @@ impl Member {
             State::Waiting | State::BackOff { .. } | State::Faulty { .. } | State::Ended(_) => {
                 false
             }
-        }
-    }
-
-    /// Whether the containers behind it may start.
-    pub(super) fn lets_the_next_start(&self) -> bool {
-        match self.role {
-            ContainerRole::Init => matches!(&self.state, State::Ended(ended) if ended.code == 0),
-            ContainerRole::Sidecar => self.has_started,
-            ContainerRole::Main => true,
         }
     }
 

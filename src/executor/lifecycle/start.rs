@@ -9,6 +9,7 @@ use super::{
     Stage, State,
 };
 use crate::model::event::EventType;
+use crate::model::plan::ContainerRole;
 use crate::protocol::FailureClass;
 
 /// How soon a container or a sandbox that could not be created is tried again (the kubelet's sync period).
@@ -41,12 +42,25 @@ impl Pod {
             .members
             .iter()
             .enumerate()
-            .take_while(move |(_, member)| {
+            .take_while(move |(index, _)| {
                 let reached = !blocked;
-                blocked |= !member.lets_the_next_start();
+                blocked |= !self.lets_the_next_start(*index);
                 reached
             });
         reachable.filter_map(|(index, member)| Some((index, member.start_due()?)))
+    }
+
+    /// Whether the containers behind one may start. A sidecar that ends is not waited for again once one of them has run.
+    fn lets_the_next_start(&self, index: Index) -> bool {
+        let member = &self.members[index];
+        match member.role {
+            ContainerRole::Init => matches!(&member.state, State::Ended(ended) if ended.code == 0),
+            ContainerRole::Sidecar => {
+                let mut behind = self.members.iter().skip(index + 1);
+                member.is_started() || behind.any(|other| other.has_run)
+            }
+            ContainerRole::Main => true,
+        }
     }
 
     fn start(&mut self, container: Index, now: Now, actions: &mut Vec<Action>) {

@@ -11,6 +11,7 @@ mod health;
 mod hooks;
 mod restarts;
 mod rules;
+mod sandbox;
 
 fn at(seconds: u64) -> Now {
     Now {
@@ -246,6 +247,38 @@ fn init_containers_run_in_order_and_sidecars_stay() {
 }
 
 #[test]
+fn a_sidecar_that_ends_is_waited_for_until_something_behind_it_has_run() {
+    let mut play = Play::new(RestartPolicy::Always, &["s:side", "main"]);
+    let fail = |play: &mut Play| {
+        let message = "no such host".to_owned();
+        let fault = Fault::Pull {
+            image: "x:1".into(),
+            message,
+        };
+        let container = play.index("main");
+        play.event(Event::NotStarted { container, fault });
+    };
+    play.up("side");
+    fail(&mut play);
+    play.until(5).exit("side", 1).up("side");
+    play.until(6).exit("side", 1).until(16);
+    let mut expected = vec![
+        "0 start side",
+        "0 start main",
+        "5 start side",
+        "16 start side",
+    ];
+    play.check(&expected);
+    play.up("side").up("main");
+    expected.push("16 start main");
+    play.check(&expected);
+    // From now on each has its own back-off.
+    play.until(17).exit("side", 1).exit("main", 1);
+    expected.push("17 start main");
+    play.check(&expected);
+}
+
+#[test]
 fn a_failed_init_container_ends_a_pod_that_never_restarts() {
     let mut play = Play::new(RestartPolicy::Never, &["s:side", "i:init", "main"]);
     play.up("side").up("init").exit("init", 1);
@@ -461,54 +494,6 @@ fn an_evicted_pod_has_the_shortest_time_to_end() {
 }
 
 #[test]
-fn a_lost_sandbox_is_made_again() {
-    let mut play = Play::new(RestartPolicy::Always, &["i:init", "main"]);
-    play.up("init").exit("init", 0).up("main");
-    play.event(Event::SandboxGone);
-    play.exit("main", 137);
-    play.event(Event::SandboxReady);
-    play.check(&[
-        "0 start init",
-        "0 start main",
-        "0 kill main",
-        "0 sandbox",
-        "0 start init",
-    ]);
-    assert_eq!(play.pod.members[1].restarts, 1);
-}
-
-#[test]
-fn what_is_done_is_not_done_again_in_another_sandbox() {
-    let mut play = Play::new(RestartPolicy::OnFailure, &["i:init", "done", "main"]);
-    play.up("init").exit("init", 0).up("done").up("main");
-    play.exit("done", 0);
-    play.event(Event::SandboxGone);
-    play.exit("main", 137);
-    play.event(Event::SandboxReady);
-    play.up("init").exit("init", 0).up("main");
-    play.check(&[
-        "0 start init",
-        "0 start done",
-        "0 start main",
-        "0 kill main",
-        "0 sandbox",
-        "0 start init",
-        "0 start main",
-    ]);
-    let restarts = play.pod.members.iter().map(|member| member.restarts);
-    assert_eq!(restarts.collect::<Vec<_>>(), [1, 0, 1]);
-    play.exit("main", 0);
-    assert_eq!(play.pod.stage, Stage::Over(Cause::Completed));
-
-    // A pod that restarts what it can has nothing to restart.
-    let mut play = Play::new(RestartPolicy::Always, &["a+never", "b+never"]);
-    play.up("a").up("b").exit("a", 0);
-    play.event(Event::SandboxGone);
-    play.exit("b", 137);
-    play.check(&["0 start a", "0 start b", "0 kill b", "0 end"]);
-}
-
-#[test]
 fn a_pod_that_takes_too_much_of_the_disk_has_a_second() {
     let mut play = Play::new(RestartPolicy::Always, &["a+pre", "b"]);
     play.up("a").up("b").until(5);
@@ -534,45 +519,4 @@ fn a_pod_that_takes_too_much_of_the_disk_has_a_second() {
             .count(),
         1
     );
-}
-
-#[test]
-fn a_sandbox_that_cannot_be_made_is_tried_again() {
-    let lost = |deadline: Option<u64>| {
-        let mut plan = plan("p");
-        plan.active_deadline = deadline;
-        let mut play = Play::of(&plan);
-        play.up("main").event(Event::SandboxGone);
-        play.exit("main", 137);
-        play.event(Event::SandboxFailed);
-        play
-    };
-    let mut play = lost(None);
-    play.until(9);
-    play.event(Event::Tick);
-    play.check(&["0 start main", "0 kill main", "0 sandbox"]);
-    play.until(10).event(Event::SandboxFailed);
-    play.until(25).event(Event::SandboxReady);
-    play.check(&[
-        "0 start main",
-        "0 kill main",
-        "0 sandbox",
-        "10 sandbox",
-        "20 sandbox",
-        "25 start main",
-    ]);
-    // Meanwhile it can be ended, and its time goes on.
-    let mut play = lost(None);
-    play.stop(Some(30));
-    play.check(&["0 start main", "0 kill main", "0 sandbox", "0 end"]);
-    let mut play = lost(Some(15));
-    play.until(60);
-    play.check(&[
-        "0 start main",
-        "0 kill main",
-        "0 sandbox",
-        "10 sandbox",
-        "15 end",
-    ]);
-    assert_eq!(play.pod.stage, Stage::Over(Cause::DeadlineExceeded));
 }

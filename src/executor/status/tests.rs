@@ -499,3 +499,28 @@ fn containers_that_restart_with_all_others_say_so() {
         );
     }
 }
+
+#[test]
+fn a_lost_sandbox_is_none_and_ends_no_pod_as_long_as_its_containers_run() {
+    let mut never = plan("p");
+    never.restart_policy = RestartPolicy::Never;
+    let mut events = vec![up(0), Event::SandboxGone];
+    let status = of_plan(&never, events.clone());
+    let sandbox = condition(&status, "PodReadyToStartContainers");
+    assert_eq!(sandbox.0, ConditionStatus::False);
+    assert_eq!(condition(&status, "Ready").0, ConditionStatus::True);
+    assert_eq!(status.phase, Phase::Running);
+    let ended = |code| of_plan(&never, [events.clone(), vec![exit(0, code)]].concat());
+    let succeeded = ended(0);
+    assert_eq!(
+        (succeeded.phase, succeeded.reason),
+        (Phase::Succeeded, None)
+    );
+    let failed = ended(143);
+    assert_eq!(failed.phase, Phase::Failed);
+    assert_eq!(failed.reason.as_deref(), Some("SandboxGone"));
+    // In a pod that restarts, it is not over.
+    events.push(exit(0, 0));
+    let lasting = of_plan(&plan("p"), events).phase;
+    assert!(!matches!(lasting, Phase::Succeeded | Phase::Failed));
+}

@@ -103,7 +103,7 @@ proptest! {
                 }
                 Happening::StopOne(c, grace) => { hastened |= grace == 0; let n = name(&play, c); play.stop_one(&n, grace); }
                 Happening::Stop(grace) => { hastened |= grace == 0; stopped = true; play.stop(Some(grace)); }
-                Happening::SandboxGone => { hastened = true; play.event(Event::SandboxGone); }
+                Happening::SandboxGone => play.event(Event::SandboxGone),
                 Happening::SandboxReady if matches!(play.pod.stage, Stage::Resurrecting { .. }) => play.event(Event::SandboxReady),
                 _ => {}
             }
