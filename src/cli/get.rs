@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::loader::Selector;
 use crate::manager::resolve::{KINDS, Kind};
 use crate::output::events::{self, Columns, Wide};
-use crate::output::kinds::{self, Detail, Layout, Names, Namespaces};
+use crate::output::kinds::{self, Detail, Labels, Layout, Names, Namespaces};
 use crate::output::object::{self, Notation};
 use crate::output::report;
 use crate::output::table::Headers;
@@ -58,6 +58,9 @@ struct HowArgs {
     /// Print no column names
     #[arg(long)]
     no_headers: bool,
+    /// Show the labels, as the last column
+    #[arg(long)]
+    show_labels: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +121,9 @@ pub(crate) fn run(arguments: &GetArgs, session: &Session) -> Result<Done, Error>
         }
         ("images" | "image", 1) if how.watch => {
             return Err(Error::usage("images are not watched"));
+        }
+        ("events" | "event" | "ev" | "images" | "image", 1) if how.show_labels => {
+            return Err(Error::usage("events and images have no labels"));
         }
         ("events" | "event" | "ev", 1) => return list_events(how, session),
         ("images" | "image", 1) => return list_images(how, session),
@@ -434,6 +440,11 @@ impl HowArgs {
                 Names::WithKind
             } else {
                 Names::Plain
+            },
+            labels: if self.show_labels {
+                Labels::Shown
+            } else {
+                Labels::Hidden
             },
             now: Timestamp::now(),
         }

@@ -230,6 +230,24 @@ spec:
       restartPolicy: Never
       initContainers: [{name: init, image: 'localhost/busybox:1', command: [echo, $(JOB_COMPLETION_INDEX)]}]
       containers: [{name: main, image: 'localhost/busybox:1', command: [sh, -c, 'echo $JOB_COMPLETION_INDEX $HOSTNAME']}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: nightly}
+spec:
+  schedule: '@daily'
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers:
+          - name: main
+            image: localhost/busybox:1
+            command: [sh, -c, 'echo $JOB $JOB_UID']
+            env:
+            - {name: JOB, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['job-name']\"}}}
+            - {name: JOB_UID, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['batch.kubernetes.io/controller-uid']\"}}}
 ";
     kplay.apply(manifest).succeeds();
     assert_eq!(
@@ -239,6 +257,15 @@ spec:
     let labels = kplay.pod("db-3")["metadata"]["labels"].clone();
     assert_eq!(labels["statefulset.kubernetes.io/pod-name"], "db-3");
     assert_eq!(labels["apps.kubernetes.io/pod-index"], "3");
+    let table = kplay
+        .run(["get", "pods", "db-3", "--show-labels"])
+        .succeeds();
+    let (header, row) = table.split_once('\n').expect("two lines");
+    assert!(header.ends_with("LABELS"), "{table}");
+    assert!(
+        row.contains("statefulset.kubernetes.io/pod-name=db-3"),
+        "{table}"
+    );
     let job = kplay.until_ended("shard-0");
     for map in ["labels", "annotations"] {
         let index = &job["metadata"][map]["batch.kubernetes.io/job-completion-index"];
@@ -254,6 +281,19 @@ spec:
     for label in ["batch.kubernetes.io/controller-uid", "controller-uid"] {
         assert_eq!(job["metadata"]["labels"][label], *uid, "{label}");
     }
+    let nightly = [
+        "get",
+        "cronjob",
+        "nightly",
+        "-o",
+        "jsonpath={.metadata.uid}",
+    ];
+    let nightly = kplay.run(nightly).succeeds();
+    kplay.until_ended("nightly-0");
+    assert_eq!(
+        kplay.run(["logs", "nightly-0"]).succeeds(),
+        format!("nightly {nightly}\n")
+    );
     kplay.apply(manifest).succeeds();
     let again = kplay.pod("shard-0");
     assert_eq!(again["metadata"]["uid"], job["metadata"]["uid"]);
@@ -262,7 +302,7 @@ spec:
         .apply(&manifest.replace("start: 3", "start: 0"))
         .succeeds();
     let pods = kplay.run(["get", "pods", "-o", "name"]).succeeds();
-    assert_eq!(pods, "pod/db-0\npod/shard-0\n");
+    assert_eq!(pods, "pod/db-0\npod/nightly-0\npod/shard-0\n");
 }
 
 #[test]
