@@ -45,6 +45,12 @@ fn memory(cgroup: &Path) -> Option<u64> {
     number(cgroup, "memory.limit_in_bytes").filter(|bytes| *bytes < UNLIMITED)
 }
 
+/// The bytes of huge pages of a size that a cgroup may have, if they are limited.
+#[track_caller]
+fn huge_pages(cgroup: &Path, size: &str) -> Option<u64> {
+    number(cgroup, &format!("hugetlb.{size}.max"))
+}
+
 /// The microseconds of each tenth of a second in which a cgroup may run, if they are limited.
 #[track_caller]
 fn quota(cgroup: &Path) -> Option<u64> {
@@ -463,18 +469,14 @@ fn huge_pages_are_those_that_were_asked_for() {
         eprintln!("skipped: no controller of huge pages is mounted");
         return;
     };
-    let limit = |cgroup: &str, size: &str| {
-        let path = folder.join(cgroup).join(format!("hugetlb.{size}.max"));
-        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"))
-    };
-    let asked = format!("{}\n", 4 << 20);
+    let limit = |cgroup: &str, size| huge_pages(&folder.join(cgroup), size);
     for cgroup in ["", "main-0"] {
-        assert_eq!(limit(cgroup, "2MB"), asked, "{cgroup}");
-        assert_eq!(limit(cgroup, "2MB.rsvd"), asked, "{cgroup}");
-        assert_eq!(limit(cgroup, "1GB"), "0\n", "{cgroup}");
+        assert_eq!(limit(cgroup, "2MB"), Some(4 * MI), "{cgroup}");
+        assert_eq!(limit(cgroup, "2MB.rsvd"), Some(4 * MI), "{cgroup}");
+        assert_eq!(limit(cgroup, "1GB"), Some(0), "{cgroup}");
     }
-    assert_eq!(limit("none-0", "2MB"), "0\n");
-    assert_eq!(limit("none-0", "1GB.rsvd"), "0\n");
+    assert_eq!(limit("none-0", "2MB"), Some(0));
+    assert_eq!(limit("none-0", "1GB.rsvd"), Some(0));
 }
 
 #[test]
@@ -509,9 +511,8 @@ fn huge_pages_of_the_pod_are_for_all_of_it() {
         return;
     };
     for (cgroup, megabytes) in [("", 8), ("main-0", 4), ("none-0", 8)] {
-        let path = folder.join(cgroup).join("hugetlb.2MB.max");
-        let limit = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
-        assert_eq!(limit, format!("{}\n", megabytes << 20), "{cgroup}");
+        let limit = huge_pages(&folder.join(cgroup), "2MB");
+        assert_eq!(limit, Some(megabytes * MI), "{cgroup}");
     }
 }
 
