@@ -20,7 +20,7 @@ use super::lifecycle::{Fault, Index};
 use super::log::{LogWriter, Stream};
 use super::status::Observation;
 use super::users::{self, Joined, Users};
-use super::{describe, image, output, probe, profiles};
+use super::{describe, image, output, probe, profiles, volumes};
 use crate::model::cause::chain;
 use crate::model::event::EventType;
 use crate::model::image::Pull;
@@ -29,7 +29,7 @@ use crate::protocol::Opened;
 use crate::runtime::{self, ExecRequest, Prepared, Runtime, StartRequest, Stdio, Tenancy, rootfs};
 use crate::spec::{self, Spec};
 use crate::state::logs::{self, links};
-use crate::sys::cgroup::{Cgroup, Limits};
+use crate::sys::cgroup::{Cgroup, DevicePolicy, Limits};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::{fd, fs, identity, namespace};
@@ -436,9 +436,10 @@ impl<R: Runtime + 'static> Run<R> {
         // A kubelet's `NoSwap`.
         limits.no_swap = true;
         limits.devices = if self.plan().security.privileged {
-            crate::sys::cgroup::DevicePolicy::All
+            DevicePolicy::All
         } else {
-            crate::sys::cgroup::DevicePolicy::Default
+            let and = volumes::block_devices(&self.context.launch.plan, self.plan())?;
+            DevicePolicy::Default { and }
         };
         let path = format!("{}/{}", self.context.launch.cgroup, self.name);
         Ok(self.context.hierarchies.create(&path, &limits)?)

@@ -12,7 +12,7 @@ use super::users::Users;
 use super::{etc, volumes};
 use crate::model::image::ImageConfig;
 use crate::model::plan::{
-    ContainerPlan, MountAccess, Propagation, SubPath, VolumeMount, VolumeSource,
+    ContainerPlan, MountAccess, Propagation, SubPath, VolumeDevice, VolumeMount, VolumeSource,
 };
 use crate::runtime::late::{self, Origin};
 use crate::runtime::{LateMount, rootfs};
@@ -35,6 +35,9 @@ pub(super) fn all<R>(
     for (number, mount) in plan.mounts.iter().enumerate() {
         let own_place = places.sub_paths.join(number.to_string());
         mounts.push(volume_mount(context, plan, mount, own_place, variables)?);
+    }
+    for device in &plan.devices {
+        mounts.push(volume_device(context, device)?);
     }
     let own = image_volumes(context, image, places, &mounts)?;
     mounts.extend(own);
@@ -100,6 +103,17 @@ pub(super) fn late<R>(context: &Context<R>, mounts: &[BindMount]) -> Vec<LateMou
         },
     })
     .collect()
+}
+
+/// The machine's device file, where the container wants it: whether it may be written to is up to the cgroup.
+fn volume_device<R>(
+    context: &Context<R>,
+    device: &VolumeDevice,
+) -> Result<BindMount, StartFailure> {
+    let missing = || StartFailure::Config(format!("volume \"{}\" is missing", device.volume));
+    let volumes = context.volumes.borrow();
+    let source = volumes.get(&device.volume).ok_or_else(missing)?;
+    Ok(BindMount::plain(source.clone(), device.path.clone()))
 }
 
 fn volume_mount<R>(

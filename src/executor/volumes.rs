@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use super::context::Context;
 use super::error::Error;
 use super::{downward, users};
-use crate::model::plan::{ClaimStorage, PodPlan, Propagation, Volume, VolumeMount, VolumeSource};
+use crate::model::plan::{
+    ClaimStorage, ContainerPlan, PodPlan, Propagation, Volume, VolumeMount, VolumeSource,
+};
 use crate::spec::resources;
-use crate::sys::mount;
+use crate::sys::cgroup::{BlockDevice, DeviceAccess};
+use crate::sys::{device, fs, mount};
 use crate::volume;
 
 /// Whether a container's mounts are to be seen on the machine.
@@ -25,6 +28,41 @@ pub(super) fn of_host<R>(context: &Context<R>) -> BTreeSet<PathBuf> {
         .filter(|volume| is_of_host(volume))
         .filter_map(|volume| paths.get(&volume.name).cloned())
         .collect()
+}
+
+/// The block devices that a container may use.
+///
+/// # Errors
+/// One cannot be looked at.
+pub(super) fn block_devices(
+    plan: &PodPlan,
+    container: &ContainerPlan,
+) -> Result<Vec<BlockDevice>, fs::Error> {
+    let mut devices = Vec::new();
+    for wanted in &container.devices {
+        let mut volumes = plan.volumes.iter();
+        let volume = volumes.find(|volume| volume.name == wanted.volume);
+        let Some(VolumeSource::Claim {
+            storage: ClaimStorage::Device { path },
+            read_only,
+            ..
+        }) = volume.map(|volume| &volume.source)
+        else {
+            continue;
+        };
+        // What it is was checked when the volumes were prepared.
+        if let Some((major, minor)) = device::block(path)? {
+            devices.push(BlockDevice {
+                major,
+                minor,
+                access: match read_only {
+                    true => DeviceAccess::Read,
+                    false => DeviceAccess::ReadWrite,
+                },
+            });
+        }
+    }
+    Ok(devices)
 }
 
 fn is_of_host(volume: &Volume) -> bool {

@@ -25,7 +25,15 @@ pub(super) struct Claim {
     pub(super) class: String,
     pub(super) access_modes: BTreeSet<String>,
     pub(super) request: Quantity,
+    pub(super) mode: VolumeMode,
     pub(super) selector: Selector,
+}
+
+/// `volumeMode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VolumeMode {
+    Filesystem,
+    Block,
 }
 
 /// What a PersistentVolume offers.
@@ -34,9 +42,10 @@ pub(super) struct PersistentVolume {
     pub(super) class: String,
     pub(super) access_modes: BTreeSet<String>,
     pub(super) capacity: Quantity,
+    pub(super) mode: VolumeMode,
     pub(super) claim: Option<ClaimKey>,
     pub(super) labels: BTreeMap<String, String>,
-    /// `None` if it is on no machine, or not a file system.
+    /// `None` if it is on no machine.
     pub(super) storage: Option<ClaimStorage>,
 }
 
@@ -112,6 +121,10 @@ impl Bindings {
                 Some((name, storage)) if !candidate.recorded => {
                     taken.insert(name.clone());
                     Binding::Bound(Some(name), storage)
+                }
+                _ if claim.mode == VolumeMode::Block => {
+                    let fault = "no free PersistentVolume with `volumeMode: Block` satisfies it, and kplay makes folders only";
+                    refused(candidate, fault.to_owned(), report)
                 }
                 _ => {
                     note_class(candidate, report);
@@ -214,7 +227,9 @@ fn named(
 
 /// Why a volume does not do for a claim.
 fn difference(claim: &Claim, volume: &PersistentVolume) -> Option<&'static str> {
-    if volume.class != claim.class {
+    if volume.mode != claim.mode {
+        Some("has another `volumeMode`")
+    } else if volume.class != claim.class {
         Some("has another `storageClassName`")
     } else if volume.capacity < claim.request {
         Some("is smaller than what is requested")

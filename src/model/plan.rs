@@ -171,6 +171,9 @@ pub struct ContainerPlan {
     pub env: Vec<EnvVar>,
     pub ports: Vec<ContainerPort>,
     pub mounts: Vec<VolumeMount>,
+    /// `volumeDevices`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<VolumeDevice>,
     pub resources: Resources,
     /// The limits of huge pages, in bytes by the size of a page.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -301,6 +304,15 @@ pub struct VolumeMount {
     pub sub_path: Option<SubPath>,
 }
 
+/// One entry of `volumeDevices`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeDevice {
+    /// A claim that is a [`ClaimStorage::Device`].
+    pub volume: VolumeName,
+    /// Where the device file is in the container; absolute.
+    pub path: PathBuf,
+}
+
 /// What a container may do with a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountAccess {
@@ -388,6 +400,8 @@ pub enum ClaimStorage {
     HostPath { path: PathBuf, kind: HostPathType },
     /// A PersistentVolume's `local`: a folder that must be there.
     LocalPath { path: PathBuf },
+    /// The same with `volumeMode: Block`: a block device of the machine.
+    Device { path: PathBuf },
 }
 
 /// Where a volume's bytes live.

@@ -23,6 +23,7 @@ pub(crate) fn container(name: &str, role: ContainerRole) -> ContainerPlan {
         env: Vec::new(),
         ports: Vec::new(),
         mounts: Vec::new(),
+        devices: Vec::new(),
         resources: Resources::default(),
         huge_pages: std::collections::BTreeMap::new(),
         resize_policy: ResizePolicy::default(),

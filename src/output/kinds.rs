@@ -426,9 +426,17 @@ fn claim(object: &Value, layout: Layout) -> Vec<String> {
         age(object, layout.now),
     ];
     if layout.detail == Detail::Wide {
-        cells.push("Filesystem".to_owned());
+        cells.push(volume_mode(object).to_owned());
     }
     cells
+}
+
+/// As the API server defaults it.
+fn volume_mode(object: &Value) -> &str {
+    match string(object, "/spec/volumeMode") {
+        "" => "Filesystem",
+        mode => mode,
+    }
 }
 
 fn volume(object: &Value, layout: Layout) -> Vec<String> {
@@ -450,7 +458,7 @@ fn volume(object: &Value, layout: Layout) -> Vec<String> {
         age(object, layout.now),
     ];
     if layout.detail == Detail::Wide {
-        cells.push("Filesystem".to_owned());
+        cells.push(volume_mode(object).to_owned());
     }
     cells
 }

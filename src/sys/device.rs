@@ -65,6 +65,22 @@ pub fn beneath(folder: &Path) -> Result<Vec<Device>> {
     Ok(devices)
 }
 
+/// The major and minor number of a block device, whatever links lead to it; `None` if the path is something else.
+///
+/// # Errors
+/// There is nothing, or it cannot be looked at.
+pub fn block(path: &Path) -> Result<Option<(u32, u32)>> {
+    let found = path.metadata();
+    let found = found.map_err(|error| Error::new("look at", path.to_owned(), error))?;
+    let numbers = || {
+        (
+            rustix::fs::major(found.rdev()),
+            rustix::fs::minor(found.rdev()),
+        )
+    };
+    Ok(found.file_type().is_block_device().then(numbers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +94,11 @@ mod tests {
             .unwrap();
         assert_eq!((null.kind, null.major, null.minor), (Kind::Character, 1, 3));
         assert!(devices.iter().all(|d| !d.path.starts_with("/dev/pts")));
+        assert_eq!(block(Path::new("/dev/null")).unwrap(), None);
+        let disk = devices.iter().find(|device| device.kind == Kind::Block);
+        if let Some(disk) = disk {
+            let numbers = Some((disk.major, disk.minor));
+            assert_eq!(block(&disk.path).unwrap(), numbers);
+        }
     }
 }

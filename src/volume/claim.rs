@@ -1,4 +1,4 @@
-//! Claims: a folder of kplay's own or a PersistentVolume's path. Both outlive the pod.
+//! Claims: a folder of kplay's own, or a PersistentVolume's path or block device. All outlive the pod.
 
 use std::path::PathBuf;
 
@@ -17,6 +17,13 @@ pub(super) fn prepare(
         ClaimStorage::HostPath { path, kind } => {
             host_path::check(path, *kind)?;
             return Ok(path.clone());
+        }
+        ClaimStorage::Device { path } => {
+            return match dir::kind(path)? {
+                Some(Kind::BlockDevice) => Ok(path.clone()),
+                Some(_) => Err(Error::NoDevice { path: path.clone() }),
+                None => Err(Error::Missing { path: path.clone() }),
+            };
         }
         ClaimStorage::LocalPath { path } => path,
         ClaimStorage::Folder => context.claims.get(name).ok_or(Error::NoFolder)?,

@@ -43,6 +43,8 @@ pub enum Error {
     /// The kubelet's words (`local.go`).
     #[error("path \"{path}\" does not exist", path = path.display())]
     Missing { path: PathBuf },
+    #[error("path \"{path}\" is not a block device", path = path.display())]
+    NoDevice { path: PathBuf },
     #[error("its files cannot belong to the pod's own users (`hostUsers: false`)")]
     Ids(#[source] fs::Error),
     #[error("the claim's folder is not known")]

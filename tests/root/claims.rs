@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::Kplay;
-use crate::harness::{script_pod, text};
+use crate::harness::{in_ci, script_pod, text};
 
 fn claim(name: &str, more: &str) -> String {
     format!(
@@ -23,6 +25,37 @@ fn user(pod: &str, mount: &str, script: &str) -> String {
         &format!("volumeMounts: [{{name: v, mountPath: /data, {mount}}}],"),
         script,
     )
+}
+
+/// A disk of the machine, made of a file; given back at the end.
+#[derive(Debug)]
+struct Disk(String);
+
+impl Disk {
+    /// `None` where the kernel has none to give.
+    fn of(file: &Path) -> Option<Self> {
+        let command = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output();
+        let output = command.expect("losetup runs");
+        if !output.status.success() {
+            assert!(!in_ci(), "CI has loop devices: {output:?}");
+            eprintln!("skipped: no loop device: {output:?}");
+            return None;
+        }
+        let path = String::from_utf8(output.stdout).expect("a path");
+        Some(Self(path.trim().to_owned()))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").args(["-d", &self.0]).status();
+        if !detached.is_ok_and(|status| status.success()) {
+            eprintln!("{} is left", self.0);
+        }
+    }
 }
 
 /// Runs a pod to its end and takes it away again.
@@ -236,6 +269,69 @@ fn persistent_volumes_are_paths_of_the_machine() {
     kplay
         .apply(&missing)
         .fails(4, &["MountVolume.SetUp failed", "none\" does not exist"]);
+}
+
+#[test]
+fn a_block_device_is_in_the_container_that_claims_it() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let file = kplay.file("disk.img", vec![b'x'; 1 << 20]);
+    let Some(disk) = Disk::of(&file) else { return };
+    // As the links in /dev/disk.
+    let link = kplay.dir().join("disk");
+    std::os::unix::fs::symlink(&disk.0, &link).expect("a link");
+    let volume = |path: &Path| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: disk}}\nspec: {{storageClassName: manual, \
+             capacity: {{storage: 5Gi}}, accessModes: [ReadWriteOnce], volumeMode: Block, local: {{path: {}}}, \
+             nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: \
+             [{{key: kubernetes.io/hostname, operator: In, values: [node]}}]}}]}}}}}}\n---\n",
+            path.display()
+        )
+    };
+    let claim = claim("data", "storageClassName: manual, volumeMode: Block");
+    let pod = |access: &str, fields: &str, script: &str| {
+        let claim = format!("persistentVolumeClaim: {{claimName: data, {access}}}");
+        let volumes = format!("volumes: [{{name: v, {claim}}}],");
+        script_pod("user", &volumes, fields, script)
+    };
+    let used = "volumeDevices: [{name: v, devicePath: /dev/xvda}],";
+    let write = "[ -b /dev/xvda ] && head -c 3 /dev/xvda; echo new | dd of=/dev/xvda conv=fsync 2>/dev/null; \
+                 head -c 3 /dev/xvda";
+    let manifest = format!("{}{claim}{}", volume(&link), pod("", used, write));
+    assert_eq!(log(&kplay, &manifest), "xxxnew");
+    let there = || fs::read(&file).expect("the disk").starts_with(b"new\n");
+    assert!(there(), "the file is the disk");
+    let table = kplay
+        .run(["get", "pvc", "-o", "wide", "--no-headers"])
+        .succeeds();
+    assert!(table.trim_end().ends_with("Block"), "{table}");
+
+    // Who has it to read only, or not at all, cannot help itself.
+    let number = fs::metadata(&disk.0).expect("the disk").rdev();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let read =
+        "head -c 3 /dev/block/data; (echo old > /dev/block/data) 2>/dev/null || echo ' refused'";
+    let elsewhere = used.replace("/dev/xvda", "/dev/block/data");
+    assert_eq!(
+        log(&kplay, &pod("readOnly: true", &elsewhere, read)),
+        "new refused\n"
+    );
+    let make =
+        format!("mknod disk b {major} {minor} && head -c 3 disk 2>/dev/null || echo refused");
+    assert_eq!(log(&kplay, &pod("", "", &make)), "refused\n");
+    assert!(there(), "nobody has written");
+    // To a privileged one all are open.
+    let privileged = format!("securityContext: {{privileged: true}}, {used}");
+    assert_eq!(
+        log(&kplay, &pod("", &privileged, "head -c 3 /dev/xvda")),
+        "new"
+    );
+
+    kplay.run(["delete", "--all", "--force"]).succeeds();
+    let manifest = format!("{}{claim}{}", volume(&file), pod("", used, "true"));
+    kplay.apply(&manifest).fails(4, &["is not a block device"]);
 }
 
 #[test]

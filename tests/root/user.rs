@@ -66,6 +66,7 @@ const OF_ROOT: [Skipped; 6] = [
         "compares with the machine's ids, capabilities, devices or processes",
         &[
             "addresses::an_unprivileged_user_may_ping_and_serves_low_ports",
+            "claims::a_block_device_is_in_the_container_that_claims_it",
             "claims::a_group_gets_a_claims_content_once_if_that_is_the_policy",
             "claims::persistent_volumes_are_paths_of_the_machine",
             "ports::a_taken_port_is_an_error_before_anything_starts",

@@ -43,7 +43,7 @@ fn limits_hold() {
             memory_bytes: Some(64 << 20),
             // The helper counts too, until it has gone.
             pids: Some(10),
-            devices: DevicePolicy::Default,
+            devices: DevicePolicy::Default { and: Vec::new() },
             ..Limits::default()
         };
         let cgroup = pod.container_cgroup("c", &limits);

@@ -121,7 +121,7 @@ fn latency() {
                 let limits = Limits {
                     cpu_shares: Some(100),
                     memory_bytes: Some(64 << 20),
-                    devices: DevicePolicy::Default,
+                    devices: DevicePolicy::Default { and: Vec::new() },
                     ..Limits::default()
                 };
                 let begin = Instant::now();

@@ -19,6 +19,7 @@ fn volume(name: &str, capacity: &str) -> (String, PersistentVolume) {
         class: String::new(),
         access_modes: modes("ReadWriteOnce"),
         capacity: Quantity::parse(capacity).unwrap(),
+        mode: VolumeMode::Filesystem,
         claim: None,
         labels: BTreeMap::new(),
         storage: Some(storage(name)),
@@ -32,6 +33,7 @@ fn claim(request: &str) -> Claim {
         class: String::new(),
         access_modes: modes("ReadWriteOnce"),
         request: Quantity::parse(request).unwrap(),
+        mode: VolumeMode::Filesystem,
         selector: Selector::default(),
     }
 }
@@ -84,6 +86,36 @@ fn a_claim_gets_the_smallest_volume_that_satisfies_it() {
     check(volumes(), &three(), &["b", "c", "a"]);
     check([volume("a", "1Gi")], &three(), &["a", "folder", "folder"]);
     check([], &[new("x", claim("1Gi"))], &["folder"]);
+}
+
+#[test]
+fn a_block_device_is_bound_and_never_made() {
+    let volumes = || {
+        let mut block = volume("b", "1Gi");
+        block.1.mode = VolumeMode::Block;
+        [volume("a", "1Gi"), block]
+    };
+    let block = || Claim {
+        mode: VolumeMode::Block,
+        ..claim("1Gi")
+    };
+    let claims = [new("x", block()), new("y", claim("1Gi"))];
+    check(volumes(), &claims, &["b", "a"]);
+    let none = "no free PersistentVolume with `volumeMode: Block` satisfies it, and kplay makes folders only";
+    check(
+        volumes(),
+        &[new("x", block()), new("y", block())],
+        &["b", none],
+    );
+    let named = Claim {
+        volume_name: Some("a".into()),
+        ..block()
+    };
+    check(
+        volumes(),
+        &[new("x", named)],
+        &["the PersistentVolume `a` has another `volumeMode`"],
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::Origin;
-use super::super::binding::{Claim, ClaimKey, PersistentVolume};
+use super::super::binding::{Claim, ClaimKey, PersistentVolume, VolumeMode};
 use super::super::node::At;
 use super::super::object::{check_annotations, check_labels};
 use super::super::report::Report;
@@ -45,6 +45,7 @@ pub(super) fn claim(
         class,
         access_modes,
         request: request?,
+        mode: mode(spec.volume_mode.as_deref()),
         selector: Selector::new(requirements),
     };
     (report.errors() == before).then_some(claim)
@@ -58,6 +59,7 @@ pub(in super::super) fn recorded_claim(spec: &core::PersistentVolumeClaimSpec) -
         class: spec.storage_class_name.clone().unwrap_or_default(),
         access_modes: spec.access_modes.iter().flatten().cloned().collect(),
         request: quantity(requests).unwrap_or_default(),
+        mode: mode(spec.volume_mode.as_deref()),
         // It is not bound anew.
         selector: Selector::default(),
     }
@@ -97,6 +99,12 @@ pub(super) fn persistent_volume(
     class(spec.storage_class_name.as_deref(), at, report);
     if let Some(source) = &spec.host_path {
         volume::host_path(source, at.key("hostPath"), report);
+        if mode(spec.volume_mode.as_deref()) == VolumeMode::Block {
+            // A kubelet finds no plugin for it.
+            let message = "a `hostPath` volume cannot have `volumeMode: Block`";
+            let hint = "name the device as the `path` of a `local` volume";
+            report.error_hint(at.key("volumeMode"), message, hint);
+        }
     }
     if let Some(source) = &spec.local {
         check_local(&source.path, at.key("local"), report);
@@ -121,21 +129,40 @@ fn offered(metadata: &ObjectMeta, spec: &core::PersistentVolumeSpec) -> Persiste
         class: spec.storage_class_name.clone().unwrap_or_default(),
         access_modes: spec.access_modes.iter().flatten().cloned().collect(),
         capacity: quantity(spec.capacity.as_ref()).unwrap_or_default(),
+        mode: mode(spec.volume_mode.as_deref()),
         claim: spec.claim_ref.as_ref().and_then(claim_key),
         labels: metadata.labels.clone().unwrap_or_default(),
-        storage: match (&spec.host_path, &spec.local) {
-            _ if spec.volume_mode.as_deref() == Some("Block") => None,
-            (Some(source), _) => {
-                volume::host_path_type(source).map(|kind| ClaimStorage::HostPath {
-                    path: PathBuf::from(&source.path),
-                    kind,
-                })
-            }
-            (None, Some(source)) => Some(ClaimStorage::LocalPath {
+        storage: storage_of(spec),
+    }
+}
+
+fn storage_of(spec: &core::PersistentVolumeSpec) -> Option<ClaimStorage> {
+    match (
+        &spec.host_path,
+        &spec.local,
+        mode(spec.volume_mode.as_deref()),
+    ) {
+        // Which has a fault.
+        (Some(_), _, VolumeMode::Block) | (None, None, _) => None,
+        (Some(source), _, VolumeMode::Filesystem) => {
+            volume::host_path_type(source).map(|kind| ClaimStorage::HostPath {
                 path: PathBuf::from(&source.path),
-            }),
-            (None, None) => None,
-        },
+                kind,
+            })
+        }
+        (None, Some(source), VolumeMode::Filesystem) => Some(ClaimStorage::LocalPath {
+            path: PathBuf::from(&source.path),
+        }),
+        (None, Some(source), VolumeMode::Block) => Some(ClaimStorage::Device {
+            path: PathBuf::from(&source.path),
+        }),
+    }
+}
+
+fn mode(mode: Option<&str>) -> VolumeMode {
+    match mode {
+        Some("Block") => VolumeMode::Block,
+        _ => VolumeMode::Filesystem,
     }
 }
 
@@ -344,7 +371,6 @@ const NO_SOURCES: [&str; 9] = [
     "volumeMode",
 ];
 
-/// That block devices are not supported is told elsewhere.
 fn check_mode(mode: Option<&str>, at: At<'_>, report: &Report) {
     let mode = mode.unwrap_or_default();
     if !["", "Filesystem", "Block"].contains(&mode) {

@@ -11,8 +11,8 @@ use super::resources::NeverRestarts;
 use super::{env, hooks, ports, probe, resources, restarts, security};
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{
-    ContainerPlan, ContainerRole, MountAccess, Probes, Propagation, PullPolicy, SubPath,
-    TerminationMessagePolicy, VolumeMount,
+    ClaimStorage, ContainerPlan, ContainerRole, MountAccess, Probes, Propagation, PullPolicy,
+    SubPath, TerminationMessagePolicy, Volume, VolumeDevice, VolumeMount, VolumeSource,
 };
 use crate::model::reference::Reference;
 
@@ -37,6 +37,7 @@ pub(super) fn convert(
     let env = env::convert(container, at, pod);
     let ports = ports::convert(declared, host_network, at.field("ports"), report);
     let mounts = mounts(container, at.field("volumeMounts"), pod);
+    let devices = devices(container, at.field("volumeDevices"), pod);
     let resources = resources::convert(&requirements, at.field("resources"), report);
     let huge_pages = resources::huge_pages(&requirements, at.field("resources"), report);
     let never_restarts = match pod.spec.restart_policy.as_deref() {
@@ -66,6 +67,7 @@ pub(super) fn convert(
         env,
         ports,
         mounts,
+        devices,
         resources,
         huge_pages,
         resize_policy,
@@ -211,7 +213,7 @@ fn mounts(container: &core::Container, at: At<'_>, pod: &PodScope<'_>) -> Vec<Vo
     for (index, mount) in mounts.iter().enumerate() {
         let place = at.index(index);
         let path = mount.mount_path.as_str();
-        check_mount_path(path, place, report);
+        check_path("mountPath", path, place, report);
         if !path.is_empty() && !paths.insert(path.trim_end_matches('/')) {
             report.error(
                 place.field("mountPath"),
@@ -231,6 +233,84 @@ fn mounts(container: &core::Container, at: At<'_>, pod: &PodScope<'_>) -> Vec<Vo
         }
     }
     converted
+}
+
+fn devices(container: &core::Container, at: At<'_>, pod: &PodScope<'_>) -> Vec<VolumeDevice> {
+    let devices = container.volume_devices.as_deref().unwrap_or_default();
+    let report = pod.scope.report;
+    let mounts = container.volume_mounts.iter().flatten();
+    let mut paths: HashSet<&str> = mounts.map(|mount| mount.mount_path.as_str()).collect();
+    let mut names = HashSet::new();
+    let mut converted = Vec::new();
+    if pod.spec.host_users == Some(false) && !devices.is_empty() {
+        let message = "`volumeDevices` does not go with `hostUsers: false`";
+        report.error(at, message);
+    }
+    for (index, device) in devices.iter().enumerate() {
+        let place = at.index(index);
+        let path = device.device_path.as_str();
+        check_path("devicePath", path, place, report);
+        if !path.is_empty() && !paths.insert(path) {
+            let message = format!("something else is at `{path}` already");
+            report.error(place.field("devicePath"), message);
+        }
+        check_volume_name(&device.name, place, place.field("name"), pod);
+        if !device.name.is_empty() && !names.insert(device.name.as_str()) {
+            let message = format!("the volume `{}` is there twice", device.name);
+            report.error(place.field("name"), message);
+        }
+        if let Ok(volume) = VolumeName::parse(&device.name) {
+            converted.push(VolumeDevice {
+                volume,
+                path: path.into(),
+            });
+        }
+    }
+    converted
+}
+
+/// Whether what is mounted is a file system, and what is a device a block device, as far as the volumes are known.
+pub(super) fn check_modes(
+    container: &core::Container,
+    volumes: &[Volume],
+    at: At<'_>,
+    report: &Report,
+) {
+    // Whether it is one, if it could be.
+    let is_device = |name: &str| -> Option<Option<bool>> {
+        let volume = volumes.iter().find(|volume| volume.name.as_str() == name)?;
+        Some(match &volume.source {
+            VolumeSource::Claim { storage, .. } => {
+                Some(matches!(storage, ClaimStorage::Device { .. }))
+            }
+            VolumeSource::EmptyDir { .. }
+            | VolumeSource::HostPath { .. }
+            | VolumeSource::Image { .. }
+            | VolumeSource::Files { .. } => None,
+        })
+    };
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        if is_device(&mount.name) == Some(Some(true)) {
+            let message = format!(
+                "the volume `{}` has `volumeMode: Block` and cannot be mounted",
+                mount.name
+            );
+            let hint = "name it in `volumeDevices`, with a `devicePath`";
+            let place = at.field("volumeMounts").index(index).field("name");
+            report.error_hint(place, message, hint);
+        }
+    }
+    for (index, device) in container.volume_devices.iter().flatten().enumerate() {
+        let fault = match is_device(&device.name) {
+            Some(Some(false)) => "has `volumeMode: Filesystem` and is no device",
+            Some(None) => "is no device: only a claim can be one",
+            Some(Some(true)) | None => continue,
+        };
+        let message = format!("the volume `{}` {fault}", device.name);
+        let place = at.field("volumeDevices").index(index).field("name");
+        let hint = "bind a claim with `volumeMode: Block` to a PersistentVolume of type `local`";
+        report.error_hint(place, message, hint);
+    }
 }
 
 fn access(
@@ -301,22 +381,22 @@ fn sub_path(mount: &core::VolumeMount, at: At<'_>, report: &Report) -> Option<Su
     }
 }
 
-fn check_mount_path(path: &str, at: At<'_>, report: &Report) {
-    let place = at.field("mountPath");
-    if path.is_empty() {
-        report.error(place, "a mount must have a `mountPath`");
+/// Checks where a volume is to be: its `mountPath` or `devicePath`.
+fn check_path(field: &str, path: &str, at: At<'_>, report: &Report) {
+    let fault = if path.is_empty() {
+        format!("a mount must have a `{field}`")
     } else if !path.starts_with('/') {
-        report.error(
-            place,
-            format!("`mountPath` must be an absolute path, is `{path}`"),
-        );
+        format!("`{field}` must be an absolute path, is `{path}`")
     } else if path.contains(':') || path.contains('\0') {
-        report.error(place, "`mountPath` must not have a `:`");
+        format!("`{field}` must not have a `:`")
     } else if path.split('/').any(|part| part == "..") {
-        report.error(place, "`mountPath` must not have `..`");
+        format!("`{field}` must not have `..`")
     } else if path.trim_end_matches('/').is_empty() {
-        report.error(place, "a volume cannot be mounted at `/`");
-    }
+        "a volume cannot be mounted at `/`".to_owned()
+    } else {
+        return;
+    };
+    report.error(at.field(field), fault);
 }
 
 /// A volume of this pod; `at` is what names it, in `name_at`.

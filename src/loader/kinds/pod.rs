@@ -121,9 +121,10 @@ fn convert(
     }
     let volumes = volume::convert(&pod, at.field("volumes"));
     for (list, containers) in [("initContainers", init), ("containers", &spec.containers)] {
-        for (index, container) in containers.iter().enumerate() {
-            let at = at.field(list).index(index).field("volumeMounts");
-            volume_files::check_sub_paths(container, &volumes, at, report);
+        for (index, one) in containers.iter().enumerate() {
+            let at = at.field(list).index(index);
+            volume_files::check_sub_paths(one, &volumes, at.field("volumeMounts"), report);
+            container::check_modes(one, &volumes, at, report);
         }
     }
     let (termination_grace_period, active_deadline) = times(workload, &spec, at, report);

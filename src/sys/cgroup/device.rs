@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
-use super::limits::write_text;
+use super::limits::{BlockDevice, DeviceAccess, write_text};
 use super::{Cgroup, Controller, Error, Result};
 use crate::sys::process;
 
@@ -36,10 +36,10 @@ const DEVICES: [Device; 9] = [
     },
 ];
 
-/// Lets the cgroup use only the default devices.
-pub(super) fn restrict(cgroup: &Cgroup) -> Result<()> {
+/// Lets the cgroup use only the default devices and these.
+pub(super) fn restrict(cgroup: &Cgroup, blocks: &[BlockDevice]) -> Result<()> {
     if cgroup.with(Controller::Devices).is_some() {
-        return restrict_v1(cgroup);
+        return restrict_v1(cgroup, blocks);
     }
     let Some(hierarchy) = cgroup.all().find(|hierarchy| hierarchy.is_v2()) else {
         return Err(Error::NoController {
@@ -50,10 +50,10 @@ pub(super) fn restrict(cgroup: &Cgroup) -> Result<()> {
     let directory = hierarchy
         .directory(&cgroup.path)
         .map_err(|source| cgroup.error("open", source))?;
-    attach(&directory).map_err(|source| cgroup.error("restrict the devices of", source))
+    attach(&directory, blocks).map_err(|source| cgroup.error("restrict the devices of", source))
 }
 
-fn restrict_v1(cgroup: &Cgroup) -> Result<()> {
+fn restrict_v1(cgroup: &Cgroup, blocks: &[BlockDevice]) -> Result<()> {
     let write = |file, rule: &str| write_text(cgroup, Controller::Devices, "devices", file, rule);
     write("devices.deny", "a")?;
     write("devices.allow", "c *:* m")?;
@@ -62,12 +62,20 @@ fn restrict_v1(cgroup: &Cgroup) -> Result<()> {
         let minor = minor.map_or("*".to_owned(), |minor| minor.to_string());
         write("devices.allow", &format!("c {major}:{minor} rwm"))?;
     }
+    for block in blocks {
+        let BlockDevice { major, minor, .. } = block;
+        let access = match block.access {
+            DeviceAccess::Read => "rm",
+            DeviceAccess::ReadWrite => "rwm",
+        };
+        write("devices.allow", &format!("b {major}:{minor} {access}"))?;
+    }
     Ok(())
 }
 
 /// Attaches the program to a version 2 cgroup, beside those that are there.
-pub(super) fn attach(directory: &OwnedFd) -> io::Result<()> {
-    let program = load(&assemble())?;
+pub(super) fn attach(directory: &OwnedFd, blocks: &[BlockDevice]) -> io::Result<()> {
+    let program = load(&assemble(blocks))?;
     let mut attributes = AttachAttributes {
         target: directory.as_raw_fd(),
         program: program.as_raw_fd(),
@@ -102,6 +110,7 @@ const AND: u8 = 0x57;
 const SHIFT_RIGHT: u8 = 0x77;
 const JUMP_IF_EQUAL: u8 = 0x15;
 const JUMP_UNLESS_EQUAL: u8 = 0x55;
+const JUMP_IF_ANY_BIT: u8 = 0x45;
 const EXIT: u8 = 0x95;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -110,9 +119,12 @@ const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
-/// `BPF_DEVCG_DEV_CHAR`, and `BPF_DEVCG_ACC_MKNOD`.
+/// `BPF_DEVCG_DEV_BLOCK` and `BPF_DEVCG_DEV_CHAR`.
+const BLOCK: i32 = 1;
 const CHARACTER: i32 = 2;
+/// `BPF_DEVCG_ACC_MKNOD` and `BPF_DEVCG_ACC_WRITE`.
 const MAKE: i32 = 1;
+const WRITE: i32 = 4;
 
 fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
     Instruction {
@@ -124,7 +136,7 @@ fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i3
 }
 
 /// The program: its argument points to `{ u32 access << 16 | type, u32 major, u32 minor }`, its result is 1 to allow.
-fn assemble() -> Vec<Instruction> {
+fn assemble(blocks: &[BlockDevice]) -> Vec<Instruction> {
     let answer = |value| {
         [
             instruction(MOVE, R0, 0, 0, value),
@@ -142,10 +154,25 @@ fn assemble() -> Vec<Instruction> {
         instruction(JUMP_UNLESS_EQUAL, R3, 0, 2, MAKE),
     ];
     program.extend(answer(1));
+    let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+    for block in blocks {
+        let test = match block.access {
+            DeviceAccess::Read => Some(instruction(JUMP_IF_ANY_BIT, R3, 0, 2, WRITE)),
+            DeviceAccess::ReadWrite => None,
+        };
+        let skip = if test.is_some() { 3 } else { 2 };
+        let (major, minor) = (number(block.major), number(block.minor));
+        program.extend([
+            instruction(JUMP_UNLESS_EQUAL, R2, 0, skip + 2, BLOCK),
+            instruction(JUMP_UNLESS_EQUAL, R4, 0, skip + 1, major),
+            instruction(JUMP_UNLESS_EQUAL, R5, 0, skip, minor),
+        ]);
+        program.extend(test);
+        program.extend(answer(1));
+    }
     program.push(instruction(JUMP_IF_EQUAL, R2, 0, 2, CHARACTER));
     program.extend(answer(0));
     for Device { major, minor } in &DEVICES {
-        let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let minor = minor.map(|minor| instruction(JUMP_UNLESS_EQUAL, R5, 0, 2, number(minor)));
         let skip = if minor.is_some() { 3 } else { 2 };
         program.push(instruction(JUMP_UNLESS_EQUAL, R4, 0, skip, number(*major)));

@@ -31,14 +31,29 @@ pub struct Limits {
 }
 
 /// Which device files may be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DevicePolicy {
     /// All that the parent may use.
     #[default]
     All,
-    /// Those that every container has: null, zero, full, random, urandom, tty, console, ptmx, pts/*; others can be
-    /// made with `mknod`, but not opened.
-    Default,
+    /// Those that every container has: null, zero, full, random, urandom, tty, console, ptmx, pts/*; and these. Others can
+    /// be made with `mknod`, but not opened.
+    Default { and: Vec<BlockDevice> },
+}
+
+/// A block device by its numbers, and what may be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockDevice {
+    pub major: u32,
+    pub minor: u32,
+    pub access: DeviceAccess,
+}
+
+/// Whether a device may be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceAccess {
+    Read,
+    ReadWrite,
 }
 
 /// Writes the limits.
@@ -66,12 +81,14 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<()> {
     if let Some(amounts) = &limits.huge_pages {
         huge::apply(cgroup, amounts)?;
     }
-    match limits.devices {
+    match &limits.devices {
         DevicePolicy::All => Ok(()),
         // Nobody in a user namespace has a device that the machine did not make, or may restrict what is; and where cgroups
         // are read-only, somebody else has restricted them.
-        DevicePolicy::Default if !userns::is_initial() || cgroup.all().next().is_none() => Ok(()),
-        DevicePolicy::Default => device::restrict(cgroup),
+        DevicePolicy::Default { .. } if !userns::is_initial() || cgroup.all().next().is_none() => {
+            Ok(())
+        }
+        DevicePolicy::Default { and } => device::restrict(cgroup, and),
     }
 }
 

@@ -35,7 +35,7 @@ use rustix::fs::{Access, AtFlags};
 use super::userns;
 
 pub use delegated::{enter as enter_delegated, remove as remove_delegated};
-pub use limits::{DevicePolicy, Limits};
+pub use limits::{BlockDevice, DeviceAccess, DevicePolicy, Limits};
 pub use scope::{Scope, of_root as scope_of_root, stand_in};
 pub use warm::warm_up;
 

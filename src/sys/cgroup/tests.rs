@@ -58,7 +58,7 @@ fn a_device_program_holds() {
     use std::io::Read as _;
     use std::os::fd::AsFd as _;
 
-    use super::{CgroupEntry, Hierarchies, device};
+    use super::{BlockDevice, CgroupEntry, DeviceAccess, Hierarchies, device};
     use crate::sys::fd;
     use crate::sys::process::{ParentDeath, Session, Spawn, spawn};
 
@@ -73,7 +73,16 @@ fn a_device_program_holds() {
         // Not root.
         return;
     }
-    device::attach(&hierarchy.directory(&path).unwrap()).unwrap();
+    let block = |minor, access| BlockDevice {
+        major: 7,
+        minor,
+        access,
+    };
+    let blocks = [
+        block(1, DeviceAccess::Read),
+        block(2, DeviceAccess::ReadWrite),
+    ];
+    device::attach(&hierarchy.directory(&path).unwrap(), &blocks).unwrap();
     let entry = CgroupEntry {
         directory: Some(hierarchy.directory(&path).unwrap()),
         procs: Vec::new(),
@@ -83,7 +92,8 @@ fn a_device_program_holds() {
     std::fs::create_dir(&folder).unwrap();
     let script = format!(
         "exec >&2; cd {} && head -c 1 /dev/zero | wc -c; mknod mem c 1 1; head -c 0 mem; mknod disk b 7 0; \
-         head -c 0 disk; grep -c {path} /proc/self/cgroup",
+         head -c 0 disk; mknod one b 7 1; head -c 0 one; (: >> one); mknod two b 7 2; head -c 0 two; (: >> two); \
+         grep -c {path} /proc/self/cgroup",
         folder.display()
     );
     let process = spawn(&Spawn {
@@ -106,7 +116,7 @@ fn a_device_program_holds() {
     let refused = text.matches("Operation not permitted").count();
     assert_eq!(
         (text.starts_with("1\n"), refused, text.ends_with("1\n")),
-        (true, 2, true),
+        (true, 3, true),
         "{text}"
     );
 }
