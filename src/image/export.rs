@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -84,7 +85,7 @@ pub(super) struct Original {
 /// A compressed layer.
 #[derive(Debug)]
 pub(super) struct Blob {
-    pub(super) file: File,
+    pub(super) file: Arc<File>,
     pub(super) digest: Digest,
     pub(super) size: u64,
 }
@@ -188,6 +189,7 @@ impl Store {
         let out = out.map_err(Error::Write)?;
         let (size, digest) = (out.bytes, Digest::from_hash(out.hash));
         let file = out.inner.into_inner().map_err(|e| Error::Write(e.into()))?;
+        let file = Arc::new(file);
         Ok(Blob { file, digest, size })
     }
 }

@@ -200,7 +200,7 @@ impl Push<'_> {
         let file = spooled(&path, config)
             .map_err(|source| exporting(&self.to.to_string())(super::ExportError::Write(source)))?;
         let blob = Blob {
-            file,
+            file: Arc::new(file),
             digest: digest.clone(),
             size: config.len() as u64,
         };

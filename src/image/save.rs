@@ -307,7 +307,7 @@ impl Target<'_> {
     }
 
     fn put_file(&mut self, name: &str, blob: &Blob) -> Result<(), Error> {
-        let mut file = &blob.file;
+        let mut file = &*blob.file;
         file.rewind().map_err(Error::Write)?;
         self.put_with(name, blob.size, |out| {
             let copied = io::copy(&mut file.take(blob.size), out);
