@@ -170,7 +170,8 @@ impl Store {
         compression: LayerCompression,
         file: File,
     ) -> Result<Blob, Error> {
-        let out = Hashed::new(BufWriter::with_capacity(1 << 17, file));
+        let out = self.stop().writer(file);
+        let out = Hashed::new(BufWriter::with_capacity(1 << 17, out));
         let out = match compression {
             LayerCompression::Gzip => {
                 let level = flate2::Compression::default();
@@ -188,8 +189,8 @@ impl Store {
         };
         let out = out.map_err(Error::Write)?;
         let (size, digest) = (out.bytes, Digest::from_hash(out.hash));
-        let file = out.inner.into_inner().map_err(|e| Error::Write(e.into()))?;
-        let file = Arc::new(file);
+        let out = out.inner.into_inner().map_err(|e| Error::Write(e.into()))?;
+        let file = Arc::new(out.into_inner());
         Ok(Blob { file, digest, size })
     }
 }
