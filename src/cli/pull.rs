@@ -15,7 +15,7 @@ use crate::image::registries::RegistriesConf;
 use crate::image::{Hold, PullProgress, Store, TlsVerify};
 use crate::model::cause::chain;
 use crate::model::image::{Image, Pull};
-use crate::model::reference::ImageName;
+use crate::model::reference::{ImageName, InvalidReference};
 use crate::protocol::{Launch, PullAnswer, Pulling};
 use crate::sys::process::FIRST_FD;
 use crate::sys::{fd, fs, identity};
@@ -37,7 +37,11 @@ fn answer(run_dir: &Path, container: &OsStr) -> Result<(), Error> {
         Ok((image, hold)) => (PullAnswer::Pulled(Box::new(image)), Some(hold)),
         Err(error) => {
             let message = chain(error.as_ref());
-            (PullAnswer::Failed { message }, None)
+            let answer = match is_of_the_name(error.as_ref()) {
+                true => PullAnswer::InvalidName { message },
+                false => PullAnswer::Failed { message },
+            };
+            (answer, None)
         }
     };
     let mut answers = File::from(answers);
@@ -47,6 +51,12 @@ fn answer(run_dir: &Path, container: &OsStr) -> Result<(), Error> {
         File::from(recorded).read_to_end(&mut Vec::new())?;
     }
     Ok(())
+}
+
+/// The manifest was read when its name was a good one; `registries.conf` may have changed since.
+fn is_of_the_name(error: &(dyn std::error::Error + 'static)) -> bool {
+    let image = error.downcast_ref::<crate::image::Error>();
+    error.is::<InvalidReference>() || image.is_some_and(crate::image::Error::is_invalid_name)
 }
 
 fn pull(run_dir: &Path, container: &OsStr) -> Result<(Image, Hold), Error> {

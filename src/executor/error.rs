@@ -87,6 +87,10 @@ pub(super) enum StartFailure {
     /// The kubelet's words (`image_manager.go`).
     #[error("Container image \"{image}\" is not present with pull policy of Never")]
     NeverPulled { image: String },
+    /// The kubelet's words, for a name that means nothing here (any more): other names are not in manifests that are
+    /// applied.
+    #[error("Failed to apply default image tag \"{image}\": {message}")]
+    InvalidName { image: String, message: String },
     #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\"")]
     SubPath {
         volume: String,
@@ -131,7 +135,22 @@ impl StartFailure {
         let message = chain(&self);
         let (reason, class) = match self {
             Self::Pull { image, .. } => return Fault::Pull { image, message },
-            Self::NeverPulled { .. } => ("ErrImageNeverPull", FailureClass::Machine),
+            Self::NeverPulled { .. } => {
+                let (reason, event) = ("ErrImageNeverPull", "ErrImageNeverPull");
+                return Fault::Image {
+                    reason,
+                    event,
+                    message,
+                };
+            }
+            Self::InvalidName { .. } => {
+                let (reason, event) = ("InvalidImageName", "InspectFailed");
+                return Fault::Image {
+                    reason,
+                    event,
+                    message,
+                };
+            }
             // containerd reports what fails between creation and execution as the end of the container.
             Self::Runtime(
                 runtime::Error::CommandNotFound { .. }

@@ -119,6 +119,10 @@ async fn pulled<R>(
     let image = match answer {
         Some(PullAnswer::Pulled(image)) => *image,
         Some(PullAnswer::Failed { message }) => return Err(failed(message)),
+        Some(PullAnswer::InvalidName { message }) => {
+            let image = plan.image.clone();
+            return Err(StartFailure::InvalidName { image, message });
+        }
         None => return Err(failed("what pulls it ended early".into())),
     };
     let mut images = context.pulled.borrow_mut();

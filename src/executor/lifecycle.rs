@@ -120,6 +120,13 @@ pub(super) enum Fault {
         message: String,
         class: FailureClass,
     },
+    /// There is no image for it, and none was asked for. Tried again until there is.
+    Image {
+        reason: &'static str,
+        /// What the event is called that says why.
+        event: &'static str,
+        message: String,
+    },
     /// It got no image. Tried again after longer and longer waits.
     Pull { image: String, message: String },
     /// It was created and could not execute its command: counts as an exit with code 128, as in containerd.

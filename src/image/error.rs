@@ -178,6 +178,17 @@ impl Error {
         }
     }
 
+    /// Whether the image's name means no image, whatever registries have: `registries.conf` leaves it open, or makes no
+    /// name of it.
+    #[must_use]
+    pub fn is_invalid_name(&self) -> bool {
+        use registries::Error as E;
+        matches!(
+            self,
+            Self::Registries(E::Ambiguous { .. } | E::Complete { .. })
+        )
+    }
+
     /// Whether the same image may be had by another name: it is the name's registry that says no, or who forbids it.
     pub(super) fn is_of_name(&self) -> bool {
         matches!(self, Self::Registry(_) | Self::Registries(_))

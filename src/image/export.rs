@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -84,7 +85,7 @@ pub(super) struct Original {
 /// A compressed layer.
 #[derive(Debug)]
 pub(super) struct Blob {
-    pub(super) file: File,
+    pub(super) file: Arc<File>,
     pub(super) digest: Digest,
     pub(super) size: u64,
 }
@@ -169,7 +170,8 @@ impl Store {
         compression: LayerCompression,
         file: File,
     ) -> Result<Blob, Error> {
-        let out = Hashed::new(BufWriter::with_capacity(1 << 17, file));
+        let out = self.stop().writer(file);
+        let out = Hashed::new(BufWriter::with_capacity(1 << 17, out));
         let out = match compression {
             LayerCompression::Gzip => {
                 let level = flate2::Compression::default();
@@ -187,7 +189,8 @@ impl Store {
         };
         let out = out.map_err(Error::Write)?;
         let (size, digest) = (out.bytes, Digest::from_hash(out.hash));
-        let file = out.inner.into_inner().map_err(|e| Error::Write(e.into()))?;
+        let out = out.inner.into_inner().map_err(|e| Error::Write(e.into()))?;
+        let file = Arc::new(out.into_inner());
         Ok(Blob { file, digest, size })
     }
 }

@@ -23,6 +23,7 @@ use super::registry::{Purpose, Sent, Sources, Trouble};
 use super::store::{Store, Temporary};
 use crate::model::reference::Reference;
 use crate::sys::beneath;
+use crate::sys::stop::Stopped;
 
 /// Layers at a time: while one is sent, others are compressed.
 const LAYERS_AT_ONCE: usize = 3;
@@ -71,7 +72,7 @@ pub async fn push(
         store,
         to,
         sources: Sources::new(to, vec![endpoint], helpers, options, Purpose::Push, &tell),
-        spools: store.temporary()?,
+        spools: Arc::new(store.temporary()?),
         elsewhere: elsewhere(store, &id, to)?,
         export: &export,
         format,
@@ -82,8 +83,11 @@ pub async fn push(
         progress: Arc::new(progress),
         next: AtomicU64::new(0),
     };
-    let pushed = push.run().await;
-    pushed.map_err(|error| error.naming_no_space(store.dir()))
+    let pushed = tokio::select! {
+        pushed = push.run() => pushed,
+        stopped = store.stop().wanted() => Err(stopped.map_or_else(Error::Worker, |()| Stopped.into())),
+    };
+    pushed.map_err(|error| store.naming_stop(error))
 }
 
 /// Other repositories of the same registry that the image has names in.
@@ -104,7 +108,8 @@ struct Push<'a> {
     store: &'a Store,
     to: &'a Reference,
     sources: Sources<'a>,
-    spools: Temporary,
+    /// Who packs a layer keeps it, also when nobody waits for that any more.
+    spools: Arc<Temporary>,
     elsewhere: Vec<String>,
     export: &'a Export,
     format: ManifestFormat,
@@ -186,7 +191,12 @@ impl Push<'_> {
     async fn pack(&self, layer: &LayerRecord) -> Result<Blob, Error> {
         let (store, layer) = (self.store.clone(), layer.clone());
         let (path, compression) = (self.spool(), self.compression);
-        let pack = move || store.pack(&layer, compression, &path);
+        let spools = Arc::clone(&self.spools);
+        let pack = move || {
+            let packed = store.pack(&layer, compression, &path);
+            drop(spools);
+            packed
+        };
         let packed = tokio::task::spawn_blocking(pack).await;
         packed.map_err(|e| Error::Worker(e.into()))?
     }
@@ -200,7 +210,7 @@ impl Push<'_> {
         let file = spooled(&path, config)
             .map_err(|source| exporting(&self.to.to_string())(super::ExportError::Write(source)))?;
         let blob = Blob {
-            file,
+            file: Arc::new(file),
             digest: digest.clone(),
             size: config.len() as u64,
         };

@@ -1,12 +1,14 @@
 //! Saves images: as the archive that `docker save` writes (docker-archive), or as an OCI layout in an archive
 //! (oci-archive) or a folder (oci-dir). What comes last in each is what lists the rest, so that half of one is none.
 
+mod half;
+
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -17,7 +19,10 @@ use super::manifest::{ManifestFormat, layer_type};
 use super::records::LayerRecord;
 use super::store::Store;
 use crate::model::reference::Reference;
+use crate::sys::stop::Stop;
 use crate::sys::{beneath, fs};
+
+use half::{HalfFile, HalfFolder};
 
 /// Layers that are compressed at a time.
 const LAYERS_AT_ONCE: usize = 3;
@@ -50,17 +55,25 @@ impl Store {
         format: ArchiveFormat,
         out: &mut dyn Write,
     ) -> Result<(), ImageError> {
+        let saved = self.save_archive(images, format, out);
+        saved.map_err(|error| self.stopped_or(error))
+    }
+
+    fn save_archive(
+        &self,
+        images: &[ToSave],
+        format: ArchiveFormat,
+        out: &mut dyn Write,
+    ) -> Result<(), ImageError> {
         self.sweep()?;
         let _hold = self.hold()?;
         let mut target = Target::Archive(out);
-        let saved = match format {
-            ArchiveFormat::Docker => self.save_docker(images, &mut target),
-            ArchiveFormat::Oci => self.save_oci(images, &mut target),
-        };
-        saved.and_then(|()| {
-            let ended = target.finish();
-            ended.map_err(exporting("the images"))
-        })
+        match format {
+            ArchiveFormat::Docker => self.save_docker(images, &mut target)?,
+            ArchiveFormat::Oci => self.save_oci(images, &mut target)?,
+        }
+        let ended = target.finish();
+        ended.map_err(exporting("the images"))
     }
 
     /// Saves images as an archive in a file, which is not there before it is whole, and replaces what was. What is no
@@ -76,22 +89,22 @@ impl Store {
     ) -> Result<(), ImageError> {
         let there = fs::metadata_if_there(path)?;
         if there.is_some_and(|metadata| !metadata.is_file()) {
-            let file = beneath::open_to_write(path)?;
-            let mut out = io::BufWriter::with_capacity(1 << 17, file);
+            let place = path.to_owned();
+            // A FIFO waits for who reads.
+            let file = self.unless(move || beneath::open_to_write(&place))??;
+            let out = self.stop().waiting_writer(file);
+            let mut out = io::BufWriter::with_capacity(1 << 17, out);
             return self.save(images, format, &mut out);
         }
-        let half = beside(path);
-        let full = |error: ImageError| error.naming_no_space_for(path);
-        let file = beneath::make_spool(&half).map_err(|error| full(error.into()))?;
-        let mut out = io::BufWriter::with_capacity(1 << 17, file);
-        let saved = self.save(images, format, &mut out);
-        let saved = saved.and_then(|()| Ok(fs::rename(&half, path)?));
-        if saved.is_err()
-            && let Err(error) = fs::remove_file(&half)
-        {
-            tracing::warn!(%error, "cannot remove what was saved of images");
-        }
-        saved.map_err(full)
+        let saved = HalfFile::new(path).map_err(ImageError::from);
+        let saved = saved.and_then(|half| {
+            let out = self.stop().writer(half.file());
+            let mut out = io::BufWriter::with_capacity(1 << 17, out);
+            self.save(images, format, &mut out)?;
+            drop(out);
+            Ok(half.put(path)?)
+        });
+        saved.map_err(|error| error.naming_no_space_for(path))
     }
 
     /// Saves images as an OCI layout in a folder that is not there yet, or is empty.
@@ -99,6 +112,11 @@ impl Store {
     /// # Errors
     /// One is not there or cannot be made again, or the folder cannot be written; then it is not there.
     pub fn save_layout(&self, images: &[ToSave], folder: &Path) -> Result<(), ImageError> {
+        let saved = self.save_folder(images, folder);
+        saved.map_err(|error| self.stopped_or(error.naming_no_space_for(folder)))
+    }
+
+    fn save_folder(&self, images: &[ToSave], folder: &Path) -> Result<(), ImageError> {
         self.sweep()?;
         let _hold = self.hold()?;
         let there = fs::metadata_if_there(folder)?.is_some();
@@ -106,24 +124,14 @@ impl Store {
             let error = Error::NotEmpty(folder.to_owned());
             return Err(exporting("the images")(error));
         }
-        let half = beside(folder);
-        let made = fs::create_dir_all(&half.join("blobs/sha256"), 0o755);
-        let mut target = Target::Folder(half.clone());
-        let saved = made
-            .map_err(ImageError::from)
-            .and_then(|()| self.save_oci(images, &mut target));
-        let saved = saved.and_then(|()| {
-            if there {
-                fs::remove_empty_dir(folder)?;
-            }
-            Ok(fs::rename(&half, folder)?)
-        });
-        if saved.is_err()
-            && let Err(error) = beneath::remove_all(&half)
-        {
-            tracing::warn!(%error, "cannot remove what was saved of images");
+        if let Some(parent) = folder.parent() {
+            fs::create_dir_all(parent, 0o755)?;
         }
-        saved.map_err(|error| error.naming_no_space_for(folder))
+        let half = HalfFolder::new(folder)?;
+        fs::create_dir_all(&half.path().join("blobs/sha256"), 0o755)?;
+        let mut target = Target::Folder(half.path(), self.stop());
+        self.save_oci(images, &mut target)?;
+        Ok(half.put(folder)?)
     }
 
     fn exports(&self, images: &[ToSave]) -> Result<Vec<(Export, Vec<Reference>)>, ImageError> {
@@ -286,17 +294,10 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// A name for what is not whole yet, on the same file system.
-pub(super) fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".kplay-{}", std::process::id()));
-    path.with_file_name(name)
-}
-
 /// What is written to.
 enum Target<'a> {
     Archive(&'a mut dyn Write),
-    Folder(PathBuf),
+    Folder(&'a Path, &'a Stop),
 }
 
 impl Target<'_> {
@@ -307,7 +308,7 @@ impl Target<'_> {
     }
 
     fn put_file(&mut self, name: &str, blob: &Blob) -> Result<(), Error> {
-        let mut file = &blob.file;
+        let mut file = &*blob.file;
         file.rewind().map_err(Error::Write)?;
         self.put_with(name, blob.size, |out| {
             let copied = io::copy(&mut file.take(blob.size), out);
@@ -331,7 +332,7 @@ impl Target<'_> {
                 let zeros = [0; BLOCK as usize];
                 out.write_all(&zeros[..padding]).map_err(Error::Write)
             }
-            Self::Folder(folder) => {
+            Self::Folder(folder, stop) => {
                 let path = folder.join(name);
                 if path.exists() {
                     // Two images may share a blob.
@@ -339,9 +340,9 @@ impl Target<'_> {
                 }
                 let file =
                     beneath::make_spool(&path).map_err(|e| Error::Write(io::Error::other(e)))?;
-                let mut out = io::BufWriter::with_capacity(1 << 17, file);
+                let mut out = io::BufWriter::with_capacity(1 << 17, stop.writer(&file));
                 fill(&mut out)?;
-                let file = out.into_inner().map_err(|e| Error::Write(e.into()))?;
+                out.flush().map_err(Error::Write)?;
                 beneath::set_file_mode(&file, 0o644).map_err(Error::Write)
             }
         }
@@ -355,7 +356,7 @@ impl Target<'_> {
                     .and_then(|()| out.flush())
                     .map_err(Error::Write)
             }
-            Self::Folder(_) => Ok(()),
+            Self::Folder(..) => Ok(()),
         }
     }
 }

@@ -83,7 +83,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The same store, of which loads and imports, and what waits for other processes, are given up when this says so.
+    /// The same store, of which loads, imports, saves and pushes, and what waits for other processes, are given up when
+    /// this says so.
     #[must_use]
     pub fn heeding(self, stop: Stop) -> Self {
         Self { stop, ..self }
@@ -277,10 +278,12 @@ impl Store {
 
     /// Names work that was given up as such.
     pub(super) fn naming_stop(&self, error: Error) -> Error {
-        match self.stop.check() {
-            Err(stopped) => Error::Stopped(stopped),
-            Ok(()) => error.naming_no_space(&self.dir),
-        }
+        self.stopped_or(error.naming_no_space(&self.dir))
+    }
+
+    /// The same, where it is not the store that is written to.
+    pub(super) fn stopped_or(&self, error: Error) -> Error {
+        self.stop.check().map_or_else(Error::Stopped, |()| error)
     }
 
     /// Makes a layer with `fill`, which is given what to fill and returns the layer's size.

@@ -159,7 +159,7 @@ pub struct MissingImage {
     pub reference: Reference,
     /// Who needs it.
     pub users: Vec<(PodKey, ImageUser)>,
-    /// The kubelet's: `ErrImageNeverPull`, `ErrImagePull`.
+    /// The kubelet's: `ErrImageNeverPull`, `ErrImagePull`, `InvalidImageName`.
     pub reason: &'static str,
     pub message: String,
     pub source: Option<super::images::SourceError>,

@@ -209,7 +209,7 @@ pub(super) fn resolve(
             },
             Err(error) => {
                 let message = format!("cannot look for the image `{}`", name.reference());
-                missing.push(wanted.missing(name, "ErrImagePull", message, Some(error)));
+                missing.push(wanted.missing(name, reason(&error), message, Some(error)));
             }
         }
     }
@@ -232,7 +232,7 @@ pub(super) fn resolve(
                 }
                 (Err(error), Some(wanted)) => {
                     let message = format!("failed to pull the image `{}`", source.resolved(name));
-                    missing.push(wanted.missing(name, "ErrImagePull", message, Some(error)));
+                    missing.push(wanted.missing(name, reason(&error), message, Some(error)));
                 }
                 (Err(_), None) => debug_assert!(false, "only what is wanted is pulled"),
             }
@@ -372,6 +372,15 @@ fn refusal(wanted: &Wanted<'_>, registries: Registries) -> Option<String> {
     }
 }
 
+/// What a kubelet calls it.
+fn reason(error: &SourceError) -> &'static str {
+    let error = error.downcast_ref::<image::Error>();
+    match error.is_some_and(image::Error::is_invalid_name) {
+        true => "InvalidImageName",
+        false => "ErrImagePull",
+    }
+}
+
 impl Wanted<'_> {
     fn missing(
         &self,
@@ -430,7 +439,7 @@ fn pull_all<'r>(
                 }
                 Err(error) => tell(Event::ImageFailed {
                     image: reference.clone(),
-                    reason: "ErrImagePull",
+                    reason: reason(error),
                     message: chain(error.as_ref()),
                 }),
             }

@@ -32,7 +32,7 @@ pub enum Event {
     /// It is not to be had.
     ImageFailed {
         image: Reference,
-        /// The kubelet's: `ErrImagePull`, `ErrImageNeverPull`.
+        /// The kubelet's: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`.
         reason: &'static str,
         message: String,
     },

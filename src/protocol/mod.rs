@@ -106,7 +106,13 @@ pub enum Registries {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullAnswer {
     Pulled(Box<Image>),
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
+    /// The name means no image, whatever registries have.
+    InvalidName {
+        message: String,
+    },
 }
 
 /// Executor → manager, during launch.

@@ -380,7 +380,10 @@ fn wait_for_lock(file: File, path: &Path, mode: LockMode) -> Result<Lock> {
 /// # Errors
 /// It cannot be opened.
 pub fn try_lock_existing(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
-    let file = match File::open(path) {
+    // Somebody's FIFO would be waited for else.
+    let flags = libc::O_NONBLOCK;
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let file = match opened {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| Error::new("open the lock file", path, e))?,
     };

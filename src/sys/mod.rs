@@ -27,6 +27,7 @@ pub mod listeners;
 pub mod lockfile;
 pub mod memory;
 pub mod mount;
+pub mod nameless;
 pub mod namespace;
 pub mod netns;
 pub mod notify;

@@ -18,10 +18,27 @@ use super::stop::Stop;
 /// # Errors
 /// What the kernel says.
 pub fn readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
+    let polled = fds
+        .iter()
+        .map(|fd| (*fd, PollFlags::IN))
+        .collect::<Vec<_>>();
+    ready(&polled, deadline)
+}
+
+/// Waits until the first can be read or the second written to (their ends count), and says whether the first can.
+pub(super) fn readable_or_writable(
+    read: BorrowedFd<'_>,
+    written: BorrowedFd<'_>,
+) -> io::Result<bool> {
+    let polled = [(read, PollFlags::IN), (written, PollFlags::OUT)];
+    Ok(ready(&polled, None)?.contains(&0))
+}
+
+fn ready(fds: &[(BorrowedFd<'_>, PollFlags)], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
     loop {
         let mut polled: Vec<PollFd<'_>> = fds
             .iter()
-            .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+            .map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
             .collect();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match rustix::event::poll(&mut polled, left.map(timespec).as_ref()) {

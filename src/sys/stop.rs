@@ -4,12 +4,15 @@
 //! is pending every thread of the process can see it: nothing has to be told to anybody.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::poll::{asynchronous, readable};
+use super::poll::{asynchronous, readable, readable_or_writable};
+
+/// A pipe with any room takes so much at once (`PIPE_BUF`).
+const ROOM: usize = 4096;
 
 /// Whether work is to be given up. Without more, it never is.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +115,20 @@ impl Stop {
         WaitingReader { file, stop }
     }
 
+    /// Writes to something until the work is to be given up.
+    pub fn writer<W: Write>(&self, inner: W) -> Writer<W> {
+        let stop = self.clone();
+        Writer { inner, stop }
+    }
+
+    /// Writes to a descriptor that may take nothing for ever, and that nobody else writes to.
+    pub fn waiting_writer(&self, file: File) -> WaitingWriter {
+        // What is on a disk is always ready.
+        let waits = self.0.is_some() && !file.metadata().is_ok_and(|file| file.is_file());
+        let (most, stop) = (if waits { ROOM } else { usize::MAX }, self.clone());
+        WaitingWriter { file, most, stop }
+    }
+
     /// Reads from standard input, which nobody else reads.
     ///
     /// # Errors
@@ -150,6 +167,55 @@ impl Read for WaitingReader {
     }
 }
 
+/// What is written to as long as the work goes on.
+#[derive(Debug)]
+pub struct Writer<W> {
+    inner: W,
+    stop: Stop,
+}
+
+impl<W> Writer<W> {
+    /// What it writes to.
+    pub fn into_inner(self) -> W {
+        self.inner
+    }
+}
+
+impl<W: Write> Write for Writer<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stop.check()?;
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// As [`Writer`], to what may block.
+#[derive(Debug)]
+pub struct WaitingWriter {
+    file: File,
+    /// Bytes that it takes at once, if it takes any.
+    most: usize,
+    stop: Stop,
+}
+
+impl Write for WaitingWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(stop) = &self.stop.0
+            && readable_or_writable(stop.as_fd(), self.file.as_fd())?
+        {
+            return Err(Stopped.into());
+        }
+        self.file.write(&bytes[..bytes.len().min(self.most)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,13 +228,21 @@ mod tests {
     fn what_waits_is_given_up_and_what_has_come_is_not() {
         let (asked, ask) = io::pipe().expect("a pipe");
         let stop = Stop::when(asked.into());
+        let (full, filled) = io::pipe().expect("a pipe");
+        let mut writer = stop.waiting_writer(OwnedFd::from(filled).into());
+        writer.write_all(b"x").expect("there is room");
         let (input, mut output) = io::pipe().expect("a pipe");
         let mut reader = stop.waiting_reader(OwnedFd::from(input).into());
-        io::Write::write_all(&mut output, b"x").expect("a byte");
+        output.write_all(b"x").expect("a byte");
         let mut byte = [0];
         assert_eq!(reader.read(&mut byte).expect("a byte"), 1);
         assert_eq!(stop.unless(|| 7).expect("at once"), 7);
         assert_eq!(stop.reader(&b"x"[..]).read(&mut byte).expect("a byte"), 1);
+        // More than a pipe holds, which nobody reads before it is given up.
+        let filling = std::thread::spawn(move || {
+            let filled = writer.write_all(&[0; 1 << 21]);
+            (writer, filled.expect_err("given up"))
+        });
         // A thread that asks for it while others wait.
         let asking = std::thread::spawn(move || drop(ask));
         let (held, _holder) = io::pipe().expect("a pipe");
@@ -177,7 +251,12 @@ mod tests {
         assert!(given_up(&reader.read(&mut byte).expect_err("given up")));
         let error = stop.reader(&b"x"[..]).read(&mut byte);
         assert!(given_up(&error.expect_err("given up")));
+        let error = stop.writer(io::sink()).write(b"x");
+        assert!(given_up(&error.expect_err("given up")));
         assert!(Stop::default().check().is_ok() && stop.check().is_err());
         asking.join().expect("no panic");
+        let (writer, error) = filling.join().expect("no panic");
+        assert!(given_up(&error));
+        drop((writer, full));
     }
 }

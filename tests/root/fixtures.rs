@@ -316,6 +316,8 @@ enum Guests {
     User,
     /// The same, and only through TLS.
     UserWithTls,
+    /// Who has a certificate of `testdata/image/client-ca.pem`.
+    Certified,
 }
 
 /// What `htpasswd -Bbn user secret` prints, made in less time.
@@ -348,12 +350,24 @@ impl Registry {
         Self::start_for(Guests::UserWithTls)
     }
 
+    /// The same for who has the certificate of `testdata/image/client.pem`.
+    pub(crate) fn with_client_certificates() -> Self {
+        Self::start_for(Guests::Certified)
+    }
+
     /// A folder in `parent` with the certificate of who signed the registry's.
     pub(crate) fn authorities(&self, parent: &Path) -> PathBuf {
         let folder = parent.join(format!("authorities-{}", self.port));
         fs::create_dir_all(&folder).expect("a folder");
         fs::copy(tls_file("ca.pem"), folder.join("ca.crt")).expect("a copy");
         folder
+    }
+
+    /// Puts what says who asks into such a folder.
+    pub(crate) fn identify(folder: &Path) {
+        for (from, to) in [("client.pem", "me.cert"), ("client.key", "me.key")] {
+            fs::copy(tls_file(from), folder.join(to)).expect("a copy");
+        }
     }
 
     fn start_for(guests: Guests) -> Self {
@@ -380,10 +394,14 @@ impl Registry {
 
     fn try_start(storage: &Path, port: u16, guests: Guests) -> Option<Self> {
         let configuration = storage.join("config.yml");
+        let clients = match guests {
+            Guests::Certified => format!(", clientcas: [{:?}]", tls_file("client-ca.pem")),
+            Guests::Anybody | Guests::User | Guests::UserWithTls => String::new(),
+        };
         let tls = match guests {
             Guests::Anybody | Guests::User => String::new(),
-            Guests::UserWithTls => format!(
-                ", tls: {{certificate: {:?}, key: {:?}}}",
+            Guests::UserWithTls | Guests::Certified => format!(
+                ", tls: {{certificate: {:?}, key: {:?}{clients}}}",
                 tls_file("server.pem"),
                 tls_file("server.key")
             ),
@@ -394,7 +412,7 @@ impl Registry {
              http: {{addr: \"127.0.0.1:{port}\"{tls}}}\n"
         );
         let auth = match guests {
-            Guests::Anybody => String::new(),
+            Guests::Anybody | Guests::Certified => String::new(),
             Guests::User | Guests::UserWithTls => {
                 let users = storage.join("users");
                 fs::write(&users, USERS).expect("a file");

@@ -95,6 +95,42 @@ fn an_image_that_cannot_be_had_is_waited_for() {
 }
 
 #[test]
+fn a_name_that_means_nothing_any_more_is_called_so() {
+    let Some(kplay) = Kplay::new() else { return };
+    let registry = Registry::start();
+    let search = |rest: &str| {
+        let own = registry.port;
+        let text = format!("unqualified-search-registries = [\"127.0.0.1:{own}\"{rest}]\n");
+        let text = format!("short-name-mode = \"enforcing\"\n{text}");
+        kplay.file("registries.conf", text)
+    };
+    let conf = search("");
+    let file = kplay.file("pod.yaml", pod("short", "test/busybox:gzip", "Always"));
+    let apply = || {
+        let call = kplay.command(["apply".into(), file.clone().into_os_string()]);
+        call.env("CONTAINERS_REGISTRIES_CONF", &conf).run()
+    };
+    apply().succeeds();
+    search(", \"other.invalid\"");
+    let waits = waits_for("InvalidImageName");
+    let failed = after_end(&kplay, "short", "has no image", waits);
+    let message = text(&failed["state"]["waiting"]["message"]);
+    assert!(message.contains("`test/busybox` can mean"), "{message}");
+    let events = kplay.run(["get", "events"]).succeeds();
+    for words in ["InspectFailed", "Error: InvalidImageName"] {
+        assert!(events.contains(words), "{events}");
+    }
+    search("");
+    kplay.until("short", "runs again", |status| {
+        runs_again(container(status, "main"))
+    });
+    kplay.run(["delete", "pod", "short"]).succeeds();
+    // Before anything is started, too.
+    search(", \"other.invalid\"");
+    apply().fails(4, &["InvalidImageName", "can mean"]);
+}
+
+#[test]
 fn without_a_network_what_is_missing_is_named() {
     let Some(kplay) = Kplay::new() else { return };
     let registry = Registry::start();

@@ -1,7 +1,7 @@
 //! The image store among several commands, when a signal comes, and on a disk that is full.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -248,6 +248,91 @@ fn a_signal_ends_a_load_and_an_import() {
     drop(lock);
     podman.kplay(["apply", file]).succeeds();
     assert_eq!(kplay.shell("one", "busybox echo runs"), "runs\n");
+}
+
+/// An image that takes a while to save.
+fn big(kplay: &Kplay) -> String {
+    let registry = Registry::start();
+    let noise = noise_archive(kplay.dir(), "noise", 32 << 20);
+    registry.tag_with_layers("gzip", "big", &[noise]);
+    let image = registry.image("big");
+    kplay.run(["pull", &image]).succeeds();
+    image
+}
+
+/// Whether a layer is being compressed.
+fn packs(kplay: &Kplay) -> bool {
+    let started = |name: String| {
+        let spools = fs::read_dir(images(kplay, "tmp").join(name));
+        let mut spools = spools.into_iter().flatten().flatten();
+        spools.any(|spool| spool.metadata().is_ok_and(|spool| spool.size() > 0))
+    };
+    names_in(kplay, "tmp").into_iter().any(started)
+}
+
+#[test]
+fn a_signal_ends_a_save_and_a_push() {
+    let Some(kplay) = Kplay::new() else { return };
+    let image = big(&kplay);
+    let place = kplay.dir().join("saved");
+    fs::create_dir(&place).expect("a folder");
+    let there = || fs::read_dir(&place).expect("a folder").count();
+    let save = |format: &str, name: &str| {
+        let path = place.join(name);
+        let path = path.to_str().expect("a readable path");
+        kplay.command(["save", "--format", format, "-o", path, &image])
+    };
+    // Who reads has had enough, and stays.
+    for (number, how) in [(2, Signal::INT), (15, Signal::TERM)] {
+        let mut child = kplay.command(["save", &image]).spawn();
+        let output = child.stdout.as_mut().expect("a pipe");
+        output.read_exact(&mut [0; 10]).expect("it writes");
+        signal(&child, how);
+        assert_eq!(ended(child), Some(128 + number));
+        assert_empty(&kplay, &["tmp"]);
+    }
+    // Nobody reads.
+    let fifo = kplay.dir().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
+    assert!(made.success());
+    let arguments = [
+        "save",
+        "-o",
+        fifo.to_str().expect("a readable path"),
+        &image,
+    ];
+    let child = kplay.command(arguments).spawn();
+    wait::until("it opens the pipe", || has_waiting_thread(&child));
+    signal(&child, Signal::INT);
+    assert_eq!(ended(child), Some(130));
+    for format in ["oci-archive", "oci-dir"] {
+        for (how, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+            let child = save(format, "image").spawn();
+            wait::until("it is in the middle", || packs(&kplay));
+            signal(&child, how);
+            assert_eq!(ended(child), code);
+            let left = usize::from((how, format) == (Signal::KILL, "oci-dir"));
+            assert_eq!(there(), left, "{format} {how:?}");
+        }
+        // What had a name goes with the next.
+        save(format, "image").run().succeeds();
+        assert_eq!(there(), 1);
+        assert_empty(&kplay, &["tmp"]);
+        let path = place.join("image");
+        match path.is_dir() {
+            true => fs::remove_dir_all(path).expect("removed"),
+            false => fs::remove_file(path).expect("removed"),
+        }
+    }
+    // A registry that never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = format!("{}/x", silent.local_addr().expect("an address"));
+    let child = kplay.command(["push", &image, &to]).spawn();
+    let connection = silent.accept().expect("the registry is asked");
+    signal(&child, Signal::INT);
+    assert_eq!(ended(child), Some(130));
+    drop(connection);
+    assert_empty(&kplay, &["tmp"]);
 }
 
 /// A file system of few bytes or few files at a place, as long as it lives.

@@ -316,6 +316,29 @@ fn a_push_comes_back_as_the_same_image() {
 }
 
 #[test]
+fn a_registry_is_shown_a_certificate_if_there_is_one() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let registry = Registry::with_client_certificates();
+    let folder = registry.authorities(kplay.dir());
+    let to = format!("localhost:{}/pushed/busybox:1", registry.port);
+    let own = ["push", "--cert-dir", text(&folder), BUSYBOX, &to];
+    let refused = "cannot make a secure connection";
+    kplay.run(own).fails(4, &[&to, refused]);
+    Registry::identify(&folder);
+    let digest = kplay.run(own).succeeds();
+    assert_eq!(kplay.run(own).succeeds(), digest);
+    kplay
+        .run(["pull", "--cert-dir", text(&folder), &to])
+        .succeeds();
+    let podman = Podman::new(&kplay, "vfs");
+    let id = podman.run(["pull", "-q", "--cert-dir", text(&folder), &to]);
+    let own = kplay.run(["images", "-q"]).succeeds();
+    assert!(id.starts_with(own.trim()), "{id} {own}");
+}
+
+#[test]
 fn names_come_and_go() {
     let Some(kplay) = Kplay::with_busybox() else {
         return;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::{Args, ValueEnum};
 
-use super::{credentials, named};
+use super::{credentials, interruptibly, named};
 use crate::cli::error::{Done, Error};
 use crate::cli::registry::{AuthfileArgs, Hidden, TlsArgs};
 use crate::cli::session::{Network, Session};
@@ -112,14 +112,14 @@ pub(crate) fn push(arguments: &PushArgs, session: &Session) -> Result<Done, Erro
         format: format.or((compression == LayerCompression::Zstd).then_some(ManifestFormat::Oci)),
         compression,
     };
-    let digest = {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|source| Error::Machine {
-                what: "start the push",
-                source,
-            })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Machine {
+            what: "start the push",
+            source,
+        })?;
+    let digest = interruptibly(session, |store, _| {
         let bytes = Arc::new(Mutex::new((0, 0)));
         let counted = Arc::clone(&bytes);
         let count = move |step| {
@@ -135,9 +135,9 @@ pub(crate) fn push(arguments: &PushArgs, session: &Session) -> Result<Done, Erro
             &to.to_string(),
             &bytes,
             session,
-            image::push(&store, &image.id, &to, &options, &how, count),
-        ))?
-    };
+            image::push(store, &image.id, &to, &options, &how, count),
+        ))
+    })?;
     session.ui.talk(&format!("pushed {to}"));
     if let Some(file) = &arguments.digestfile {
         fs::replace(file, 0o644, digest.as_str().as_bytes())?;

@@ -1,14 +1,16 @@
 //! `image save`.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::named;
+use super::{interruptibly, named};
 use crate::cli::error::{Done, Error};
 use crate::cli::session::Session;
-use crate::image::{ArchiveFormat, ToSave};
+use crate::image::{ArchiveFormat, Store, ToSave};
+use crate::sys::stop::Stop;
 
 /// Flags of `image save`.
 #[derive(Debug, Args)]
@@ -64,12 +66,14 @@ pub(crate) fn save(arguments: &SaveArgs, session: &Session) -> Result<Done, Erro
             ));
         }
         Format::OciDir => {
-            store.save_layout(&images, &arguments.output)?;
+            let save = |store: &Store, _: &Stop| store.save_layout(&images, &arguments.output);
+            interruptibly(session, save)?;
             return Ok(Done::Well);
         }
     };
     if !to_stream {
-        store.save_file(&images, format, &arguments.output)?;
+        let save = |store: &Store, _: &Stop| store.save_file(&images, format, &arguments.output);
+        interruptibly(session, save)?;
         return Ok(Done::Well);
     }
     let stdout = io::stdout();
@@ -78,11 +82,15 @@ pub(crate) fn save(arguments: &SaveArgs, session: &Session) -> Result<Done, Erro
             "an archive is nothing for a terminal: name a file with `--output`, or redirect",
         ));
     }
-    let mut out = io::BufWriter::with_capacity(1 << 17, stdout.lock());
-    store.save(&images, format, &mut out)?;
-    out.flush().map_err(|source| Error::Machine {
+    let stdout = stdout.as_fd().try_clone_to_owned();
+    let stdout = stdout.map_err(|source| Error::Machine {
         what: "write the archive",
         source,
+    })?;
+    interruptibly(session, |store, stop| {
+        let out = stop.waiting_writer(stdout.into());
+        let mut out = io::BufWriter::with_capacity(1 << 17, out);
+        store.save(&images, format, &mut out)
     })?;
     Ok(Done::Well)
 }

@@ -255,6 +255,25 @@ impl Pod {
                 });
                 (FailureClass::Machine, reason, reason.to_owned())
             }
+            Fault::Image {
+                reason,
+                event,
+                message,
+            } => {
+                member.state = State::Faulty {
+                    retry: now.monotonic + FAULT_RETRY,
+                    reason,
+                    message: message.clone(),
+                    then: None,
+                };
+                actions.push(Action::Report {
+                    r#type: EventType::Warning,
+                    reason: event,
+                    message,
+                    container: Some(container),
+                });
+                (FailureClass::Machine, reason, reason.to_owned())
+            }
             Fault::Create {
                 reason,
                 message,

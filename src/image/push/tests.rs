@@ -8,8 +8,9 @@ use crate::image::load::LoadSource;
 use crate::image::platform::Platform;
 use crate::image::proxy::Proxies;
 use crate::image::pull::{Slots, pull};
+use crate::image::registries::{Places, RegistriesConf};
 use crate::image::registry::{SILENCE, TlsVerify};
-use crate::image::testing::registry::{Access, Act, Registry};
+use crate::image::testing::registry::{Access, Act, Registry, file};
 use crate::image::testing::{Folder, Sample, Tar, can_be_root, gzip, noise, tree};
 
 const HOW: PushHow = PushHow {
@@ -257,6 +258,11 @@ fn what_passes_is_tried_again_and_what_does_not_is_told() {
         assert!(text.contains(expected), "{text}");
         assert!(registry.content("/v2/lib/a/manifests/1").is_none());
     };
+    let later = Registry::start(Access::Anybody);
+    later.act("blobs/uploads", 1, Act::ComeAgain(429, "100"));
+    let error = pushed(&store, &sample, &later.reference("lib/a:1"), &HOW);
+    let text = crate::model::cause::chain(&error.expect_err("refused"));
+    assert!(text.contains("to be asked again in 100 s"), "{text}");
     check("blobs/uploads", 403, "refuses access");
     check("blobs/uploads", 500, "answers with status 500");
     check("manifests/1", 400, "cannot push");
@@ -278,4 +284,118 @@ fn what_passes_is_tried_again_and_what_does_not_is_told() {
             .len(),
         0
     );
+}
+
+/// `certs.d` with these files of `testdata/image`.
+fn certificates(folder: &Folder, files: &[(&str, &str)]) -> PullOptions {
+    let certs = folder.path().join("certs");
+    crate::sys::fs::create_dir_all(&certs, 0o755).expect("a folder");
+    for (name, from) in files {
+        let content = crate::sys::fs::read(file(from).as_ref()).expect("a file");
+        crate::sys::fs::replace(&certs.join(name), 0o600, &content).expect("a file");
+    }
+    let cert_dir = Some(certs);
+    let places = Places {
+        cert_dir,
+        ..Places::default()
+    };
+    PullOptions {
+        registries: Arc::new(RegistriesConf::new(places)),
+        ..options(None)
+    }
+}
+
+#[test]
+fn a_client_certificate_is_shown() {
+    if !can_be_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let (store, sample) = loaded(&folder);
+    let registry = Registry::with_client_certificates();
+    let to = registry.reference("lib/a:1");
+    let push_with = |files: &[(&str, &str)]| {
+        let certs = Folder::new();
+        let options = certificates(&certs, files);
+        block_on(push(&store, &sample.id(), &to, &options, &HOW, |_| ()))
+    };
+    let error = push_with(&[("ca.crt", "ca.pem")]).expect_err("nobody is let in without");
+    assert_eq!(error.class(), crate::image::error::Class::Tls, "{error:?}");
+    let all = [
+        ("ca.crt", "ca.pem"),
+        ("me.cert", "client.pem"),
+        ("me.key", "client.key"),
+    ];
+    let digest = push_with(&all).expect("pushed");
+    let (_, manifest) = registry.content("/v2/lib/a/manifests/1").expect("there");
+    assert_eq!(Digest::of(&manifest), digest);
+}
+
+#[test]
+fn a_blob_goes_to_where_the_registry_says_and_credentials_stay() {
+    if !can_be_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let (store, sample) = loaded(&folder);
+    let (registry, storage) = (
+        Registry::start(Access::Basic),
+        Registry::start(Access::Anybody),
+    );
+    let there = Act::Location(format!("http://{}*", storage.address()));
+    registry.act("blobs/uploads", 99, there);
+    let to = registry.reference("lib/a:1");
+    pushed(&store, &sample, &to, &HOW).expect("pushed");
+    let config = format!("/v2/lib/a/blobs/{}", sample.id());
+    assert!(storage.content(&config).is_some());
+    let shown = storage.authorizations();
+    assert!(
+        shown.len() == 3 && shown.iter().all(String::is_empty),
+        "{shown:?}"
+    );
+    // In the middle of it, too.
+    let registry = Registry::start(Access::Basic);
+    let there = Act::Location(format!("http://{}*", storage.address()));
+    registry.act("blobs/uploads/1?", 99, there);
+    pushed(&store, &sample, &registry.reference("lib/b:1"), &HOW).expect("pushed");
+    let config = format!("/v2/lib/b/blobs/{}", sample.id());
+    assert!(storage.content(&config).is_some());
+    assert!(storage.authorizations().iter().all(String::is_empty));
+    // From behind TLS to where anybody listens.
+    let registry = Registry::with_tls(Access::Anybody);
+    let there = Act::Location(format!("http://{}*", storage.address()));
+    registry.act("blobs/uploads", 99, there);
+    let certs = Folder::new();
+    let options = certificates(&certs, &[("ca.crt", "ca.pem")]);
+    let to = registry.reference("lib/a:1");
+    let error = block_on(push(&store, &sample.id(), &to, &options, &HOW, |_| ()));
+    let text = crate::model::cause::chain(&error.expect_err("refused"));
+    assert!(text.contains("which has no TLS"), "{text}");
+}
+
+#[test]
+fn an_upload_that_is_begun_instead_of_a_mount_is_called_off() {
+    if !can_be_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let store = Store::open(folder.path()).expect("a store");
+    let sample = sample();
+    let registry = Registry::start(Access::Anybody);
+    registry.add("lib/a", "1", &sample);
+    let from = registry.reference("lib/a:1").into();
+    block_on(pull(&store, &from, &options(None), &|_| ())).expect("pulled");
+    registry.act(
+        "mount=",
+        99,
+        Act::Location("/v2/lib/b/blobs/uploads/7".into()),
+    );
+    let before = registry.log().len();
+    let to = registry.reference("lib/b:1");
+    pushed(&store, &sample, &to, &HOW).expect("pushed");
+    let log = registry.log().split_off(before);
+    let count = |part: &str| log.iter().filter(|line| line.starts_with(part)).count();
+    assert_eq!(count("DELETE /v2/lib/b/blobs/uploads/7"), 2, "{log:?}");
+    assert_eq!(count("PUT /v2/lib/b/blobs/"), 3, "{log:?}");
+    comes_back(&registry, "lib/b:1", &store, &sample);
 }

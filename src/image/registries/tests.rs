@@ -1,4 +1,7 @@
-//! Settings, names, places, policies; pulls are with `pull`.
+//! Settings, names, places; pulls are with `pull`.
+
+mod files;
+mod policy;
 
 use std::path::{Path, PathBuf};
 
@@ -343,6 +346,47 @@ fn a_short_name_is_completed_as_podman_does() {
         error.to_string(),
         "the short name `app` can mean a.test/app:1 or b.test/app:1, and `short-name-mode` is `enforcing`"
     );
+    assert!(crate::image::Error::from(error).is_invalid_name());
+    let odd = registries(&["unqualified-search-registries = ['registry.of.a.long.name.test']"]);
+    let long = "x".repeat(235);
+    let error = odd.names(&name(&long), &long).expect_err("too long");
+    assert!(crate::image::Error::from(error).is_invalid_name());
+    let blocked = registries(&["[[registry]]\nlocation = 'a.test'\nblocked = true"]);
+    let reference = Reference::parse("a.test/b").expect("a reference");
+    let error = blocked.endpoints(&reference).expect_err("blocked");
+    assert!(!crate::image::Error::from(error).is_invalid_name());
+}
+
+#[test]
+fn a_short_name_with_several_registries_is_a_question() {
+    let text = |mode: &str| {
+        format!(
+            "unqualified-search-registries = ['a.test', 'b.test']\n{mode}[aliases]\nknown = 'c.test/known'\n"
+        )
+    };
+    let check = |mode: &str, name: &str, expected: Option<&[&str]>| {
+        let folder = Folder::new();
+        let path = folder.path().join("registries.conf");
+        fs::replace(&path, 0o600, text(mode).as_bytes()).expect("a file");
+        let conf = RegistriesConf::new(Places {
+            registries_conf: Some(path),
+            ..Places::default()
+        });
+        let image = ImageName::parse(name).expect("a name");
+        let found = conf.candidates(&image).expect("readable");
+        let found = found.map(|names| texts(&names));
+        let found: Option<Vec<&str>> = found
+            .as_ref()
+            .map(|names| names.iter().map(String::as_str).collect());
+        assert_eq!(found.as_deref(), expected, "{mode} {name}");
+    };
+    let both = ["a.test/x:1", "b.test/x:1"];
+    check("", "x:1", Some(&both));
+    check("short-name-mode = 'permissive'\n", "x:1", Some(&both));
+    check("short-name-mode = 'enforcing'\n", "x:1", Some(&both));
+    check("short-name-mode = 'disabled'\n", "x:1", None);
+    check("", "known:1", None);
+    check("", "c.test/x:1", None);
 }
 
 proptest::proptest! {
@@ -400,252 +444,4 @@ impl Machine {
         let conf = RegistriesConf::new(places);
         texts(&conf.names(&name("app:1")).expect("names"))
     }
-}
-
-#[test]
-fn later_files_count_more() {
-    let search = |registry: &str| format!("unqualified-search-registries = ['{registry}.test']");
-    let check = |files: &[&str], expected: &str| {
-        let files: Vec<(&str, String)> = files
-            .iter()
-            .map(|name| (*name, search(&name.replace(['/', '.'], "-"))))
-            .collect();
-        let files: Vec<(&str, &str)> = files
-            .iter()
-            .map(|(name, text)| (*name, text.as_str()))
-            .collect();
-        let machine = Machine::new(&files);
-        let names = machine.searched(machine.places());
-        assert_eq!(names, [format!("{expected}/app:1")], "{files:?}");
-    };
-    check(&[], "docker.io/library");
-    check(&["vendor/registries.conf"], "vendor-registries-conf.test");
-    check(
-        &["vendor/registries.conf", "system/registries.conf"],
-        "system-registries-conf.test",
-    );
-    check(
-        &["system/registries.conf", "system/registries.conf.d/a.conf"],
-        "system-registries-conf-d-a-conf.test",
-    );
-    check(
-        &[
-            "system/registries.conf.d/b.conf",
-            "system/registries.conf.d/a.conf",
-            "system/registries.conf.d/c.txt",
-        ],
-        "system-registries-conf-d-b-conf.test",
-    );
-    check(
-        &[
-            "system/registries.conf.d/b.conf",
-            "user/registries.conf.d/a.conf",
-        ],
-        "user-registries-conf-d-a-conf.test",
-    );
-    // Beside the user's own file, the system's folder does not count.
-    check(
-        &["user/registries.conf", "system/registries.conf.d/a.conf"],
-        "user-registries-conf.test",
-    );
-}
-
-#[test]
-fn a_named_file_replaces_the_others() {
-    let machine = Machine::new(&[
-        (
-            "named.conf",
-            "unqualified-search-registries = ['named.test']",
-        ),
-        ("user/registries.conf", "this is not read"),
-        (
-            "system/registries.conf.d/a.conf",
-            "[aliases]\napp = 'a.test/app'",
-        ),
-        ("aliases.conf", "[aliases]\nother = 'a.test/other'"),
-    ]);
-    let places = Places {
-        registries_conf: Some(machine.0.path().join("named.conf")),
-        ..machine.places()
-    };
-    // Its drop-in folders still count.
-    assert_eq!(machine.searched(places.clone()), ["a.test/app:1"]);
-    let conf = RegistriesConf::new(places);
-    let other = conf.names(&name("other:2")).expect("names");
-    assert_eq!(texts(&other), ["a.test/other:2"]);
-    let third = conf.names(&name("third:3")).expect("names");
-    assert_eq!(texts(&third), ["named.test/third:3"]);
-    assert_eq!(
-        conf.credential_helpers().expect("helpers"),
-        ["containers-auth.json"]
-    );
-    let gone = RegistriesConf::new(Places {
-        registries_conf: Some("/nowhere/registries.conf".into()),
-        ..Places::default()
-    });
-    let error = gone.names(&name("app")).expect_err("it is not there");
-    assert!(
-        error.to_string().contains("/nowhere/registries.conf"),
-        "{error}"
-    );
-    // A whole name needs no file.
-    gone.names(&name("a.test/app")).expect("a name");
-}
-
-#[test]
-fn variables_name_the_places() {
-    let places = |is_root, set: &[(&str, &str)]| {
-        Places::of(is_root, |name| {
-            let found = set.iter().find(|(other, _)| *other == name);
-            found.map(|(_, value)| (*value).into())
-        })
-    };
-    let root = places(true, &[("HOME", "/root")]);
-    assert_eq!(root.user, Some(PathBuf::from("/root/.config/containers")));
-    assert_eq!(root.registries_conf, None);
-    let aliases = "/var/cache/containers/short-name-aliases.conf";
-    assert_eq!(root.aliases, Some(PathBuf::from(aliases)));
-    let old = ("REGISTRIES_CONFIG_PATH", "/old");
-    let user = places(false, &[("HOME", "/home/a"), old]);
-    let aliases = "/home/a/.cache/containers/short-name-aliases.conf";
-    assert_eq!(user.aliases, Some(PathBuf::from(aliases)));
-    assert_eq!(user.registries_conf, Some(PathBuf::from("/old")));
-    let new = places(false, &[old, ("CONTAINERS_REGISTRIES_CONF", "/new")]);
-    assert_eq!(new.registries_conf, Some(PathBuf::from("/new")));
-}
-
-#[test]
-fn a_policy_is_as_narrow_as_its_narrowest_scope() {
-    let check = |image: &str, expected: Result<(), &str>| {
-        let machine = Machine::new(&[(
-            "system/policy.json",
-            r#"{"default": [{"type": "reject"}], "transports": {
-                "docker-archive": {"": [{"type": "insecureAcceptAnything"}]},
-                "docker": {
-                    "a.test": [{"type": "insecureAcceptAnything"}],
-                    "a.test/ns": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"}],
-                    "a.test/ns/app": [{"type": "insecureAcceptAnything"}],
-                    "a.test/ns/app:bad": [{"type": "reject"}],
-                    "*.wild.test": [{"type": "insecureAcceptAnything"}],
-                    "empty.test": []
-                }}}"#,
-        )]);
-        let conf = RegistriesConf::new(machine.places());
-        let reference = Reference::parse(image).expect("a reference");
-        let found = conf.endpoints(&reference).map(|_| ());
-        match (found, expected) {
-            (Ok(()), Ok(())) => {}
-            (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
-            (found, _) => panic!("{image}: {found:?}, not {expected:?}"),
-        }
-    };
-    check("a.test/x", Ok(()));
-    check("a.test/ns/app", Ok(()));
-    check("a.test/ns/app/more", Ok(()));
-    check(
-        "a.test/ns/app:bad",
-        Err("for the scope `a.test/ns/app:bad`"),
-    );
-    check("a.test/ns/x", Err("must be signed (`signedBy`)"));
-    check("b.wild.test:5000/x", Ok(()));
-    check("wild.test/x", Err("for everything (`default`)"));
-    check("empty.test/x", Err("has no requirement"));
-}
-
-#[test]
-fn a_policy_holds_for_what_is_loaded() {
-    let machine = Machine::new(&[
-        ("good/image.tar", ""),
-        (
-            "system/policy.json",
-            r#"{"default": [{"type": "reject"}], "transports": {
-                "docker-archive": {"": [{"type": "insecureAcceptAnything"}]},
-                "oci-archive": {"FOLDER/good": [{"type": "insecureAcceptAnything"}]}}}"#,
-        ),
-    ]);
-    let folder = machine.0.path().canonicalize().expect("a folder");
-    let policy = folder.join("system/policy.json");
-    let text = String::from_utf8(fs::read(&policy).expect("a file")).expect("text");
-    let text = text.replace("FOLDER", folder.to_str().expect("a readable path"));
-    fs::replace(&policy, 0o600, text.as_bytes()).expect("a file");
-    let conf = RegistriesConf::new(machine.places());
-    let check = |transport, path: Option<&str>, accepted: bool| {
-        let path = path.map(|path| folder.join(path));
-        let checked = conf.check_load(transport, path.as_deref());
-        assert_eq!(
-            checked.is_ok(),
-            accepted,
-            "{transport:?} {path:?} {checked:?}"
-        );
-    };
-    check(Transport::DockerArchive, Some("good/image.tar"), true);
-    check(Transport::DockerArchive, None, true);
-    check(Transport::OciArchive, Some("good/image.tar"), true);
-    check(Transport::OciArchive, Some("system/policy.json"), false);
-    check(Transport::OciArchive, None, false);
-    check(Transport::OciLayout, Some("good"), false);
-}
-
-#[test]
-fn a_short_name_with_several_registries_is_a_question() {
-    let text = |mode: &str| {
-        format!(
-            "unqualified-search-registries = ['a.test', 'b.test']\n{mode}[aliases]\nknown = 'c.test/known'\n"
-        )
-    };
-    let check = |mode: &str, name: &str, expected: Option<&[&str]>| {
-        let folder = Folder::new();
-        let path = folder.path().join("registries.conf");
-        fs::replace(&path, 0o600, text(mode).as_bytes()).expect("a file");
-        let conf = RegistriesConf::new(Places {
-            registries_conf: Some(path),
-            ..Places::default()
-        });
-        let image = ImageName::parse(name).expect("a name");
-        let found = conf.candidates(&image).expect("readable");
-        let found = found.map(|names| texts(&names));
-        let found: Option<Vec<&str>> = found
-            .as_ref()
-            .map(|names| names.iter().map(String::as_str).collect());
-        assert_eq!(found.as_deref(), expected, "{mode} {name}");
-    };
-    let both = ["a.test/x:1", "b.test/x:1"];
-    check("", "x:1", Some(&both));
-    check("short-name-mode = 'permissive'\n", "x:1", Some(&both));
-    check("short-name-mode = 'enforcing'\n", "x:1", Some(&both));
-    check("short-name-mode = 'disabled'\n", "x:1", None);
-    check("", "known:1", None);
-    check("", "c.test/x:1", None);
-}
-
-#[test]
-fn an_answer_is_written_down() {
-    let folder = Folder::new();
-    let aliases = folder.path().join("cache/short-name-aliases.conf");
-    let conf = || {
-        RegistriesConf::new(Places {
-            aliases: Some(aliases.clone()),
-            ..Places::default()
-        })
-    };
-    let chosen = |text| Reference::parse(text).expect("a reference");
-    conf()
-        .record_alias("box", &chosen("a.test/lib/box:9"))
-        .expect("written");
-    conf()
-        .record_alias("ns/app", &chosen("b.test:5000/ns/app"))
-        .expect("written");
-    conf()
-        .record_alias("box", &chosen("b.test/box"))
-        .expect("written");
-    let name = |text| {
-        conf()
-            .names(&ImageName::parse(text).expect("a name"))
-            .expect("readable")
-    };
-    assert_eq!(name("box:1"), [chosen("b.test/box:1")]);
-    assert_eq!(name("ns/app:2"), [chosen("b.test:5000/ns/app:2")]);
-    let text = fs::read(&aliases).expect("a file");
-    let expected = "[aliases]\n  \"box\" = \"b.test/box\"\n  \"ns/app\" = \"b.test:5000/ns/app\"\n";
-    assert_eq!(String::from_utf8_lossy(&text), expected);
 }

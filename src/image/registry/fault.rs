@@ -1,10 +1,8 @@
 //! What can go wrong with a registry, in words; sorted from what `reqwest` and the registry's answers say.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use oci_client::errors::OciDistributionError;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
@@ -127,16 +125,6 @@ pub enum Fault {
     },
     #[error("what the registry `{registry}` answers cannot be used: {why}")]
     Answer { registry: String, why: &'static str },
-    #[error(
-        "the registry `{registry}` may want the client certificate {path:?}, which kplay shows only when it pulls; push with `skopeo` or `podman`, or remove it if the registry does not want it"
-    )]
-    ClientCertificate { registry: String, path: PathBuf },
-    #[error("the registry `{registry}` does not take {what}")]
-    Upload {
-        registry: String,
-        what: String,
-        source: Box<OciDistributionError>,
-    },
     #[error("cannot set up the connection")]
     Client(#[source] reqwest::Error),
     #[error("the certificates for the registry `{registry}` cannot be used")]
@@ -196,10 +184,9 @@ impl Fault {
             Self::NotFound { .. } => Class::NotFound,
             Self::Unauthorized { .. } => Class::Unauthorized,
             Self::PlainTokens { .. } => Class::Tls,
-            Self::TooManyRequests { .. }
-            | Self::Status { .. }
-            | Self::Answer { .. }
-            | Self::Upload { .. } => Class::Registry,
+            Self::TooManyRequests { .. } | Self::Status { .. } | Self::Answer { .. } => {
+                Class::Registry
+            }
             Self::Name { .. }
             | Self::Connect { .. }
             | Self::Broken { .. }
@@ -214,10 +201,7 @@ impl Fault {
             Self::TooBig { .. } | Self::Sent { .. } => Class::Hostile,
             Self::Elsewhere { source, .. } => source.class(),
             Self::Configuration(_) => Class::Configuration,
-            Self::Client(_)
-            | Self::ClientCertificate { .. }
-            | Self::Certificates { .. }
-            | Self::Credentials(_) => Class::Machine,
+            Self::Client(_) | Self::Certificates { .. } | Self::Credentials(_) => Class::Machine,
             // The last is the image's own registry.
             Self::Everywhere(faults) => faults
                 .last()
@@ -249,8 +233,6 @@ impl Fault {
             | Self::Digest { .. }
             | Self::Size { .. }
             | Self::Answer { .. }
-            | Self::Upload { .. }
-            | Self::ClientCertificate { .. }
             | Self::Client(_)
             | Self::Certificates { .. }
             | Self::Configuration(_)
@@ -337,32 +319,6 @@ pub(in crate::image) fn fault(mut source: reqwest::Error, registry: &str) -> Fau
     match says("tls handshake eof") {
         true => Fault::Tls { registry, source },
         false => Fault::Connect { registry, source },
-    }
-}
-
-/// Sorts what goes wrong with what is sent; `what` it is.
-pub(super) fn upload_fault(error: OciDistributionError, registry: &str, what: &str) -> Fault {
-    use OciDistributionError as E;
-    let answer = |status: u16, body: &str| {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        refusal(status, None, body, registry, what)
-    };
-    match error {
-        // An answer that comes as a failed request.
-        E::RequestError(error) => match error.status() {
-            Some(status) => answer(status.as_u16(), ""),
-            None => fault(error, registry),
-        },
-        E::ServerError { code, message, .. } => answer(code, &message),
-        E::RegistryError { envelope, .. } => {
-            answer(400, &serde_json::to_string(&envelope).unwrap_or_default())
-        }
-        E::UnauthorizedError { .. } => answer(401, ""),
-        source => Fault::Upload {
-            registry: registry.to_owned(),
-            what: what.to_owned(),
-            source: Box::new(source),
-        },
     }
 }
 

@@ -11,7 +11,7 @@ use super::fault::{Fault, fault};
 use crate::image::auth::Transport;
 
 /// How long a connection may take.
-pub(super) const CONNECT: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(15);
 /// What a body has to bring in the time in which it may not be silent, so that a trickle ends too.
 pub(super) const ENOUGH: usize = 32 << 10;
 
@@ -36,6 +36,23 @@ pub(in crate::image) fn provide_cryptography() {
     static PROVIDER: Once = Once::new();
     // Fails only if there is a provider already, and then all is well.
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
+
+/// Waits for something as long as `moved` changes at least so often; nothing if it does not.
+pub(super) async fn while_moving<T>(
+    time: Duration,
+    moved: impl Fn() -> u64,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let before = moved();
+        match tokio::time::timeout(time, &mut work).await {
+            Ok(done) => return Some(done),
+            Err(_) if moved() == before => return None,
+            Err(_) => {}
+        }
+    }
 }
 
 /// The content of an answer.
@@ -118,7 +135,31 @@ pub(super) fn start_of_range(headers: &HeaderMap) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[test]
+    fn what_moves_is_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (time, step) = (Duration::from_millis(50), Duration::from_millis(20));
+        let moved = Cell::new(0);
+        // What it does is looked at before the time is, however late that is.
+        let work = async {
+            for _ in 0..5 {
+                tokio::time::sleep(step).await;
+                moved.set(moved.get() + 1);
+            }
+        };
+        let done = runtime.block_on(while_moving(time, || moved.get(), work));
+        assert_eq!((done, moved.get()), (Some(()), 5));
+        let work = std::future::pending::<()>();
+        let done = runtime.block_on(while_moving(time, || moved.get(), work));
+        assert_eq!(done, None);
+    }
 
     #[test]
     fn when_to_come_again() {

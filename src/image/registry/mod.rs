@@ -1,7 +1,7 @@
 //! A registry, as far as pulls and pushes need it: the address, who asks, and what went wrong in words. What goes with
-//! its requests is got by [`SignIn`], and again when it ends; what passes is tried again ([`tries`]). Pushes are
-//! `oci-client`'s ([`push`]); pulls need what it cannot do: to choose where an answer leads on to, to show a certificate,
-//! to go on in the middle of a blob with a new grant.
+//! its requests is got by [`SignIn`], and again when it ends; what passes is tried again ([`tries`]). Requests are made
+//! here, and by no client of registries, because of what those leave to chance: where an answer leads on to, what is shown
+//! there, how long it takes, and how to go on in the middle of a blob with a new grant.
 //!
 //! https always, but for registries on loopback that do not speak it, and for those whose TLS is not to be verified.
 
@@ -9,21 +9,21 @@ mod fault;
 mod http;
 mod onward;
 mod push;
+mod request;
 mod sources;
 mod tries;
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, RANGE};
+use reqwest::header::{ACCEPT, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use super::auth::{Grant, Login, Scheme, SignIn, Transport};
 use super::digest::Digest;
@@ -39,12 +39,13 @@ pub use tries::{RETRY_WAITS, SILENCE, Then, Trouble};
 pub(super) use fault::{fault, refusal};
 pub(super) use http::{provide_cryptography, retry_after};
 pub(super) use onward::{Http, Server};
-pub(super) use push::Sent;
+pub(super) use request::Sent;
 pub(super) use sources::Sources;
 
 use fault::does_not_speak_tls;
-use http::{Body, ENOUGH, start_of_range};
+use http::{Body, ENOUGH, start_of_range, while_moving};
 use onward::Place;
+use request::Request;
 use tries::{Patience, Tell, Tries};
 
 /// So many times the usual silence may come before an answer: a registry may have to get it from another one first.
@@ -100,10 +101,9 @@ pub(super) struct Repository {
 /// What requests are allowed with, as long as that is good.
 #[derive(Clone)]
 struct Session {
-    grant: Grant,
     authorization: Option<HeaderValue>,
-    /// What pushes send with, made when it is first needed.
-    uploads: Arc<OnceCell<oci_client::Client>>,
+    /// Whether it is good only for what was asked for.
+    is_of_scopes: bool,
     until: Option<Instant>,
     /// Which of this repository's sessions it is.
     number: u64,
@@ -210,18 +210,10 @@ impl Repository {
             }
         };
         let path = format!("manifests/{name}");
-        let accepted = manifest::ACCEPTED.join(", ");
-        let bytes = self
-            .fetch(
-                &path,
-                Some((ACCEPT, &accepted)),
-                &what,
-                MOST_MANIFEST_BYTES,
-                tell,
-            )
-            .await?;
-        if bytes.len() as u64 > MOST_MANIFEST_BYTES {
-            let most = MOST_MANIFEST_BYTES;
+        let request = Request::get().header(ACCEPT, &manifest::ACCEPTED.join(", "));
+        let most = MOST_MANIFEST_BYTES;
+        let bytes = self.fetch(&path, &request, &what, most, tell).await?;
+        if bytes.len() as u64 > most {
             return Err(Fault::TooBig { what, most });
         }
         let digest = Digest::of(&bytes);
@@ -236,11 +228,11 @@ impl Repository {
         let tag = self.reference.tag.as_deref().unwrap_or("latest");
         let what = format!("`{}:{tag}`", self.reference.repository);
         let place = self.place(&format!("manifests/{tag}"))?;
-        let accepted = manifest::ACCEPTED.join(", ");
+        let request = Request::new(Method::HEAD);
+        let request = request.header(ACCEPT, &manifest::ACCEPTED.join(", "));
         let mut tries = Tries::new(self.patience, tell);
         loop {
-            let header = Some((ACCEPT, accepted.as_str()));
-            match self.ask_place(Method::HEAD, &place, header, &what).await {
+            match self.ask_place(&place, &request, &what).await {
                 Err(fault) if self.passes(&fault) => tries.wait(fault).await?,
                 // Not all answer such a question; what is wrong shows with the next one.
                 Err(Fault::NotFound { .. } | Fault::Status { .. }) => return Ok(None),
@@ -265,7 +257,8 @@ impl Repository {
         let what = format!("the configuration `{}`", blob.digest);
         let path = format!("blobs/{}", blob.digest);
         let most = most.min(blob.size);
-        let bytes = self.fetch(&path, None, &what, most, tell).await?;
+        let request = Request::get();
+        let bytes = self.fetch(&path, &request, &what, most, tell).await?;
         let (expected, actual) = (blob.size, bytes.len() as u64);
         if actual > expected {
             return Err(Fault::Long { what, expected });
@@ -287,20 +280,28 @@ impl Repository {
     async fn fetch(
         &self,
         path: &str,
-        header: Option<(HeaderName, &str)>,
+        request: &Request<'_>,
         what: &str,
         most: u64,
         tell: Tell<'_>,
     ) -> Result<Vec<u8>, Fault> {
+        let place = self.place(path)?;
+        let fetch = async || {
+            let answer = self.ask_place(&place, request, what).await?;
+            self.body(answer).read(most).await
+        };
+        self.again(tell, fetch).await
+    }
+
+    /// Asks, and again if what is wrong may pass.
+    async fn again<T>(
+        &self,
+        tell: Tell<'_>,
+        ask: impl AsyncFn() -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let mut tries = Tries::new(self.patience, tell);
         loop {
-            let fetched = async {
-                let header = header.as_ref();
-                let header = header.map(|(name, value)| (name.clone(), *value));
-                let answer = self.ask(path, header, what).await?;
-                self.body(answer).read(most).await
-            };
-            match fetched.await {
+            match ask().await {
                 Err(fault) if self.passes(&fault) => tries.wait(fault).await?,
                 other => return other,
             }
@@ -362,10 +363,12 @@ impl Repository {
     {
         let from = *received;
         let what = format!("the blob `{}`", blob.digest);
-        let path = format!("blobs/{}", blob.digest);
-        let range = format!("bytes={from}-");
-        let range = (from > 0).then_some((RANGE, range.as_str()));
-        let mut answer = self.ask(&path, range.clone(), &what).await;
+        let place = self.place(&format!("blobs/{}", blob.digest))?;
+        let request = match from {
+            0 => Request::get(),
+            _ => Request::get().header(RANGE, &format!("bytes={from}-")),
+        };
+        let mut answer = self.ask_place(&place, &request, &what).await;
         for url in blob.urls.iter().take(MOST_URLS) {
             if !matches!(
                 answer,
@@ -375,7 +378,7 @@ impl Repository {
             }
             // A layer that may not be given on: its owner gives it.
             let place = Place::Elsewhere(url.clone());
-            let asked = self.ask_place(Method::GET, &place, range.clone(), &what);
+            let asked = self.ask_place(&place, &request, &what);
             answer = asked.await.map_err(|source| Fault::Elsewhere {
                 to: onward::shown(url),
                 source: Box::new(source),
@@ -408,39 +411,25 @@ impl Repository {
         Ok(Taken::More)
     }
 
-    /// Asks with a grant that is good, and again with a new one if it turns out to have ended.
-    async fn ask(
-        &self,
-        path: &str,
-        header: Option<(HeaderName, &str)>,
-        what: &str,
-    ) -> Result<Response, Fault> {
-        let place = self.place(path)?;
-        self.ask_place(Method::GET, &place, header, what).await
-    }
-
     /// What is beneath the repository.
     fn place(&self, path: &str) -> Result<Place, Fault> {
-        let url = self.base.join(path).map_err(|_| Fault::Answer {
-            registry: self.reference.registry.clone(),
-            why: "its name makes no address",
-        })?;
-        Ok(Place::Own(url))
+        self.url(path).map(Place::Own)
     }
 
+    fn url(&self, path: &str) -> Result<Url, Fault> {
+        self.base.join(path).map_err(|_| Fault::Answer {
+            registry: self.reference.registry.clone(),
+            why: "its name makes no address",
+        })
+    }
+
+    /// Asks with a grant that is good, and again with a new one if it turns out to have ended.
     async fn ask_place(
         &self,
-        method: Method,
         place: &Place,
-        header: Option<(HeaderName, &str)>,
+        request: &Request<'_>,
         what: &str,
     ) -> Result<Response, Fault> {
-        let mut headers = HeaderMap::new();
-        if let Some((name, value)) = header
-            && let Ok(value) = HeaderValue::from_str(value)
-        {
-            headers.insert(name, value);
-        }
         let mut session = self.session(None).await?;
         let own = matches!(place, Place::Own(_));
         let mut renewals = if own && self.worked.get() {
@@ -449,19 +438,7 @@ impl Repository {
             0
         };
         loop {
-            let grant = session.authorization.as_ref();
-            let http = self.sign_in.http();
-            let request = http.ask(method.clone(), place, &headers, grant);
-            let time = self.silence * ANSWER;
-            let answer = match tokio::time::timeout(time, request).await {
-                Ok(answer) => answer.map_err(|error| self.fault(error))?,
-                Err(_) => {
-                    return Err(Fault::Silent {
-                        registry: self.reference.registry.clone(),
-                        time,
-                    });
-                }
-            };
+            let answer = self.answer(place, request, &session).await?;
             if answer.status().is_success() {
                 self.worked.set(true);
                 return Ok(answer);
@@ -476,6 +453,25 @@ impl Repository {
             tracing::debug!(registry, "the registry wants a new sign-in");
             renewals -= 1;
             session = self.session(Some(session.number)).await?;
+        }
+    }
+
+    /// What is said to a request, whatever it is. The time that its content takes to go out is not the registry's.
+    async fn answer(
+        &self,
+        place: &Place,
+        request: &Request<'_>,
+        session: &Session,
+    ) -> Result<Response, Fault> {
+        let time = self.silence * ANSWER;
+        let http = self.sign_in.http();
+        let asked = http.ask(place, request, session.authorization.as_ref());
+        match while_moving(time, || request.moved(), asked).await {
+            Some(answer) => answer.map_err(|error| self.fault(error)),
+            None => Err(Fault::Silent {
+                registry: self.reference.registry.clone(),
+                time,
+            }),
         }
     }
 
@@ -527,19 +523,19 @@ impl Repository {
 impl Session {
     async fn new(sign_in: &SignIn, scopes: &[String], number: u64) -> Result<Self, Fault> {
         let grant = sign_in.sign_in(scopes).await?;
-        let (text, until) = match &grant {
+        let is_of_scopes = matches!(grant, Grant::Bearer { .. });
+        let (text, until) = match grant {
             Grant::Nothing => (None, None),
             Grant::Basic { username, password } => {
                 let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
                 (Some(format!("Basic {pair}")), None)
             }
-            Grant::Bearer { token, until } => (Some(format!("Bearer {token}")), *until),
+            Grant::Bearer { token, until } => (Some(format!("Bearer {token}")), until),
         };
         let authorization = text.map(|text| sign_in.header(&text)).transpose()?;
         Ok(Self {
-            grant,
             authorization,
-            uploads: Arc::default(),
+            is_of_scopes,
             until,
             number,
         })
@@ -553,7 +549,8 @@ impl Session {
 /// Where the requests for a registry go.
 pub(super) fn address(registry: &str) -> &str {
     match registry {
-        "docker.io" => "index.docker.io",
+        // As Docker and podman ask it: where it says that blobs are to be sent has that name.
+        "docker.io" => "registry-1.docker.io",
         other => other,
     }
 }

@@ -10,11 +10,12 @@ use std::sync::{Arc, OnceLock};
 
 use hickory_resolver::TokioResolver;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Identity, Method, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, Identity, Response, Url};
 
 use super::http::builder;
+use super::request::Request;
 use super::{Fault, is_loopback};
 use crate::image::auth::{Scheme, Transport};
 use crate::image::registries::CertsError;
@@ -142,9 +143,8 @@ impl Http {
     /// Asks, and goes where the answer leads. The grant is for the registry alone.
     pub(super) async fn ask(
         &self,
-        method: Method,
         place: &Place,
-        headers: &HeaderMap,
+        request: &Request<'_>,
         grant: Option<&HeaderValue>,
     ) -> Result<Response, Error> {
         let (mut url, mut client, mut grant) = match place {
@@ -156,15 +156,15 @@ impl Http {
             ),
         };
         for _ in 0..MOST_REDIRECTIONS {
-            let mut request = client.request(method.clone(), url.clone());
-            request = request.headers(headers.clone());
+            let mut sent = request.to(client, url.clone());
             if let Some(grant) = grant {
-                request = request.header(AUTHORIZATION, grant.clone());
+                sent = sent.header(AUTHORIZATION, grant.clone());
             }
-            let answer = request.send().await?;
-            let Some(next) = location(&answer) else {
+            let answer = sent.send().await?;
+            if !request.is_sent_on(answer.status().as_u16()) {
                 return Ok(answer);
-            };
+            }
+            let next = location(&answer);
             let next = next.ok_or_else(|| Error::Sent {
                 to: "a place".into(),
                 why: Refusal::NoAddress,
@@ -236,25 +236,10 @@ fn client(transport: &Transport) -> reqwest::Result<ClientBuilder> {
     Ok(builder(transport)?.redirect(within_server))
 }
 
-/// Where an answer sends on to, if it does; within, nothing if it says no place.
-fn location(answer: &Response) -> Option<Option<String>> {
-    let sends = matches!(
-        answer.status(),
-        StatusCode::MOVED_PERMANENTLY
-            | StatusCode::FOUND
-            | StatusCode::SEE_OTHER
-            | StatusCode::TEMPORARY_REDIRECT
-            | StatusCode::PERMANENT_REDIRECT
-    );
-    let place = || {
-        answer
-            .headers()
-            .get(LOCATION)?
-            .to_str()
-            .ok()
-            .map(str::to_owned)
-    };
-    sends.then(place)
+/// Where an answer sends on to.
+fn location(answer: &Response) -> Option<String> {
+    let place = answer.headers().get(LOCATION)?;
+    place.to_str().ok().map(str::to_owned)
 }
 
 /// Whether a registry may send on to a place.

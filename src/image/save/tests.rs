@@ -5,6 +5,7 @@ use std::process::Command;
 use super::*;
 use crate::image::load::LoadSource;
 use crate::image::testing::{Folder, Sample, Tar, can, can_be_root, noise, tree, zstd};
+use crate::sys::fs::LockMode;
 
 fn sample() -> Sample {
     let layers = [
@@ -202,4 +203,63 @@ fn skopeo_reads_what_is_saved() {
             .join(&sample.id()["sha256:".len()..]);
         assert!(fs::read(&config).expect("the configuration") == sample.config);
     }
+}
+
+#[test]
+fn what_is_given_up_leaves_nothing_and_takes_away_what_was_left() {
+    if !can_be_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let (first, sample) = store(&folder);
+    let wanted = [to_save(&sample, &["example.test/a:1"])];
+    let given_up = |saved: Result<(), ImageError>| match saved {
+        Err(ImageError::Stopped(_)) => {}
+        other => panic!("{other:?}"),
+    };
+    let stop = || {
+        let (asked, ask) = io::pipe().expect("a pipe");
+        (Stop::when(asked.into()), ask)
+    };
+    // Of processes that died in the middle, of one that has not, and somebody else's.
+    let beside = |name: &str| {
+        let path = folder.path().join(name).join("blobs");
+        fs::create_dir_all(&path, 0o755).expect("a folder");
+    };
+    beside("archive.kplay-save-1-0");
+    beside("layout.kplay-save-1-12");
+    let (alive, others) = ("archive.kplay-save-2-0", "archive.kplay-save-mine");
+    beside(alive);
+    beside(others);
+    let held = fs::lock_existing(&folder.path().join(alive), LockMode::Exclusive);
+    let (stopped, ask) = stop();
+    drop(ask);
+    let stopping = first.clone().heeding(stopped);
+    let path = folder.path().join("archive");
+    for format in [ArchiveFormat::Docker, ArchiveFormat::Oci] {
+        given_up(stopping.save_file(&wanted, format, &path));
+    }
+    given_up(stopping.save_layout(&wanted, &folder.path().join("layout")));
+    assert_eq!(
+        fs::list(folder.path()).expect("a folder"),
+        [alive, others, "images"]
+    );
+    drop(held);
+    // In the middle of it, to who reads no more.
+    let fifo = folder.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo").success());
+    let (stopped, ask) = stop();
+    let from = fifo.clone();
+    let reading = std::thread::spawn(move || {
+        let mut archive = beneath::open_file(&from).expect("a pipe");
+        archive.read_exact(&mut [0; 1000]).expect("its beginning");
+        drop(ask);
+        archive
+    });
+    let stopping = first.clone().heeding(stopped);
+    given_up(stopping.save_file(&wanted, ArchiveFormat::Docker, &fifo));
+    drop(reading.join().expect("no panic"));
+    let temporary = fs::list(&first.dir().join("tmp")).expect("a folder");
+    assert_eq!(temporary.len(), 0);
 }

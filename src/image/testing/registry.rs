@@ -1,13 +1,13 @@
 //! A registry in this process, on 127.0.0.1, which fails as it is told to. One request per connection.
 
+mod access;
+
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -15,6 +15,8 @@ use rustls::server::WebPkiClientVerifier;
 use super::Sample;
 use crate::image::digest::Digest;
 use crate::model::reference::Reference;
+
+pub(in super::super) use access::Access;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -44,31 +46,14 @@ pub(in super::super) enum Act {
     Misplace(usize),
     /// Sends the client to another server, with the same path.
     Redirect(SocketAddr),
-    /// Sends the client to another address; a `*` at its end stands for the path.
+    /// Sends the client to another address; a `*` at its end stands for the path. What is begun goes on there.
     Location(String),
     /// Sends so many bytes of headers before the content.
     Headers(usize),
 }
 
-/// Who is let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Access {
-    Anybody,
-    /// `user` with `secret`.
-    Basic,
-    /// The same, by a token from its own token server; or the identity token `long-lived`.
-    Bearer,
-    /// As with `Bearer`, but a token is good for six requests.
-    ShortTokens,
-    /// As with `Bearer`, but a token is good for the repositories only that it was asked for.
-    Scopes,
-}
-
 /// How long a client may wait for what does not come.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// For how many requests a short token is good.
-const SHORT: usize = 6;
 
 /// A file of `testdata/image`.
 pub(in super::super) fn file(name: &str) -> String {
@@ -269,7 +254,7 @@ impl State {
         stream.by_ref().take(4096).read_until(b'\n', &mut first)?;
         let first = String::from_utf8_lossy(&first).into_owned();
         let mut words = first.split(' ');
-        let (Some(method @ ("GET" | "HEAD" | "POST" | "PUT")), Some(path)) =
+        let (Some(method @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE")), Some(path)) =
             (words.next(), words.next())
         else {
             return Ok(());
@@ -318,7 +303,7 @@ impl State {
         let media_type = headers.get("content-type").map(String::as_str);
         let media_type = media_type.unwrap_or_default();
         match method {
-            "POST" | "PUT" => {
+            "POST" | "PUT" | "DELETE" => {
                 let answer = self.take(method, path, media_type, body);
                 stream.write_all(answer.as_bytes())
             }
@@ -340,8 +325,17 @@ impl State {
 
     /// What is pushed.
     fn take(&self, method: &str, path: &str, media_type: &str, body: Vec<u8>) -> String {
-        if let Some(Act::Status(status, body)) = self.next_act(path) {
-            return answer(status, "", body);
+        match self.next_act(path) {
+            Some(Act::Status(status, body)) => return answer(status, "", body),
+            Some(Act::ComeAgain(status, when)) => {
+                return answer(status, &format!("Retry-After: {when}\r\n"), "");
+            }
+            Some(Act::Location(place)) => {
+                let status = if method == "POST" { 202 } else { 307 };
+                let place = place.replace('*', path);
+                return answer(status, &format!("Location: {place}\r\n"), "");
+            }
+            _ => {}
         }
         let mut content = self.content.lock().expect("a lock");
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
@@ -385,72 +379,11 @@ impl State {
                     by_tag,
                 )
             }
+            ("DELETE", Some(_), _) => return answer(204, "", ""),
             _ => return answer(404, "", ""),
         };
         content.extend(kept);
         answer(201, &format!("Location: {there}\r\n"), "")
-    }
-
-    /// The answer to who may not have more than that.
-    fn refuse(&self, path: &str, authorization: &str, body: &str, own: &str) -> Option<String> {
-        let basic = format!("Basic {}", BASE64.encode("user:secret"));
-        let refusal = |challenge: &str| {
-            let body =
-                r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
-            answer(401, &format!("WWW-Authenticate: {challenge}\r\n"), body)
-        };
-        match self.access {
-            Access::Anybody => None,
-            Access::Basic if authorization == basic => None,
-            Access::Basic => Some(refusal("Basic realm=\"test\"")),
-            Access::Bearer | Access::ShortTokens | Access::Scopes if path.starts_with("/token") => {
-                let is_known = authorization == basic
-                    || (body.contains("grant_type=refresh_token")
-                        && body.contains("refresh_token=long-lived"));
-                Some(if is_known {
-                    let token = self.new_token(path);
-                    answer(
-                        200,
-                        "",
-                        &format!(r#"{{"access_token":"{token}","expires_in":1}}"#),
-                    )
-                } else {
-                    answer(
-                        401,
-                        "",
-                        r#"{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}"#,
-                    )
-                })
-            }
-            Access::Bearer if authorization == "Bearer sesame" => None,
-            Access::ShortTokens if self.use_token(authorization) => None,
-            Access::Scopes if is_in_scope(path, authorization) => None,
-            Access::Bearer | Access::ShortTokens | Access::Scopes => Some(refusal(&format!(
-                "Bearer realm=\"{own}/token\",service=\"test\""
-            ))),
-        }
-    }
-
-    fn new_token(&self, path: &str) -> String {
-        match self.access {
-            Access::Scopes => {
-                let scopes: Vec<String> = parameters(path, "scope").collect();
-                return BASE64.encode(scopes.join(" "));
-            }
-            Access::ShortTokens => {}
-            Access::Anybody | Access::Basic | Access::Bearer => return "sesame".to_owned(),
-        }
-        let mut tokens = self.tokens.lock().expect("a lock");
-        *tokens = (tokens.0 + 1, 0);
-        format!("short-{}", tokens.0)
-    }
-
-    fn use_token(&self, authorization: &str) -> bool {
-        let mut tokens = self.tokens.lock().expect("a lock");
-        let is_last = authorization == format!("Bearer short-{}", tokens.0);
-        let is_good = is_last && tokens.1 < SHORT;
-        tokens.1 += usize::from(is_good);
-        is_good
     }
 
     fn answer(
@@ -565,31 +498,6 @@ impl State {
         *times -= 1;
         Some(act.clone())
     }
-}
-
-/// The values of a parameter of an address.
-fn parameters(path: &str, name: &str) -> impl Iterator<Item = String> {
-    let url = reqwest::Url::parse(&format!("http://x{path}")).expect("an address");
-    let pairs: Vec<_> = url.query_pairs().into_owned().collect();
-    let pairs = pairs.into_iter().filter(move |(key, _)| key == name);
-    pairs.map(|(_, value)| value)
-}
-
-/// Whether a token is good for all repositories that a request is about.
-fn is_in_scope(path: &str, authorization: &str) -> bool {
-    let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
-    let token = BASE64.decode(token).unwrap_or_default();
-    let scopes = String::from_utf8_lossy(&token).into_owned();
-    let has = |repository: &str, actions: &str| {
-        let wanted = format!("repository:{repository}:{actions}");
-        scopes.split(' ').any(|scope| scope.starts_with(&wanted))
-    };
-    let rest = path.strip_prefix("/v2/").unwrap_or_default();
-    let mut kinds = ["/blobs/", "/manifests/"].iter();
-    let own = kinds.find_map(|kind| rest.split_once(kind));
-    !scopes.is_empty()
-        && own.is_none_or(|(repository, _)| has(repository, "pull"))
-        && parameters(path, "from").all(|from| has(&from, "pull"))
 }
 
 fn answer(status: u16, headers: &str, body: &str) -> String {

@@ -171,6 +171,37 @@ fn an_image_is_pulled_again_after_longer_and_longer_waits() {
 }
 
 #[test]
+fn an_image_without_a_name_is_looked_for_again_soon() {
+    let mut play = Play::new(RestartPolicy::Always, &["a"]);
+    play.up("a").exit("a", 1);
+    for time in 1..4 {
+        let fault = Fault::Image {
+            reason: "InvalidImageName",
+            event: "InspectFailed",
+            message: "it means two".into(),
+        };
+        let container = play.index("a");
+        play.event(Event::NotStarted { container, fault });
+        let State::Faulty {
+            reason, message, ..
+        } = &play.pod.members[0].state
+        else {
+            panic!("{:?}", play.pod.members[0].state);
+        };
+        assert_eq!(
+            (*reason, message.as_str()),
+            ("InvalidImageName", "it means two")
+        );
+        let failed = play.now;
+        play.until(failed + 10);
+        assert!(matches!(play.pod.members[0].state, State::Starting));
+        let said = |text: &str| play.reports.iter().filter(|report| *report == text).count();
+        assert_eq!(said("InspectFailed: it means two"), time);
+        assert_eq!(said("Failed: Error: InvalidImageName"), time);
+    }
+}
+
+#[test]
 fn a_container_that_is_ended_to_be_restarted_is_whatever_its_exit_code() {
     let restart = |play: &mut Play| {
         let id = "a-id".to_owned();
