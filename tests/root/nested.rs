@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Kplay, fixtures};
+use crate::{Kplay, fixtures, wait};
 
 /// podman with state of its own, which goes with this.
 struct Podman {
@@ -12,6 +12,9 @@ struct Podman {
     /// What containers' roots are made with.
     driver: &'static str,
 }
+
+/// Containers' roots are overlays, as they mostly are.
+const OVERLAY: &str = "overlay";
 
 /// What is run in the containers.
 const SCRIPT: &str = "
@@ -153,8 +156,18 @@ fn mount(from: &Path, to: &str) -> String {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        // The image's layers, which nothing is mounted on.
-        if let Err(e) = fs::remove_dir_all(&self.state) {
+        let mut removed = Ok(());
+        // podman's own clean-up may be under way, and with this driver it keeps the folder mounted on itself.
+        wait::holds_within(wait::PATIENCE, || {
+            if self.driver == OVERLAY {
+                let mut umount = Command::new("umount");
+                umount.arg("--quiet").arg(self.state.join("root/overlay"));
+                umount.status().expect("umount is there");
+            }
+            removed = fs::remove_dir_all(&self.state);
+            removed.is_ok()
+        });
+        if let Err(e) = removed {
             eprintln!("cannot remove {:?}: {e}", self.state);
         }
     }
@@ -262,7 +275,7 @@ fn in_a_container_without_user_namespaces_it_is_said_what_is_missing() {
 #[test]
 fn in_a_job_of_a_privileged_runner_pods_run_beside_what_is_built() {
     let Some(kplay) = Kplay::new() else { return };
-    let podman = Podman::with(&kplay, "overlay");
+    let podman = Podman::with(&kplay, OVERLAY);
     let text = podman.run_job(&kplay, &["--privileged"]);
     assert_has(
         &text,
@@ -286,7 +299,7 @@ fn in_a_job_of_a_privileged_runner_pods_run_beside_what_is_built() {
 #[test]
 fn in_a_job_of_another_runner_it_is_said_what_is_missing() {
     let Some(kplay) = Kplay::new() else { return };
-    let podman = Podman::with(&kplay, "overlay");
+    let podman = Podman::with(&kplay, OVERLAY);
     let filter = kplay.file("seccomp.json", filter_of_docker());
     let filter = format!("--security-opt=seccomp={}", filter.display());
     let flags = ["--cap-drop=all", CAPABILITIES_OF_DOCKER, &filter];

@@ -394,7 +394,80 @@ const FACTS_OF_LOGINS: &[(&str, &str)] = &[
 ];
 
 /// Of jobs as CI's machines run them.
-const FACTS_OF_JOBS: &[(&str, &str)] = &[];
+const FACTS_OF_JOBS: &[(&str, &str)] = &[
+    (
+        "job, doctor",
+        "0, limited limits limited nftables limited way out limited ports limited linger",
+    ),
+    ("job", "pod/limited created"),
+    (
+        "job, where",
+        "0::/system.slice/hosted-compute-agent.service",
+    ),
+    ("job, not enforced", "1"),
+    ("job, exec", "uid=0 gid=0 groups=0"),
+    ("job, delete", "pod \"limited\" deleted"),
+    ("cgroups left after job", "0"),
+    ("processes left after job", "none"),
+    ("sudo", "pod/limited created"),
+    (
+        "sudo, where",
+        "0::/system.slice/hosted-compute-agent.service",
+    ),
+    ("sudo, container memory.max", "67108864"),
+    ("sudo, container cpu.max", "50000 100000"),
+    ("sudo, not enforced", "0"),
+    ("sudo, exec", "uid=0 gid=0 groups=0"),
+    ("sudo, delete", "pod \"limited\" deleted"),
+    ("cgroups left after sudo", "0"),
+    ("processes left after sudo", "none"),
+    (
+        "lingering job, doctor",
+        "0, limited nftables limited way out limited ports",
+    ),
+    ("lingering job", "pod/limited created"),
+    (
+        "lingering job, where",
+        "0::/user.slice/user-UID.slice/user@UID.service/app.slice/kplay-POD.scope/_executor",
+    ),
+    ("lingering job, container memory.max", "67108864"),
+    ("lingering job, container cpu.max", "50000 100000"),
+    ("lingering job, not enforced", "0"),
+    ("lingering job, exec", "uid=0 gid=0 groups=0"),
+    ("lingering job, delete", "pod \"limited\" deleted"),
+    ("cgroups left after lingering job", "0"),
+    ("processes left after lingering job", "none"),
+    ("lingering sudo", "pod/limited created"),
+    (
+        "lingering sudo, where",
+        "0::/system.slice/hosted-compute-agent.service",
+    ),
+    ("lingering sudo, container memory.max", "67108864"),
+    ("lingering sudo, container cpu.max", "50000 100000"),
+    ("lingering sudo, not enforced", "0"),
+    ("lingering sudo, exec", "uid=0 gid=0 groups=0"),
+    ("lingering sudo, delete", "pod \"limited\" deleted"),
+    ("cgroups left after lingering sudo", "0"),
+    ("processes left after lingering sudo", "none"),
+    ("root's in the user's folder", "0"),
+    ("restrict", ""),
+    (
+        "restricted",
+        "error: cannot make a user namespace for your pods: cannot open the user namespace: Permission \
+         denied (os error 13) error: namespaces: cannot be made: Operation not permitted (os error 1) \
+         hint: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (4)",
+    ),
+    (
+        "restricted, doctor",
+        "4, fails namespaces limited way out limited ports",
+    ),
+    (
+        "restricted, mend",
+        "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    ("cgroups left after restricted", "0"),
+    ("processes left after restricted", "none"),
+];
 
 #[test]
 fn pods_of_a_user_who_logs_out() {

@@ -223,12 +223,15 @@ fn a_lower_limit_of_memory_takes_back_what_nobody_needs() {
     let hierarchy = cgroup.all().next().unwrap();
     let throttle = (48 * MI).to_string();
     hierarchy.write(&path, "memory.high", &throttle).unwrap();
-    let file = std::env::temp_dir().join(&path);
-    // The cache of a file outlives who has read it.
+    let path_of_file = std::env::temp_dir().join(&path);
+    std::fs::write(&path_of_file, vec![1; 24 << 20]).unwrap();
+    let file = std::fs::File::open(&path_of_file).unwrap();
+    file.sync_all().unwrap();
+    // The cache of a file is its first reader's, and outlives who that is.
     let fill = |cgroup: &Cgroup| {
-        let of = format!("of={}", file.display());
-        let write = ["dd", "if=/dev/zero", "bs=1M", "count=24", "conv=fsync", &of];
-        let process = start(&write, Some(&cgroup.entry().unwrap())).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let read = ["cat", path_of_file.to_str().unwrap()];
+        let process = start(&read, Some(&cgroup.entry().unwrap())).unwrap();
         assert_eq!(process.wait().unwrap(), Exit::Code(0));
         assert!(cgroup.memory_current().unwrap() > Some(20 * MI));
     };
@@ -236,7 +239,6 @@ fn a_lower_limit_of_memory_takes_back_what_nobody_needs() {
     cgroup.set(&limit(8)).unwrap();
     assert!(cgroup.memory_current().unwrap() <= Some(8 * MI));
     cgroup.set(&limit(64)).unwrap();
-    std::fs::remove_file(&file).unwrap();
     // As on older kernels.
     fill(&cgroup);
     throttle_once(&cgroup, hierarchy, 8 * MI).unwrap();
@@ -244,6 +246,6 @@ fn a_lower_limit_of_memory_takes_back_what_nobody_needs() {
     let now = hierarchy.read(&path, "memory.high").unwrap();
     assert_eq!(now.trim(), throttle);
     assert_eq!(cgroup.oom_kills().unwrap(), 0);
-    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(&path_of_file).unwrap();
     cgroup.remove().unwrap();
 }
