@@ -6,6 +6,7 @@ use super::error::{Done, Error, MACHINE};
 use super::session::Session;
 use crate::manager;
 use crate::manager::doctor::{self, Check, Verdict};
+use crate::manager::rootless;
 use crate::output::doctor as report;
 use crate::output::object::{self, Notation};
 use crate::state::layout::Layout;
@@ -96,6 +97,7 @@ fn is_of_machine(error: &manager::Error) -> bool {
     use manager::Error as E;
     match error {
         E::NotRoot | E::ExecutorDied { .. } => true,
+        E::Rootless(rootless::Error::Make(_) | rootless::Error::Enter(_)) => true,
         E::Launch { failure, .. } => failure.class == FailureClass::Machine,
         E::RolledBack { cause, .. } => is_of_machine(cause),
         E::Several(errors) => errors.iter().any(is_of_machine),

@@ -142,7 +142,11 @@ impl Error {
             _ if self.code() == 0 => return,
             Self::Manager(error) => return tell_manager(error, ui),
             Self::Unfit { cause, faults } => {
-                tell_manager(cause, ui);
+                match &**cause {
+                    // What follows is said of this machine, the hint would be of all.
+                    cause @ manager::Error::Rootless(_) => ui.error(cause),
+                    cause => tell_manager(cause, ui),
+                }
                 return faults.iter().for_each(|fault| tell_fault(fault, ui));
             }
             _ => ui.error(self),

@@ -114,6 +114,7 @@ fn run() -> u8 {
     if reach(&app.command) != Reach::Manifests
         && let Err(error) = session.enter()
     {
+        let error = doctor::explained(error, &session.layout);
         return tell(&session.ui, &error);
     }
     match dispatch(&app.command, &session) {

@@ -94,8 +94,9 @@ impl ServiceAddresses {
                     format!("Services' addresses in this pod are not up to date: nftables: {error}")
                 }
                 Scope::Machine => format!(
-                    "Services' addresses in the machine's network, which this pod has, are not there or not up to date: the \
-                     kernel refuses a table of nftables that ends with this pod, as there is since Linux 5.12 ({error})"
+                    "Services' addresses in the machine's network, which this pod has, are not there or not up to date: {} \
+                     ({error})",
+                    what_is_refused(&error)
                 ),
             };
             pod_network::complain(context, message);
@@ -131,6 +132,22 @@ pub(super) fn resolver_address(ip: IpAddr, udp: SocketAddr, tcp: SocketAddr) -> 
             backends: vec![listening],
         });
     VirtualAddress::new(ip, ports.to_vec())
+}
+
+/// What keeps the kernel from making a table of the machine's, as far as its error says.
+fn what_is_refused(error: &io::Error) -> &'static str {
+    match error.kind() {
+        // No chain or no expression of the kind, nor a module with it.
+        io::ErrorKind::NotFound => {
+            "the kernel's nftables translate no addresses, without the modules nft_chain_nat and nft_nat"
+        }
+        // No such flag of a table.
+        io::ErrorKind::InvalidInput => {
+            "the kernel refuses a table of nftables that ends with this pod, as there is since Linux 5.12"
+        }
+        io::ErrorKind::Unsupported => "the kernel has no nftables, without the module nf_tables",
+        _ => "the kernel refuses a table of nftables",
+    }
 }
 
 /// All addresses of Services; in a pod's own network with those that one has had or may get.

@@ -167,6 +167,8 @@ pub fn make(mapping: &Mapping) -> Result<OwnedFd, Error> {
             Some(libc::ENOSPC) => {
                 io::Error::other("the sysctl `user.max_user_namespaces` allows no more")
             }
+            // Every kernel that kplay runs on has `clone3`.
+            Some(libc::ENOSYS) => io::Error::other("a filter of system calls lets nobody make one"),
             _ => source,
         },
     })?;

@@ -1,17 +1,22 @@
 //! kplay within a container of podman's, as CI jobs run it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Kplay, fixtures};
+use crate::{Kplay, fixtures, wait};
 
 /// podman with state of its own, which goes with this.
 struct Podman {
     state: PathBuf,
+    /// What containers' roots are made with.
+    driver: &'static str,
 }
 
-/// What is run in the containers: kplay on a volume, because the container's own root may be an overlay.
+/// Containers' roots are overlays, as they mostly are.
+const OVERLAY: &str = "overlay";
+
+/// What is run in the containers.
 const SCRIPT: &str = "
 kplay system doctor
 echo doctor $?
@@ -31,6 +36,16 @@ const WITHOUT_USERS: &str = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
    "args": [{"index": 0, "value": 268435456, "valueTwo": 268435456, "op": "SCMP_CMP_MASKED_EQ"}]},
   {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]}"#;
 
+/// What Docker's own filter refuses to whom it gives no `CAP_SYS_ADMIN`, which is everybody; beside `clone` with any of the flags
+/// that make a namespace.
+const REFUSED_BY_DOCKER: &str = r#""unshare", "setns", "mount", "umount", "umount2", "pivot_root", "fsopen", "fsconfig",
+  "fsmount", "fspick", "move_mount", "open_tree", "mount_setattr", "sethostname", "setdomainname", "bpf", "perf_event_open",
+  "syslog", "quotactl", "fanotify_init", "add_key", "request_key", "keyctl""#;
+
+/// The capabilities that Docker gives to a container.
+const CAPABILITIES_OF_DOCKER: &str = "--cap-add=CHOWN,DAC_OVERRIDE,FSETID,FOWNER,MKNOD,NET_RAW,SETGID,SETUID,SETFCAP,SETPCAP,\
+                                      NET_BIND_SERVICE,SYS_CHROOT,KILL,AUDIT_WRITE";
+
 const POD: &str = "\
 apiVersion: v1
 kind: Pod
@@ -43,11 +58,34 @@ spec:
       resources: { limits: { memory: 64Mi } }
 ";
 
+/// That filter.
+fn filter_of_docker() -> String {
+    // CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, …
+    let flags = [17, 25, 26, 27, 28, 29, 30].map(|bit| 1_u64 << bit);
+    let clones = flags.map(|flag| {
+        format!(
+            r#"{{"names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1,
+            "args": [{{"index": 0, "value": {flag}, "valueTwo": {flag}, "op": "SCMP_CMP_MASKED_EQ"}}]}}"#
+        )
+    });
+    format!(
+        r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {{"names": [{REFUSED_BY_DOCKER}], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}},
+        {{"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}}, {}]}}"#,
+        clones.join(", ")
+    )
+}
+
 impl Podman {
     fn new(kplay: &Kplay) -> Self {
+        Self::with(kplay, "vfs")
+    }
+
+    fn with(kplay: &Kplay, driver: &'static str) -> Self {
         // Not in the test's folder: podman refuses a long path.
         let podman = Self {
             state: kplay.dir().with_extension("p"),
+            driver,
         };
         fs::create_dir_all(&podman.state).expect("a folder");
         let archive = fixtures::busybox_archive();
@@ -65,21 +103,40 @@ impl Podman {
             .arg(self.state.join("root"))
             .arg("--runroot")
             .arg(self.state.join("run"))
-            .args(["--storage-driver", "vfs"])
+            .args(["--storage-driver", self.driver])
             .env("CONTAINERS_CONF", fixtures::testdata("containers.conf"));
         command
     }
 
-    /// What the script says in a container with these flags.
+    /// What the script says in a container with these flags, where kplay has a volume.
     fn run(&self, kplay: &Kplay, flags: &[&str]) -> String {
         let volume = kplay.dir().join("volume");
         fs::create_dir_all(&volume).expect("a folder");
-        let mount = |from: &std::path::Path, to: &str| format!("--volume={}:{to}", from.display());
+        let volume = mount(&volume, "/var/lib/kplay");
+        self.script(kplay, &[flags, &[&volume]].concat())
+    }
+
+    /// What it says in a container of a job of GitLab's, as its runner has Docker make it: the root is an overlay, what is built is on a
+    /// volume, nobody is at a terminal.
+    fn run_job(&self, kplay: &Kplay, flags: &[&str]) -> String {
+        let builds = kplay.dir().join("builds");
+        fs::create_dir_all(builds.join("group/project")).expect("a folder");
+        let builds = mount(&builds, "/builds");
+        let job = [
+            builds.as_str(),
+            "--workdir=/builds/group/project",
+            "--env=CI=true",
+            "--env=GITLAB_CI=true",
+            "--env=CI_BUILDS_DIR=/builds",
+        ];
+        self.script(kplay, &[job.as_slice(), flags].concat())
+    }
+
+    fn script(&self, kplay: &Kplay, flags: &[&str]) -> String {
         let output = self
             .command()
             // One that hangs fails.
             .args(["run", "--rm", "--network=none", "--timeout=50"])
-            .arg(mount(&volume, "/var/lib/kplay"))
             .arg(mount(&kplay.dir().join("pod.yaml"), "/pod.yaml:ro"))
             .arg(mount(env!("CARGO_BIN_EXE_kplay").as_ref(), "/bin/kplay:ro"))
             .args(flags)
@@ -93,10 +150,24 @@ impl Podman {
     }
 }
 
+fn mount(from: &Path, to: &str) -> String {
+    format!("--volume={}:{to}", from.display())
+}
+
 impl Drop for Podman {
     fn drop(&mut self) {
-        // The image's layers, which nothing is mounted on.
-        if let Err(e) = fs::remove_dir_all(&self.state) {
+        let mut removed = Ok(());
+        // podman's own clean-up may be under way, and with this driver it keeps the folder mounted on itself.
+        wait::holds_within(wait::PATIENCE, || {
+            if self.driver == OVERLAY {
+                let mut umount = Command::new("umount");
+                umount.arg("--quiet").arg(self.state.join("root/overlay"));
+                umount.status().expect("umount is there");
+            }
+            removed = fs::remove_dir_all(&self.state);
+            removed.is_ok()
+        });
+        if let Err(e) = removed {
             eprintln!("cannot remove {:?}: {e}", self.state);
         }
     }
@@ -198,4 +269,54 @@ fn in_a_container_without_user_namespaces_it_is_said_what_is_missing() {
         text.contains("error: cannot make a user namespace"),
         "{text}"
     );
+}
+
+/// Its own root is an overlay, where no other one can be: what is built is on something better.
+#[test]
+fn in_a_job_of_a_privileged_runner_pods_run_beside_what_is_built() {
+    let Some(kplay) = Kplay::new() else { return };
+    let podman = Podman::with(&kplay, OVERLAY);
+    let text = podman.run_job(&kplay, &["--privileged"]);
+    assert_has(
+        &text,
+        &[
+            "doctor 4",
+            "apply 4",
+            "mend: kplay --root $CI_BUILDS_DIR/kplay …",
+            "hint: kplay --root $CI_BUILDS_DIR/kplay …",
+        ],
+    );
+    assert!(text.contains("fails     overlay"), "{text}");
+    let text = podman.run_job(&kplay, &["--privileged", "--env=KPLAY_ROOT=/builds/kplay"]);
+    assert_has(&text, &["doctor 0", "apply 0", "inside", "delete 0"]);
+    assert!(
+        text.contains("delete 0\n") && !text.contains("kplay-executor"),
+        "{text}"
+    );
+}
+
+/// As GitLab's own runners and most others are not privileged.
+#[test]
+fn in_a_job_of_another_runner_it_is_said_what_is_missing() {
+    let Some(kplay) = Kplay::new() else { return };
+    let podman = Podman::with(&kplay, OVERLAY);
+    let filter = kplay.file("seccomp.json", filter_of_docker());
+    let filter = format!("--security-opt=seccomp={}", filter.display());
+    let flags = ["--cap-drop=all", CAPABILITIES_OF_DOCKER, &filter];
+    let text = podman.run_job(&kplay, &flags);
+    let remedy = "privileged = true in [runners.docker] of the runner's config.toml";
+    assert_has(
+        &text,
+        &[
+            "doctor 4",
+            "apply 4",
+            &format!("mend: {remedy}"),
+            &format!("hint: {remedy}"),
+        ],
+    );
+    assert!(text.contains("fails     user namespaces"), "{text}");
+    let error = "error: cannot make a user namespace for your pods: the kernel refuses a user namespace: a filter of system calls";
+    assert!(text.contains(error), "{text}");
+    // What would help on a machine without such a filter.
+    assert!(!text.contains("unprivileged_userns_clone"), "{text}");
 }

@@ -208,6 +208,9 @@ network() {
     said 'pod to pod' "$kplay" exec client -- /busybox wget -qO /dev/null http://web:8080/
     said 'machine to pod' busybox wget -qO /dev/null "http://$address:8080/"
     "$kplay" delete -f "$manifest" >/dev/null
+    said 'host network' "$kplay" apply -q "$repository/testdata/uml/host-network.yaml"
+    fact 'host network limits' "$("$kplay" events --for pod/guest | grep -o 'translate no addresses')"
+    "$kplay" delete -f "$repository/testdata/uml/host-network.yaml" >/dev/null
     fact 'bridges left' "$(ip -o link show type bridge | wc -l)"
     left network
 }
@@ -481,6 +484,79 @@ logged_out() {
     echo 0 >/proc/sys/user/max_user_namespaces
     said 'images without namespaces' without_session "$kplay" images
     fact 'doctor without namespaces' "$(without_session "$kplay" system doctor 2>&1 | grep -o 'sysctl -w user.max_user_namespaces=[0-9]*' | sort -u)"
+}
+
+# A command below the service that runs the jobs, with nothing in the environment but what all of them have.
+in_job() {
+    (echo "$BASHPID" >"$cgroups/system.slice/hosted-compute-agent.service/cgroup.procs" &&
+        exec "${who[@]}" env -i CI=true PATH=/usr/sbin:/usr/bin:/sbin:/bin "${told[@]}" "$@")
+}
+
+# A pod of a job's; the rest are files of its cgroup.
+job() {
+    local name=$1 folder where
+    said "$name" in_job "$kplay" apply -q "$repository/testdata/uml/of-user.yaml"
+    where=$(cat "/proc/$(executors)/cgroup")
+    where=${where//$(id -u "$user")/UID}
+    where=${where/$(in_job "$kplay" get pod limited -o 'jsonpath={.metadata.uid}')/POD}
+    fact "$name, where" "$where"
+    folder=$(find "$cgroups" -type d -name 'main-0')
+    [ $# = 1 ] || values "$name, container" "$folder" "${@:2}"
+    fact "$name, not enforced" "$(in_job "$kplay" events | grep -c LimitsNotEnforced)"
+    said "$name, exec" in_job "$kplay" exec limited -- /toolbox id
+    said "$name, delete" in_job "$kplay" delete pod limited
+    left "$name"
+}
+
+# What a doctor says that is not in order.
+job_doctor() {
+    in_job "$kplay" system doctor >/run/doctor 2>&1
+    fact "$1, doctor" "$?, $(sed -n 's/^\(limited\|fails\)  *\([a-z ]*[a-z]\)  .*/\1 \2/p' /run/doctor | tr '\n' ' ')"
+}
+
+# As on machines that CI lends: jobs are below a service of the machine's, of a user who has no session, and who may become root without
+# a password. Then as on GitHub's, whose user lingers, and where everybody is told of that user's folder, root too.
+as_runner() {
+    local who told unprivileged uid
+    uid=$(id -u "$user")
+    unprivileged=(setpriv --reuid "$user" --regid "$user" --init-groups)
+    prepare_logins
+    systemd-run --quiet --unit=hosted-compute-agent -p DefaultDependencies=no -p User="$user" sleep infinity
+    who=("${unprivileged[@]}") told=("HOME=$home")
+    job_doctor 'job'
+    job 'job'
+    who=() told=(HOME=/root "SUDO_UID=$uid")
+    job 'sudo' memory.max cpu.max
+
+    loginctl enable-linger "$user"
+    until [ -S "/run/user/$uid/systemd/private" ]; do sleep 0.1; done
+    who=("${unprivileged[@]}") told=("HOME=$home" "XDG_RUNTIME_DIR=/run/user/$uid")
+    job_doctor 'lingering job'
+    job 'lingering job' memory.max cpu.max
+    who=() told=(HOME=/root "SUDO_UID=$uid" "XDG_RUNTIME_DIR=/run/user/$uid")
+    job 'lingering sudo' memory.max cpu.max
+    fact "root's in the user's folder" "$(find "/run/user/$uid" -name '*kplay*' -uid 0 | wc -l)"
+    who=("${unprivileged[@]}") told=("HOME=$home" "XDG_RUNTIME_DIR=/run/user/$uid")
+    restricted
+}
+
+# As Ubuntu restricts whom it does not know: user namespaces can be made, and nothing can be done in them. It has a setting of the
+# kernel for that, and this kernel has none.
+restricted() {
+    mkdir /run/restricted /run/settings
+    cp "$kplay" /run/restricted/kplay
+    cp -r /proc/sys/kernel/. /run/settings 2>/dev/null
+    echo 1 >/run/settings/apparmor_restrict_unprivileged_userns
+    mount --bind /run/settings /proc/sys/kernel
+    printf '%s\n' 'profile kplay-restricted /run/restricted/kplay {' 'file,' 'network,' 'signal,' 'ptrace,' 'unix,' \
+        '/usr/bin/newuidmap Ux,' '/usr/bin/newgidmap Ux,' '}' >/run/kplay-restricted.profile
+    said 'restrict' "$tools/apparmor_parser" --add --skip-cache --quiet --config-file /dev/null /run/kplay-restricted.profile
+    kplay=/run/restricted/kplay
+    said 'restricted' in_job "$kplay" apply -q "$repository/testdata/uml/of-user.yaml"
+    job_doctor 'restricted'
+    fact 'restricted, mend' "$(sed -n 's/^ *mend: //p' /run/doctor | grep apparmor)"
+    left 'restricted'
+    umount /proc/sys/kernel
 }
 
 if [ $# = 3 ]; then

@@ -58,7 +58,7 @@ write_unit() {
 DefaultDependencies=no
 [Service]
 Type=oneshot
-Environment=job=$job
+Environment=job=$job "tools=${tools:-}"
 ExecStart=$0 job
 UNIT
     rm -rf /lib/systemd/system-generators /.dockerenv

@@ -5,10 +5,12 @@
 //! the test says "skipped", which is a failure in CI.
 //!
 //! `suite.sh` runs the root tests in it, as root and as a user: those whose matter is cgroups or ids
-//! ([`OF_ROOT`], [`OF_USERS`]), and with `KPLAY_TEST_UML=all` all, which takes many times as long.
+//! ([`OF_ROOT`], [`OF_USERS`]), with `KPLAY_TEST_UML=probes,services` those of these modules, and with `KPLAY_TEST_UML=all`
+//! all, which takes many times as long. As root it runs the unit tests of cgroups, too.
 #![expect(clippy::print_stderr, reason = "what libtest shows of a failed test")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -19,13 +21,16 @@ const UNAVAILABLE: i32 = 77;
 const TIMEOUT: &str = "900";
 
 /// Modules of the root tests that root runs every time.
-const OF_ROOT: &[&str] = &["containers::", "resources::", "user::"];
+const OF_ROOT: &[&str] = &["containers", "resources", "user"];
 
 /// Modules of the root tests that a user runs every time.
-const OF_USERS: &[&str] = &["resources::", "rootless::", "user::"];
+const OF_USERS: &[&str] = &["resources", "rootless", "user"];
 
 /// Longest that these may take, in seconds; on an idle machine they take about two minutes.
 const TIMEOUT_OF_SUITE: &str = "1200";
+
+/// Longest that all of them may take, in seconds.
+const TIMEOUT_OF_ALL: &str = "7200";
 
 /// What `checks.sh` must find, in its order.
 const FACTS: &[(&str, &str)] = &[
@@ -182,6 +187,11 @@ const FACTS: &[(&str, &str)] = &[
     ("by tcp", "1"),
     ("pod to pod", ""),
     ("machine to pod", ""),
+    (
+        "host network",
+        "service/addressed created pod/guest created",
+    ),
+    ("host network limits", "translate no addresses"),
     ("bridges left", "0"),
     ("cgroups left after network", "0"),
     ("processes left after network", "none"),
@@ -374,9 +384,8 @@ const FACTS_OF_LOGINS: &[(&str, &str)] = &[
     (
         "images without namespaces",
         "error: cannot make a user namespace for your pods: the kernel refuses a user namespace: the sysctl \
-         `user.max_user_namespaces` allows no more hint: the machine's root may allow them: `sysctl -w \
-         user.max_user_namespaces=15000`, on Debian `kernel.unprivileged_userns_clone=1`, on Ubuntu \
-         `kernel.apparmor_restrict_unprivileged_userns=0` (4)",
+         `user.max_user_namespaces` allows no more error: user namespaces: cannot be made: the sysctl \
+         `user.max_user_namespaces` allows none hint: sudo sysctl -w user.max_user_namespaces=15000 (4)",
     ),
     (
         "doctor without namespaces",
@@ -384,14 +393,90 @@ const FACTS_OF_LOGINS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Of jobs as CI's machines run them.
+const FACTS_OF_JOBS: &[(&str, &str)] = &[
+    (
+        "job, doctor",
+        "0, limited limits limited nftables limited way out limited ports limited linger",
+    ),
+    ("job", "pod/limited created"),
+    (
+        "job, where",
+        "0::/system.slice/hosted-compute-agent.service",
+    ),
+    ("job, not enforced", "1"),
+    ("job, exec", "uid=0 gid=0 groups=0"),
+    ("job, delete", "pod \"limited\" deleted"),
+    ("cgroups left after job", "0"),
+    ("processes left after job", "none"),
+    ("sudo", "pod/limited created"),
+    (
+        "sudo, where",
+        "0::/system.slice/hosted-compute-agent.service",
+    ),
+    ("sudo, container memory.max", "67108864"),
+    ("sudo, container cpu.max", "50000 100000"),
+    ("sudo, not enforced", "0"),
+    ("sudo, exec", "uid=0 gid=0 groups=0"),
+    ("sudo, delete", "pod \"limited\" deleted"),
+    ("cgroups left after sudo", "0"),
+    ("processes left after sudo", "none"),
+    (
+        "lingering job, doctor",
+        "0, limited nftables limited way out limited ports",
+    ),
+    ("lingering job", "pod/limited created"),
+    (
+        "lingering job, where",
+        "0::/user.slice/user-UID.slice/user@UID.service/app.slice/kplay-POD.scope/_executor",
+    ),
+    ("lingering job, container memory.max", "67108864"),
+    ("lingering job, container cpu.max", "50000 100000"),
+    ("lingering job, not enforced", "0"),
+    ("lingering job, exec", "uid=0 gid=0 groups=0"),
+    ("lingering job, delete", "pod \"limited\" deleted"),
+    ("cgroups left after lingering job", "0"),
+    ("processes left after lingering job", "none"),
+    ("lingering sudo", "pod/limited created"),
+    (
+        "lingering sudo, where",
+        "0::/system.slice/hosted-compute-agent.service",
+    ),
+    ("lingering sudo, container memory.max", "67108864"),
+    ("lingering sudo, container cpu.max", "50000 100000"),
+    ("lingering sudo, not enforced", "0"),
+    ("lingering sudo, exec", "uid=0 gid=0 groups=0"),
+    ("lingering sudo, delete", "pod \"limited\" deleted"),
+    ("cgroups left after lingering sudo", "0"),
+    ("processes left after lingering sudo", "none"),
+    ("root's in the user's folder", "0"),
+    ("restrict", ""),
+    (
+        "restricted",
+        "error: cannot make a user namespace for your pods: cannot open the user namespace: Permission \
+         denied (os error 13) error: namespaces: cannot be made: Operation not permitted (os error 1) \
+         hint: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (4)",
+    ),
+    (
+        "restricted, doctor",
+        "4, fails namespaces limited way out limited ports",
+    ),
+    (
+        "restricted, mend",
+        "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    ("cgroups left after restricted", "0"),
+    ("processes left after restricted", "none"),
+];
+
 #[test]
 fn pods_of_a_user_who_logs_out() {
-    if !Path::new("/usr/bin/dbus-daemon").exists() {
-        assert!(std::env::var_os("CI").is_none(), "CI has a bus");
-        eprintln!("skipped: needs dbus, which logind speaks through");
-        return;
-    }
-    check(&["--systemd"], &["logged_out"], FACTS_OF_LOGINS);
+    check_logins(&["logged_out"], FACTS_OF_LOGINS);
+}
+
+#[test]
+fn pods_of_a_job_of_ci() {
+    check_logins(&["as_runner"], FACTS_OF_JOBS);
 }
 
 #[test]
@@ -423,13 +508,26 @@ fn systemd_plays_pods() {
 /// As root, beneath a login's session.
 #[test]
 fn root_tests_as_root() {
-    suite(&[], &[], OF_ROOT);
+    let units = built(&["--lib"], "kplay");
+    let units = ["--units".as_ref(), units.as_os_str()];
+    suite(&[], &units, OF_ROOT);
 }
 
 /// As a user whose limits are those of scopes of the user's systemd.
 #[test]
 fn root_tests_as_user() {
-    suite(&["--systemd"], &["--as", "kplay-test-one"], OF_USERS);
+    let user = ["--as", "kplay-test-one"].map(OsStr::new);
+    suite(&["--systemd"], &user, OF_USERS);
+}
+
+/// What takes logind.
+fn check_logins(function: &[&str], facts: &[(&str, &str)]) {
+    if !Path::new("/usr/bin/dbus-daemon").exists() {
+        assert!(std::env::var_os("CI").is_none(), "CI has a bus");
+        eprintln!("skipped: needs dbus, which logind speaks through");
+        return;
+    }
+    check(&["--systemd"], function, facts);
 }
 
 /// Boots, runs `checks.sh`, and compares what it finds.
@@ -478,29 +576,31 @@ fn succeeds(command: &mut Command) -> Option<String> {
     Some(found)
 }
 
-/// Runs the root tests.
-fn suite(boot: &[&str], user: &[&str], modules: &[&str]) {
-    let all = std::env::var("KPLAY_TEST_UML").is_ok_and(|value| value == "all");
-    let (timeout, modules) = if all {
-        ("7200", [].as_slice())
-    } else {
-        (TIMEOUT_OF_SUITE, modules)
+/// Runs the root tests: those of these modules, unless others are asked for.
+fn suite(boot: &[&str], how: &[&OsStr], modules: &[&str]) {
+    let asked = std::env::var("KPLAY_TEST_UML").unwrap_or_default();
+    let (timeout, modules) = match asked.as_str() {
+        "" => (TIMEOUT_OF_SUITE, modules.join(",")),
+        "all" => (TIMEOUT_OF_ALL, String::new()),
+        // With the test that says that tests have run.
+        some => (TIMEOUT_OF_ALL, format!("user,{some}")),
     };
+    let modules = modules.split(',').filter(|name| !name.is_empty());
     let boot = [&["--timeout", timeout, "--memory", "3G"], boot].concat();
     let mut command = booted(&boot, "suite.sh");
-    command
-        .args([built("root"), built("zz_leftovers")])
-        .args(user);
+    let test = |name| built(&["--test", name], name);
+    command.args([test("root"), test("zz_leftovers")]).args(how);
     let one = "test user::tests_that_are_skipped_somewhere_exist ... ok";
-    let found = succeeds(command.args(modules));
+    let found = succeeds(command.args(modules.map(|name| format!("{name}::"))));
     assert!(found.is_none_or(|found| found.contains(one)));
 }
 
-/// The program of another test of this project. Built it is already where all tests are run.
-fn built(test: &str) -> PathBuf {
+/// The program of other tests of this project. Built it is already where all tests are run.
+fn built(which: &[&str], name: &str) -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["test", "--no-run", "--message-format=json", "--test", test])
+        .args(["test", "--no-run", "--message-format=json"])
+        .args(which)
         .output()
         .expect("cargo is there");
     let talk = String::from_utf8_lossy(&output.stderr);
@@ -508,12 +608,12 @@ fn built(test: &str) -> PathBuf {
     let messages = String::from_utf8_lossy(&output.stdout);
     let mut programs = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).expect("cargo prints JSON");
-        let is_it = message["target"]["name"] == test && message["profile"]["test"] == true;
+        let is_it = message["target"]["name"] == name && message["profile"]["test"] == true;
         is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     programs
         .next()
-        .unwrap_or_else(|| panic!("no {test} in {messages}"))
+        .unwrap_or_else(|| panic!("no {name} in {messages}"))
 }
 
 /// What was found and should not be, and the other way round.

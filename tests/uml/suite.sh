@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs root tests under user-mode Linux (boot.sh), then looks for what they have left:
-#   suite.sh ROOT-TESTS LEFTOVERS-TEST [--as USER] ARGUMENT-OF-LIBTEST...
-# With `--as`, which needs systemd as the first process, that user plays the pods, and has a systemd of the user's own.
+#   suite.sh ROOT-TESTS LEFTOVERS-TEST [--units UNIT-TESTS] [--as USER] ARGUMENT-OF-LIBTEST...
+# With `--units`, it runs those of cgroups first. With `--as`, which needs systemd as the first process, that user plays the pods, and has a systemd of the user's own.
 set -euo pipefail
 
 root_tests=$1 leftovers=$2
@@ -39,12 +39,16 @@ make_room() {
 make_room
 # All is there that CI has.
 export TMPDIR=/run/tests CI=true
+status=0
+if [ "${1:-}" = --units ]; then
+    "$2" sys::cgroup || status=$?
+    shift 2
+fi
 if [ "${1:-}" = --as ]; then
     log_in "$2"
     export KPLAY_TEST_AS=$2
     shift 2
 fi
-status=0
 "$root_tests" --test-threads 2 "$@" || status=$?
 "$leftovers" || status=$?
 exit "$status"

@@ -145,3 +145,17 @@ fn a_client_keeps_to_one_endpoint_while_that_is_ready() {
     assert_eq!(backends(&none, &mut chosen), [""; 0]);
     assert_eq!(chosen, Chosen::new());
 }
+
+/// With the kernel's own numbers.
+#[test]
+fn a_refusal_names_what_is_missing() {
+    let check = |errno: i32, words: &str| {
+        let said = what_is_refused(&io::Error::from_raw_os_error(errno));
+        assert!(said.contains(words), "{said}");
+    };
+    // ENOENT, EINVAL, EOPNOTSUPP, EPERM
+    check(2, "nft_chain_nat");
+    check(22, "Linux 5.12");
+    check(95, "nf_tables");
+    check(1, "refuses a table");
+}

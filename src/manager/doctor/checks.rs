@@ -11,6 +11,10 @@ const DELEGATE: &str = "sh -c 'mkdir -p /etc/systemd/system/user@.service.d && p
                         >/etc/systemd/system/user@.service.d/delegate.conf && systemctl daemon-reload'";
 /// How a container of a cluster is named in [`Facts::container`].
 pub(super) const KUBERNETES: &str = "kubernetes";
+/// How the container of a job of GitLab's is named there.
+pub(super) const GITLAB: &str = "gitlab";
+/// What lets its jobs do everything.
+const PRIVILEGED_RUNNER: &str = "privileged = true in [runners.docker] of the runner's config.toml";
 /// Less than this is soon full.
 const LITTLE_SPACE: u64 = 1 << 30;
 
@@ -102,6 +106,7 @@ impl Judge<'_> {
     fn outer(&self, flag: &str) -> Option<String> {
         let program = match self.facts.container.as_deref()? {
             KUBERNETES => return Some("securityContext: {privileged: true}".to_owned()),
+            GITLAB => return Some(PRIVILEGED_RUNNER.to_owned()),
             "docker" => "docker",
             _ => "podman",
         };
@@ -109,13 +114,21 @@ impl Judge<'_> {
     }
 
     /// What lets a container without more capabilities make user namespaces, and mount in them: what forbids it are the
-    /// profiles that engines bring, which docker's do and podman's do not.
+    /// profiles that engines bring, which docker's do and podman's do not, and what docker hides of `/proc`.
     fn unconfined(&self) -> Option<String> {
         Some(match self.facts.container.as_deref()? {
             KUBERNETES => {
                 "securityContext: {seccompProfile: {type: Unconfined}, appArmorProfile: {type: Unconfined}}".to_owned()
             }
-            _ => self.outer("--security-opt seccomp=unconfined --security-opt apparmor=unconfined")?,
+            engine => {
+                let proc = match engine {
+                    "docker" => "systempaths=unconfined",
+                    _ => "unmask=ALL",
+                };
+                self.outer(&format!(
+                    "--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt {proc}"
+                ))?
+            }
         })
     }
 
@@ -165,14 +178,20 @@ impl Judge<'_> {
             None => "not tried",
         };
         let sysctls = &self.facts.sysctls;
-        let remedy = if sysctls.max_user_namespaces == Some(0) {
-            self.as_root("sysctl -w user.max_user_namespaces=15000")
+        let none = sysctls.max_user_namespaces == Some(0);
+        // What the kernel says then is about a disk.
+        let error = match none {
+            true => "the sysctl `user.max_user_namespaces` allows none",
+            false => error,
+        };
+        let remedy = if none {
+            self.on_machine("sysctl -w user.max_user_namespaces=15000")
         } else if sysctls.unprivileged_userns_clone == Some(0) && !self.is_root() {
-            self.as_root("sysctl -w kernel.unprivileged_userns_clone=1")
-        } else if sysctls.apparmor_restrict_unprivileged_userns == Some(1) && !self.is_root() {
-            self.as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+            self.on_machine("sysctl -w kernel.unprivileged_userns_clone=1")
         } else if let Some(unconfined) = self.unconfined() {
             unconfined
+        } else if sysctls.apparmor_restrict_unprivileged_userns == Some(1) && !self.is_root() {
+            self.as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
         } else {
             "boot a kernel with CONFIG_USER_NS".to_owned()
         };
@@ -230,7 +249,7 @@ impl Judge<'_> {
                 let sysctls = &self.facts.sysctls;
                 let restricted = sysctls.apparmor_restrict_unprivileged_userns == Some(1);
                 let remedy = if restricted && !self.is_root() {
-                    self.as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+                    self.on_machine("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
                 } else {
                     let outer = self.unconfined();
                     outer.unwrap_or_else(|| "boot a kernel with CONFIG_NAMESPACES".to_owned())
@@ -266,6 +285,7 @@ impl Judge<'_> {
         // What a container engine hides of /proc, nobody may uncover by mounting another one.
         let remedy = match self.facts.container.as_deref() {
             Some("docker") => "docker run --security-opt systempaths=unconfined …",
+            Some(GITLAB) => PRIVILEGED_RUNNER,
             Some(KUBERNETES) => {
                 "securityContext: {procMount: Unmasked}, in a pod with hostUsers: false"
             }
@@ -285,9 +305,15 @@ impl Judge<'_> {
         Some(match self.outcome(Trial::Overlay)? {
             Ok(()) => works(name, format!("can be mounted on {root} ({kind})")),
             Err(error) => {
-                let remedy = match kind.as_str() {
-                    // One overlay cannot be written to on top of another.
-                    "overlay" => self.outer(&format!("-v kplay:{root}")),
+                let remedy = match (kind.as_str(), self.facts.container.as_deref()) {
+                    // One overlay cannot be written to on top of another; what is built is on none.
+                    ("overlay", Some(GITLAB)) => {
+                        Some("kplay --root $CI_BUILDS_DIR/kplay …".to_owned())
+                    }
+                    ("overlay", Some(KUBERNETES)) => Some(format!(
+                        "volumes: [{{name: kplay, emptyDir: {{}}}}], with volumeMounts: [{{name: kplay, mountPath: {root}}}]"
+                    )),
+                    ("overlay", _) => self.outer(&format!("-v kplay:{root}")),
                     _ if error.contains("o such device") => {
                         Some(self.on_machine("modprobe overlay"))
                     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::checks::KUBERNETES;
+use super::checks::{GITLAB, KUBERNETES};
 use crate::manager::ids::subordinate;
 use crate::model::cause::chain;
 use crate::network::trial::firewall;
@@ -234,11 +234,14 @@ fn container() -> Option<String> {
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
         return Some(KUBERNETES.to_owned());
     }
-    if Path::new("/run/.containerenv").exists() {
-        return Some("podman".to_owned());
-    }
-    if Path::new("/.dockerenv").exists() {
-        return Some("docker".to_owned());
+    let left_by = [("/run/.containerenv", "podman"), ("/.dockerenv", "docker")];
+    let engine = left_by
+        .into_iter()
+        .find(|(file, _)| Path::new(file).exists());
+    if let Some((_, engine)) = engine {
+        // Of its jobs, the runner starts the containers.
+        let is_job = std::env::var_os("GITLAB_CI").is_some();
+        return Some(if is_job { GITLAB } else { engine }.to_owned());
     }
     let first = text("/run/systemd/container").or_else(|| std::env::var("container").ok())?;
     let name = first.trim();

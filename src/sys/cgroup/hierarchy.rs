@@ -475,13 +475,8 @@ impl Hierarchy {
 
     /// Kills everything in the directory and below it.
     pub(super) fn kill(&self, path: &str) -> io::Result<()> {
-        if self.v2 {
-            match self.write(path, "cgroup.kill", "1") {
-                Ok(()) => return Ok(()),
-                // Gone, or a kernel before 5.14.
-                Err(e) if is_gone(&e) => {}
-                Err(e) => return Err(e),
-            }
+        if self.v2 && self.kill_at_once(path)? {
+            return Ok(());
         }
         // A process may fork between the reading and the signal; so until a round finds nobody new.
         let mut before = Vec::new();
@@ -495,6 +490,16 @@ impl Hierarchy {
                 return Ok(());
             }
             before = pids;
+        }
+    }
+
+    /// Has the kernel kill it all, also what is being born; says whether it can.
+    pub(super) fn kill_at_once(&self, path: &str) -> io::Result<bool> {
+        match self.write(path, "cgroup.kill", "1") {
+            Ok(()) => Ok(true),
+            // Gone, or a kernel before 5.14.
+            Err(e) if is_gone(&e) => Ok(false),
+            Err(e) => Err(e),
         }
     }
 

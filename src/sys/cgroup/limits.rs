@@ -201,24 +201,41 @@ fn memory(cgroup: &Cgroup, bytes: u64) -> Result<()> {
 /// Has the kernel take back what can be had without harm, before a limit of version 2 below what is in use would make it
 /// kill. Version 1 refuses such a limit by itself, with the same error.
 fn make_room(cgroup: &Cgroup, hierarchy: &Hierarchy, bytes: u64) -> io::Result<()> {
-    let in_use = || -> io::Result<bool> {
+    let beyond = || -> io::Result<u64> {
         // Without the file there is no limit to be set either, which is told then.
         let current = match hierarchy.read(&cgroup.path, "memory.current") {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
             other => other?,
         };
-        Ok(current.trim().parse::<u64>().is_ok_and(|now| now > bytes))
+        let current = current.trim().parse::<u64>().unwrap_or(0);
+        Ok(current.saturating_sub(bytes))
     };
-    if !in_use()? {
+    let excess = beyond()?;
+    if excess == 0 {
         return Ok(());
     }
-    hierarchy.write(&cgroup.path, "memory.high", &bytes.to_string())?;
-    let result = match in_use() {
-        Ok(true) => Err(io::ErrorKind::ResourceBusy.into()),
-        other => other.map(drop),
-    };
-    hierarchy.write(&cgroup.path, "memory.high", "max")?;
-    result
+    match hierarchy.write(&cgroup.path, "memory.reclaim", &excess.to_string()) {
+        // Not as much could be had.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+        // A kernel before 5.19.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            throttle_once(cgroup, hierarchy, bytes)?;
+        }
+        other => other?,
+    }
+    match beyond()? {
+        0 => Ok(()),
+        _ => Err(io::ErrorKind::ResourceBusy.into()),
+    }
+}
+
+/// Has the kernel take back what is in use beyond `bytes` by a throttle, which is then as it was before. Who dies in between is the
+/// executor, and the pod with it.
+pub(super) fn throttle_once(cgroup: &Cgroup, hierarchy: &Hierarchy, bytes: u64) -> io::Result<()> {
+    const FILE: &str = "memory.high";
+    let before = hierarchy.read(&cgroup.path, FILE)?;
+    hierarchy.write(&cgroup.path, FILE, &bytes.to_string())?;
+    hierarchy.write(&cgroup.path, FILE, before.trim())
 }
 
 /// For what a kernel may lack, as without swap accounting.

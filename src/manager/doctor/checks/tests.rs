@@ -139,6 +139,21 @@ fn each_fault_has_its_remedy() {
         but(Trial::Overlay, "invalid"),
         "fails overlay: podman run -v kplay:/var/lib/kplay …",
     );
+    // Where containers are somebody else's to start.
+    let within = |container: &str| Facts {
+        container: Some(container.to_owned()),
+        ..nested.clone()
+    };
+    check(
+        within("gitlab"),
+        but(Trial::Overlay, "invalid"),
+        "fails overlay: kplay --root $CI_BUILDS_DIR/kplay …",
+    );
+    check(
+        within("kubernetes"),
+        but(Trial::Overlay, "invalid"),
+        "fails overlay: volumes: [{name: kplay, emptyDir: {}}], with volumeMounts: [{name: kplay, mountPath: /var/lib/kplay}]",
+    );
     check(
         nested,
         but(Trial::Cgroup, "read-only"),
@@ -210,7 +225,8 @@ fn a_root_without_rights_is_as_without_root() {
         "docker",
         Trial::Users,
         [
-            "fails user namespaces: docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined …",
+            "fails user namespaces: docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+             --security-opt systempaths=unconfined …",
             limits,
         ],
     );
@@ -222,6 +238,12 @@ fn a_root_without_rights_is_as_without_root() {
             limits,
         ],
     );
+    let limits =
+        "limited limits: privileged = true in [runners.docker] of the runner's config.toml";
+    for (trial, name) in [(Trial::Users, "user namespaces"), (Trial::Proc, "proc")] {
+        let fault = limits.replace("limited limits", &format!("fails {name}"));
+        check("gitlab", trial, [&fault, limits]);
+    }
     let limits = "limited limits: securityContext: {privileged: true}";
     check(
         "kubernetes",
