@@ -74,11 +74,7 @@ impl PodResources {
         self.start_sandbox(context, ports, cgroup)?;
         volumes::prepare(context)?;
         etc::write(context)?;
-        if !context.launch.plan.host_ipc {
-            let ids = context.users.as_ref().map(Users::ids);
-            mount_shared_memory(&shared_memory(context), ids)?;
-        }
-        Ok(())
+        renew_shared_memory(context)
     }
 
     fn start_sandbox<R: Runtime>(
@@ -126,7 +122,8 @@ impl PodResources {
         // The namespace that had it is gone.
         leave_network(context);
         let ports = Bound::bind(&publications(context))?;
-        self.start_sandbox(context, ports, sandbox_cgroup(context)?)
+        self.start_sandbox(context, ports, sandbox_cgroup(context)?)?;
+        renew_shared_memory(context)
     }
 
     /// Gives everything back. No container runs any more.
@@ -312,6 +309,15 @@ fn mount_sys<R>(context: &Context<R>, network: &PodNetwork) -> Result<(), Error>
         .namespace()
         .visit(|| mount::read_only_sys(&folder).map_err(io::Error::other));
     Ok(mounted.map_err(system("mount the pod's /sys"))?)
+}
+
+/// Gives a new sandbox a `/dev/shm`, which is empty as the sandbox's other memory.
+fn renew_shared_memory<R>(context: &Context<R>) -> Result<(), Error> {
+    if context.launch.plan.host_ipc {
+        return Ok(());
+    }
+    let ids = context.users.as_ref().map(Users::ids);
+    Ok(mount_shared_memory(&shared_memory(context), ids)?)
 }
 
 /// Where the containers' `/dev/shm` is.

@@ -129,6 +129,15 @@ fn container(page: &mut Page, spec: &Value, statuses: &[ContainerStatus]) {
     page.items(2, "Environment", &env);
     let mounts: Vec<String> = array(spec, "/volumeMounts").iter().map(mount).collect();
     page.items(2, "Mounts", &mounts);
+    let devices = array(spec, "/volumeDevices").iter();
+    let devices = devices.map(|one| {
+        let (path, volume) = (string(one, "/devicePath"), string(one, "/name"));
+        format!("{path} from {volume}")
+    });
+    let devices: Vec<String> = devices.collect();
+    if !devices.is_empty() {
+        page.items(2, "Devices", &devices);
+    }
 }
 
 fn state(page: &mut Page, key: &str, state: &ContainerState) {
@@ -325,6 +334,7 @@ mod tests {
                         ],
                         "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }],
                         "volumeMounts": [{ "name": "v", "mountPath": "/v", "readOnly": true }],
+                        "volumeDevices": [{ "name": "d", "devicePath": "/dev/xvda" }],
                     }],
                 },
                 "status": { "phase": "Running", "podIP": "10.0.0.2", "containerStatuses": [{
@@ -368,6 +378,8 @@ Containers:
       P: <set to the key `k` of secret `s`>
     Mounts:
       /v from v (ro)
+    Devices:
+      /dev/xvda from d
 Volumes:
   v:
     Type:           emptyDir

@@ -147,12 +147,13 @@ pub fn unmount(target: &Path) -> Result<(), Error> {
 }
 
 /// Mounts the `/dev/shm` that the containers of a pod share: 64 MiB, for everybody, as containerd's. It is the root's of
-/// their user namespace. Makes the folder.
+/// their user namespace. Makes the folder; one that is mounted there already goes.
 ///
 /// # Errors
 /// The caller may not.
 pub fn mount_shared_memory(target: &Path, ids: Option<IdRange>) -> Result<(), Error> {
     sys::fs::create_dir_all(target, 0o700)?;
+    mount::detach(target)?;
     let root = ids.map_or(0, IdRange::first);
     mount::tmpfs(target, &format!("size=64m,mode=1777,uid={root},gid={root}"))?;
     Ok(())

@@ -220,7 +220,8 @@ fn what_was_in_a_lost_sandbox_ends_as_with_its_pod() {
     let main = diary.container(
         "main",
         &hook,
-        "trap 'say main is asked to stop; exit 0' TERM; say main; stay",
+        "trap 'say main is asked to stop; exit 0' TERM; [ -e /dev/shm/mine ] && say shared memory is kept; \
+         touch /dev/shm/mine; say main; stay",
     );
     let side = diary.container(
         "side",

@@ -155,5 +155,7 @@ fn what_cannot_be_watched_is_said() {
     check("get all -w", 2, "objects of one type only");
     check("get events -w", 2, "kplay events -w");
     check("get images -w", 2, "not watched");
+    check("get images --show-labels", 2, "have no labels");
+    check("get events --show-labels", 2, "have no labels");
     check("get pod nothing -w", 5, "\"nothing\" not found");
 }
