@@ -190,6 +190,8 @@ impl Judge<'_> {
             unconfined
         } else if sysctls.apparmor_restrict_unprivileged_userns == Some(1) && !self.is_root() {
             self.as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+        } else if error.contains("not permitted") {
+            "run kplay outside of a chroot, and without a filter of system calls (systemd's RestrictNamespaces=)".to_owned()
         } else {
             "boot a kernel with CONFIG_USER_NS".to_owned()
         };
