@@ -11,6 +11,7 @@ use crate::model::cluster::Cluster;
 use crate::model::plan::Protocol;
 use crate::model::service::{RANGES, Service, ServiceAddress};
 use crate::network::{ServiceTable, VirtualAddress, VirtualPort};
+use crate::sys::identity;
 use crate::sys::netns::NetNs;
 
 /// The port of names.
@@ -96,7 +97,10 @@ impl ServiceAddresses {
                 Scope::Machine => format!(
                     "Services' addresses in the machine's network, which this pod has, are not there or not up to date: {} \
                      ({error})",
-                    what_is_refused(&error)
+                    what_is_refused(
+                        &error,
+                        identity::kernel_version(&identity::kernel_release())
+                    )
                 ),
             };
             pod_network::complain(context, message);
@@ -134,18 +138,19 @@ pub(super) fn resolver_address(ip: IpAddr, udp: SocketAddr, tcp: SocketAddr) -> 
     VirtualAddress::new(ip, ports.to_vec())
 }
 
-/// What keeps the kernel from making a table of the machine's, as far as its error says.
-fn what_is_refused(error: &io::Error) -> &'static str {
+/// What keeps a kernel of this version from making a table of the machine's, as far as its error says.
+fn what_is_refused(error: &io::Error, kernel: (u32, u32)) -> &'static str {
+    use io::ErrorKind as K;
     match error.kind() {
         // No chain or no expression of the kind, nor a module with it.
-        io::ErrorKind::NotFound => {
+        K::NotFound => {
             "the kernel's nftables translate no addresses, without the modules nft_chain_nat and nft_nat"
         }
         // No such flag of a table.
-        io::ErrorKind::InvalidInput => {
+        K::InvalidInput | K::Unsupported if kernel < (5, 12) => {
             "the kernel refuses a table of nftables that ends with this pod, as there is since Linux 5.12"
         }
-        io::ErrorKind::Unsupported => "the kernel has no nftables, without the module nf_tables",
+        K::Unsupported => "the kernel has no nftables for IP, as with CONFIG_NF_TABLES_INET",
         _ => "the kernel refuses a table of nftables",
     }
 }

@@ -75,6 +75,14 @@ pub fn kernel_release() -> String {
         .into_owned()
 }
 
+/// The first two numbers of a kernel's release.
+#[must_use]
+pub fn kernel_version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|text| text.parse().ok());
+    (next().unwrap_or(0), next().unwrap_or(0))
+}
+
 /// The address from which this machine would reach others; none without a way out. Sends nothing.
 #[must_use]
 pub fn host_ip() -> Option<std::net::IpAddr> {

@@ -148,6 +148,8 @@ const NOT_UNDER_UML: [Skipped; 5] = [
         "needs addresses that nftables translates, which this kernel's cannot",
         &[
             "addresses::a_pod_in_the_machines_network_is_no_stranger",
+            "crowd::killed_executors_are_no_endpoints_any_more",
+            "crowd::nothing_listens_on_the_machine_but_what_was_published",
             "host_network::a_machine_without_routes_is_told_of",
             "host_network::services_are_reached_by_name_from_the_machines_network",
             "names::the_policy_says_which_resolver_is_asked",

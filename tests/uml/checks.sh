@@ -209,7 +209,7 @@ network() {
     said 'machine to pod' busybox wget -qO /dev/null "http://$address:8080/"
     "$kplay" delete -f "$manifest" >/dev/null
     said 'host network' "$kplay" apply -q "$repository/testdata/uml/host-network.yaml"
-    fact 'host network limits' "$("$kplay" events --for pod/guest | grep -o 'translate no addresses')"
+    fact 'host network limits' "$("$kplay" events --for pod/guest | grep -o 'has no nftables for IP')"
     "$kplay" delete -f "$repository/testdata/uml/host-network.yaml" >/dev/null
     fact 'bridges left' "$(ip -o link show type bridge | wc -l)"
     left network

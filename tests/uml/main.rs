@@ -191,7 +191,7 @@ const FACTS: &[(&str, &str)] = &[
         "host network",
         "service/addressed created pod/guest created",
     ),
-    ("host network limits", "translate no addresses"),
+    ("host network limits", "has no nftables for IP"),
     ("bridges left", "0"),
     ("cgroups left after network", "0"),
     ("processes left after network", "none"),
@@ -397,7 +397,7 @@ const FACTS_OF_LOGINS: &[(&str, &str)] = &[
 const FACTS_OF_JOBS: &[(&str, &str)] = &[
     (
         "job, doctor",
-        "0, limited limits limited nftables limited way out limited ports limited linger",
+        "0, limited limits limited nftables limited way out limited ports limited space limited linger",
     ),
     ("job", "pod/limited created"),
     (
@@ -423,7 +423,7 @@ const FACTS_OF_JOBS: &[(&str, &str)] = &[
     ("processes left after sudo", "none"),
     (
         "lingering job, doctor",
-        "0, limited nftables limited way out limited ports",
+        "0, limited nftables limited way out limited ports limited space",
     ),
     ("lingering job", "pod/limited created"),
     (
@@ -459,7 +459,7 @@ const FACTS_OF_JOBS: &[(&str, &str)] = &[
     ),
     (
         "restricted, doctor",
-        "4, fails namespaces limited way out limited ports",
+        "4, fails namespaces limited way out limited ports limited space",
     ),
     (
         "restricted, mend",

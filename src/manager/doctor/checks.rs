@@ -3,6 +3,7 @@
 use super::facts::{Cgroups, Facts, Version};
 use super::trials::{Outcomes, Trial};
 use super::{Check, Verdict};
+use crate::sys::identity;
 
 /// The oldest kernel that has all that every pod needs: `close_range` that marks descriptors.
 const OLDEST_KERNEL: (u32, u32) = (5, 11);
@@ -135,10 +136,7 @@ impl Judge<'_> {
     fn kernel(&self) -> Check {
         let release = &self.facts.kernel;
         let detail = format!("Linux {release}");
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-        let mut next = || numbers.next().and_then(|text| text.parse::<u32>().ok());
-        let version = (next().unwrap_or(0), next().unwrap_or(0));
-        if version >= OLDEST_KERNEL {
+        if identity::kernel_version(release) >= OLDEST_KERNEL {
             return works("kernel", detail);
         }
         let (major, minor) = OLDEST_KERNEL;
@@ -192,6 +190,8 @@ impl Judge<'_> {
             unconfined
         } else if sysctls.apparmor_restrict_unprivileged_userns == Some(1) && !self.is_root() {
             self.as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+        } else if error.contains("not permitted") {
+            "run kplay outside of a chroot, and without a filter of system calls (systemd's RestrictNamespaces=)".to_owned()
         } else {
             "boot a kernel with CONFIG_USER_NS".to_owned()
         };

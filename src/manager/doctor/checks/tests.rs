@@ -290,6 +290,16 @@ fn without_root_other_things_are_needed() {
         refused(),
         "fails user namespaces: sudo sysctl -w kernel.unprivileged_userns_clone=1",
     );
+    check(
+        of_user(),
+        refused(),
+        "fails user namespaces: run kplay outside of a chroot, and without a filter of system calls (systemd's RestrictNamespaces=)",
+    );
+    check(
+        of_user(),
+        but(Trial::Users, "Invalid argument"),
+        "fails user namespaces: boot a kernel with CONFIG_USER_NS",
+    );
     // Ubuntu lets them be made, and takes all capabilities away in them.
     check(
         with(Sysctls {
