@@ -59,7 +59,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("http_auth", &["image"]),
     ("rustls", &["image", "executor", "toolbox"]),
     ("tokio_rustls", &["executor", "toolbox"]),
-    ("hyper", &["executor"]),
+    ("hyper", &["executor", "image"]),
     ("h2", &["executor", "toolbox"]),
     ("hyper_util", &["executor"]),
     ("http_body_util", &["executor"]),
