@@ -26,12 +26,12 @@ log_in() {
 }
 
 # State is on a file system of its own, since overlays cannot be stacked on one another; not on tmpfs, whose ids this kernel
-# cannot map.
+# cannot map. What is deleted there is given back, or in the end there is no memory for what is written.
 make_room() {
     mkdir -p /run/tests
     truncate -s 4G /dev/shm/tests.ext4
     mkfs.ext4 -q -O ^has_journal /dev/shm/tests.ext4
-    mount -o loop /dev/shm/tests.ext4 /run/tests
+    mount -o loop,discard /dev/shm/tests.ext4 /run/tests
     chmod 1777 /run/tests
     mount -t tmpfs tmpfs /var/lib/containers
 }
