@@ -163,6 +163,8 @@ fn an_image_that_was_removed_by_force_is_pulled_or_missed() {
         text(&failed["state"]["waiting"]["message"]),
         format!("Container image \"{image}\" is not present with pull policy of Never")
     );
+    let events = kplay.run(["get", "events"]).succeeds();
+    assert!(events.contains("Error: ErrImageNeverPull"), "{events}");
     after_end(&kplay, "missing", "runs again", runs_again);
     // What it got is its own again.
     kplay

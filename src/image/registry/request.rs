@@ -90,13 +90,17 @@ impl<'a> Request<'a> {
         match &self.content {
             Content::Nothing => request,
             Content::Bytes(bytes) => request.body(bytes.clone()),
-            Content::Blob(blob, sent) => request.body(Body::wrap(Pieces {
-                file: Arc::clone(&blob.file),
-                at: 0,
-                size: blob.size,
-                sent: Arc::clone(sent),
-                moved: Arc::clone(&self.moved),
-            })),
+            Content::Blob(blob, sent) => request.body(Body::wrap(self.pieces(blob, sent))),
+        }
+    }
+
+    fn pieces(&self, blob: &Blob, sent: &Sent) -> Pieces {
+        Pieces {
+            file: Arc::clone(&blob.file),
+            at: 0,
+            size: blob.size,
+            sent: Arc::clone(sent),
+            moved: Arc::clone(&self.moved),
         }
     }
 }
@@ -144,5 +148,55 @@ impl hyper::body::Body for Pieces {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.size - self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::task::Waker;
+
+    use hyper::body::Body as _;
+
+    use super::*;
+    use crate::image::digest::Digest;
+    use crate::image::testing::{Folder, noise};
+    use crate::sys::beneath;
+
+    #[test]
+    fn a_blob_is_all_of_a_file_each_time() {
+        let folder = Folder::new();
+        let mut file = beneath::make_spool(&folder.path().join("blob")).expect("a file");
+        let content = noise(300_000);
+        file.write_all(&content).expect("written");
+        let blob = Blob {
+            file: Arc::new(file),
+            digest: Digest::of(&content),
+            size: content.len() as u64,
+        };
+        let told = Arc::new(AtomicU64::new(0));
+        let telling = Arc::clone(&told);
+        let sent: Sent = Arc::new(move |bytes| {
+            telling.fetch_add(bytes, Ordering::Relaxed);
+        });
+        let request = Request::new(Method::PUT).with_blob(&blob, &sent);
+        let mut context = Context::from_waker(Waker::noop());
+        // Both at the same time, as when an answer comes before all is sent.
+        let mut all = [0, 1].map(|_| (request.pieces(&blob, &sent), Vec::new()));
+        while !all.iter().all(|(pieces, _)| pieces.is_end_stream()) {
+            for (pieces, bytes) in &mut all {
+                let left = blob.size - bytes.len() as u64;
+                assert_eq!(pieces.size_hint().exact(), Some(left));
+                match Pin::new(pieces).poll_frame(&mut context) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        bytes.extend_from_slice(&frame.into_data().expect("data"));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert!(all.iter().all(|(_, bytes)| *bytes == content));
+        assert_eq!(request.moved(), 600_000);
+        assert_eq!(told.load(Ordering::Relaxed), 600_000);
     }
 }
