@@ -174,6 +174,7 @@ const NOT_UNDER_UML: [Skipped; 5] = [
     (
         "has times of a second in its manifests, in which hardly a process starts here",
         &[
+            "hooks::a_failed_probe_ends_the_container_with_its_pre_stop_hook_and_grace",
             "hooks::a_pre_stop_hook_is_not_waited_for_beyond_the_grace_period",
             "hooks::pre_stop_comes_before_the_stop_signal",
             "log_files::a_flood_of_output_is_in_no_probes_way",
