@@ -169,6 +169,8 @@ const NOT_UNDER_UML: [Skipped; 5] = [
             "traffic::the_order_of_a_service_and_its_pods_does_not_matter",
             "traffic::what_is_down_or_over_is_no_endpoint",
             "traffic::without_endpoints_connections_are_refused_at_once",
+            "ways_out::pods_leave_through_pasta",
+            "ways_out::pods_leave_through_slirp_where_pasta_is_not_there",
         ],
     ),
     (

@@ -13,7 +13,7 @@ overlay_root() {
     # There is no udev, and the kernel finds no modprobe: what it would load when it is asked for. Of what pods need,
     # this kernel is built without NAT in nftables.
     for module in fs/overlayfs/overlay lib/crc-ccitt net/ipv6/ipv6 net/llc/llc net/802/stp net/bridge/bridge \
-        drivers/net/veth net/netfilter/nfnetlink net/netfilter/nf_tables drivers/block/loop; do
+        drivers/net/veth drivers/net/tun net/netfilter/nfnetlink net/netfilter/nf_tables drivers/block/loop; do
         busybox insmod "$modules/$module.ko"
     done
     mount -t tmpfs -o mode=755 tmpfs /mnt

@@ -115,7 +115,8 @@ impl Hierarchies {
     pub fn of_executor(folder: &Path) -> Result<Option<Self>> {
         match Hierarchy::delegated(folder) {
             Ok(hierarchy) => Ok(Some(Self(vec![hierarchy].into()))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            // Also while it is opened.
+            Err(e) if hierarchy::is_gone(&e) => Ok(None),
             Err(source) => Err(Error::Hierarchies { source }),
         }
     }
@@ -148,17 +149,21 @@ pub fn remove(folder: &Path) -> Result<()> {
 
 fn remove_tree(folder: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if hierarchy::is_gone(&e) => return Ok(()),
         other => other?,
     };
     for entry in entries {
-        let entry = entry?;
+        let entry = match entry {
+            // Removed by somebody else meanwhile.
+            Err(e) if hierarchy::is_gone(&e) => return Ok(()),
+            other => other?,
+        };
         if entry.file_type()?.is_dir() {
             remove_tree(&entry.path())?;
         }
     }
     match std::fs::remove_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if hierarchy::is_gone(&e) => Ok(()),
         other => other,
     }
 }
