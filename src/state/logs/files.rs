@@ -76,8 +76,16 @@ pub(super) struct Files {
     dir: PathBuf,
     restart: u32,
     open: Option<Source>,
-    /// Of the file that is open, or of the first that may be next.
+    next: Place,
+}
+
+/// A place in a run's files; their order is that of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Of a file: that which is open, or the first that may be next.
     number: u64,
+    /// Bytes before it in that file.
+    at: u64,
 }
 
 impl Files {
@@ -87,26 +95,48 @@ impl Files {
             dir: dir.to_owned(),
             restart,
             open: None,
-            number: 0,
+            next: Place { number: 0, at: 0 },
         }
+    }
+
+    /// Where the text ends now. The writer may be faster than any reader.
+    pub(super) fn end(&self) -> fs::Result<Place> {
+        let path = current_file(&self.dir, self.restart);
+        if let Some((number, source)) = open_current(&self.dir, self.restart)?
+            && let Some(file) = source.plain()
+        {
+            let metadata = file.metadata();
+            let metadata = metadata.map_err(|e| fs::Error::new("look at", path, e))?;
+            let at = metadata.len();
+            return Ok(Place { number, at });
+        }
+        // It is being rotated, or there is no text yet.
+        let newest = rotations(&self.dir, self.restart)?.pop();
+        let number = newest.map_or(0, |newest| newest + 1);
+        Ok(Place { number, at: 0 })
     }
 
     /// Begins at this place of the file with this number; at the next one, if it is gone by now.
     pub(super) fn begin(&mut self, number: u64, at: u64) -> fs::Result<()> {
         if let Some((found, mut source)) = self.find(number)? {
-            if found == number {
-                source.skip(at).map_err(|e| self.failed(e))?;
-            }
+            let at = if found == number { at } else { 0 };
+            source.skip(at).map_err(|e| self.failed(e))?;
             self.open = Some(source);
-            self.number = found;
+            self.next = Place { number: found, at };
         }
         Ok(())
     }
 
-    /// Reads on; 0 is the end for now.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> fs::Result<usize> {
-        loop {
+    /// Reads on, not beyond `end`; 0 is the end for now.
+    pub(super) fn read(&mut self, buffer: &mut [u8], end: Place) -> fs::Result<usize> {
+        while self.next < end {
             if let Some(mut source) = self.open.take() {
+                let left = match self.next.number == end.number {
+                    true => usize::try_from(end.at - self.next.at).unwrap_or(usize::MAX),
+                    false => usize::MAX,
+                };
+                let most = buffer.len().min(left);
+                let buffer = &mut buffer[..most];
                 let mut len = source.read(buffer).map_err(|e| self.failed(e))?;
                 let is_over = len == 0 && self.is_rotated(&source)?;
                 if is_over {
@@ -115,18 +145,21 @@ impl Files {
                 }
                 if len > 0 || !is_over {
                     self.open = Some(source);
+                    self.next.at += len as u64;
                     return Ok(len);
                 }
-                self.number += 1;
-            }
-            match self.find(self.number)? {
-                Some((number, source)) => {
-                    self.number = number;
-                    self.open = Some(source);
-                }
-                None => return Ok(0),
+                self.next = Place {
+                    number: self.next.number + 1,
+                    at: 0,
+                };
+            } else if let Some((number, source)) = self.find(self.next.number)? {
+                self.next = Place { number, at: 0 };
+                self.open = Some(source);
+            } else {
+                break;
             }
         }
+        Ok(0)
     }
 
     /// The file with this number, or the first after it.

@@ -141,14 +141,16 @@ impl Reader {
         })
     }
 
-    /// Shows all lines that have ended by now and were not shown yet.
+    /// Shows all lines that have ended by now and were not shown yet; not what is written meanwhile, which may go on
+    /// for ever.
     ///
     /// # Errors
     /// The files cannot be read, or `each` failed.
     pub fn read(&mut self, each: Each<'_>) -> Result<(), Error> {
+        let end = self.files.end()?;
         let mut chunk = vec![0; CHUNK];
         loop {
-            let len = self.files.read(&mut chunk)?;
+            let len = self.files.read(&mut chunk, end)?;
             if len == 0 {
                 return Ok(());
             }

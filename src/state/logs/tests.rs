@@ -306,6 +306,37 @@ fn long_lines_come_in_parts_and_rubbish_is_passed_over() {
 }
 
 #[test]
+fn what_is_written_while_it_is_read_is_for_the_next_time() {
+    let folder = Folder::new();
+    let path = current_file(&folder.0, 0);
+    std::fs::write(&path, records_of(0, &["o:F:0", "o:F:1", "o:F:2"])).unwrap();
+    let mut seen = 0;
+    let mut each = |_: &Line<'_>| {
+        use std::io::Write as _;
+        seen += 1;
+        if seen == 2 {
+            std::fs::rename(&path, rotated_file(&folder.0, 0, 1))?;
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)?;
+        file.write_all(records_of(0, &["o:F:more", "o:F:more"]).as_bytes())
+    };
+    let mut follower = Follower::open(&folder.0, 0, &ALL).unwrap();
+    follower.read(&mut each).unwrap();
+    assert_eq!(seen, 3);
+    follower = Follower::open(&folder.0, 0, &ALL).unwrap();
+    let mut count = 0;
+    let mut each = |_: &Line<'_>| {
+        count += 1;
+        Ok(())
+    };
+    follower.read(&mut each).unwrap();
+    assert_eq!(count, 9, "in both files");
+}
+
+#[test]
 fn a_follower_sees_every_line_through_rotations() {
     const LINES: usize = 3000;
     let folder = Folder::new();
