@@ -82,10 +82,10 @@ pub(super) struct Files {
 /// A place in a run's files; their order is that of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Of a file: that which is open, or the first that may be next.
-    number: u64,
+    /// Of a file; where none is open, of the first that may be next.
+    pub(super) number: u64,
     /// Bytes before it in that file.
-    at: u64,
+    pub(super) at: u64,
 }
 
 impl Files {
@@ -116,8 +116,8 @@ impl Files {
         Ok(Place { number, at: 0 })
     }
 
-    /// Begins at this place of the file with this number; at the next one, if it is gone by now.
-    pub(super) fn begin(&mut self, number: u64, at: u64) -> fs::Result<()> {
+    /// Begins at this place; at the next file, if that is gone by now.
+    pub(super) fn begin(&mut self, Place { number, at }: Place) -> fs::Result<()> {
         if let Some((found, mut source)) = self.find(number)? {
             let at = if found == number { at } else { 0 };
             source.skip(at).map_err(|e| self.failed(e))?;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::files::Files;
+use super::files::{Files, Place};
 use super::{Record, Stream, Tag, Timestamp, tail};
 use crate::sys::fs;
 use crate::sys::poll;
@@ -97,7 +97,7 @@ type Each<'a> = &'a mut dyn FnMut(&Line<'_>) -> io::Result<()>;
 /// It cannot be read, or `each` failed.
 pub fn read(dir: &Path, restart: u32, options: &Options, each: Each<'_>) -> Result<(), Error> {
     let mut reader = Reader::open(dir, restart, options)?;
-    reader.read(each)?;
+    reader.read_to(reader.opened, each)?;
     reader.finish(each)
 }
 
@@ -105,6 +105,8 @@ pub fn read(dir: &Path, restart: u32, options: &Options, each: Each<'_>) -> Resu
 #[derive(Debug)]
 pub struct Reader {
     files: Files,
+    /// The log's end at that time.
+    opened: Place,
     since: Option<Timestamp>,
     streams: Streams,
     /// What was read and has no end yet.
@@ -126,13 +128,15 @@ impl Reader {
     /// The files cannot be read.
     pub fn open(dir: &Path, restart: u32, options: &Options) -> Result<Self, Error> {
         let mut files = Files::new(dir, restart);
+        let opened = files.end()?;
         if let Some(lines) = options.tail
-            && let Some((number, at)) = tail::start(dir, restart, lines, options.streams)?
+            && let Some(start) = tail::start(dir, restart, lines, options.streams, opened)?
         {
-            files.begin(number, at)?;
+            files.begin(start)?;
         }
         Ok(Self {
             files,
+            opened,
             since: options.since.map(Timestamp::new),
             streams: options.streams,
             torn: Vec::new(),
@@ -147,7 +151,10 @@ impl Reader {
     /// # Errors
     /// The files cannot be read, or `each` failed.
     pub fn read(&mut self, each: Each<'_>) -> Result<(), Error> {
-        let end = self.files.end()?;
+        self.read_to(self.files.end()?, each)
+    }
+
+    fn read_to(&mut self, end: Place, each: Each<'_>) -> Result<(), Error> {
         let mut chunk = vec![0; CHUNK];
         loop {
             let len = self.files.read(&mut chunk, end)?;

@@ -4,14 +4,14 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::files::{self, Source};
+use super::files::{self, Place, Source};
 use super::{Record, Streams, Tag};
 use crate::sys::fs;
 
 /// How much is looked at first.
 const FIRST: u64 = 64 * 1024;
 
-/// The file (its number) and the place in it where the last `lines` lines begin; `None` if there are not more than that.
+/// Where the last `lines` lines before `end` begin; `None` if there are not more than that.
 ///
 /// Where both streams have very long lines at the same time, the first line may lack its beginning.
 pub(super) fn start(
@@ -19,7 +19,8 @@ pub(super) fn start(
     restart: u32,
     lines: usize,
     streams: Streams,
-) -> fs::Result<Option<(u64, u64)>> {
+    end: Place,
+) -> fs::Result<Option<Place>> {
     let mut count = Count {
         streams,
         // The line end before the first wanted line is looked for, too.
@@ -27,19 +28,22 @@ pub(super) fn start(
         at_end: true,
     };
     let failed = |e| fs::Error::new("read", super::current_file(dir, restart), e);
-    let Some((current, source)) = files::open_current(dir, restart)? else {
-        return Ok(None);
-    };
-    if let Some(at) = start_in(source, &mut count).map_err(failed)? {
-        return Ok(Some((current, at)));
-    }
     let older = super::rotations(dir, restart)?.into_iter().rev();
-    for number in older.filter(|number| *number < current) {
-        let Some(source) = files::open_rotated(dir, restart, number)? else {
-            continue;
+    let older = older.filter(|number| *number < end.number);
+    for number in std::iter::once(end.number).chain(older) {
+        let current = files::open_current(dir, restart)?;
+        let source = match current.filter(|(current, _)| *current == number) {
+            Some((_, source)) => Some(source),
+            None => files::open_rotated(dir, restart, number)?,
         };
-        if let Some(at) = start_in(source, &mut count).map_err(failed)? {
-            return Ok(Some((number, at)));
+        let most = match number == end.number {
+            true => end.at,
+            false => u64::MAX,
+        };
+        if let Some(source) = source
+            && let Some(at) = start_in(source, most, &mut count).map_err(failed)?
+        {
+            return Ok(Some(Place { number, at }));
         }
     }
     Ok(None)
@@ -68,13 +72,16 @@ impl Count {
     }
 }
 
-/// Looks in larger and larger parts of the file's end; a compressed file has to be read from its beginning.
-fn start_in(source: Source, count: &mut Count) -> io::Result<Option<u64>> {
+/// Looks in larger and larger parts before the end of a file, or of its first `most` bytes; a compressed file has to be
+/// read from its beginning.
+fn start_in(source: Source, most: u64, count: &mut Count) -> io::Result<Option<u64>> {
     let Some(file) = source.plain() else {
-        let found = last_lines(&source.whole()?, true, count);
+        let mut whole = source.whole()?;
+        whole.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        let found = last_lines(&whole, true, count);
         return Ok(found.map(|at| at as u64));
     };
-    let len = file.metadata()?.len();
+    let len = file.metadata()?.len().min(most);
     let mut window = FIRST;
     loop {
         let begin = len.saturating_sub(window);

@@ -310,18 +310,21 @@ fn what_is_written_while_it_is_read_is_for_the_next_time() {
     let folder = Folder::new();
     let path = current_file(&folder.0, 0);
     std::fs::write(&path, records_of(0, &["o:F:0", "o:F:1", "o:F:2"])).unwrap();
-    let mut seen = 0;
-    let mut each = |_: &Line<'_>| {
+    let add_two = || {
         use std::io::Write as _;
-        seen += 1;
-        if seen == 2 {
-            std::fs::rename(&path, rotated_file(&folder.0, 0, 1))?;
-        }
         let mut file = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
             .open(&path)?;
         file.write_all(records_of(0, &["o:F:more", "o:F:more"]).as_bytes())
+    };
+    let mut seen = 0;
+    let mut each = |_: &Line<'_>| {
+        seen += 1;
+        if seen == 2 {
+            std::fs::rename(&path, rotated_file(&folder.0, 0, 1))?;
+        }
+        add_two()
     };
     let mut follower = Follower::open(&folder.0, 0, &ALL).unwrap();
     follower.read(&mut each).unwrap();
@@ -334,6 +337,20 @@ fn what_is_written_while_it_is_read_is_for_the_next_time() {
     };
     follower.read(&mut each).unwrap();
     assert_eq!(count, 9, "in both files");
+    // Nor does it count for the last lines.
+    for tail in [2, 4, 6] {
+        let options = Options {
+            tail: Some(tail),
+            ..ALL
+        };
+        let mut shown = 0;
+        read(&folder.0, 0, &options, &mut |_: &Line<'_>| {
+            shown += 1;
+            add_two()
+        })
+        .unwrap();
+        assert_eq!(shown, tail);
+    }
 }
 
 #[test]
