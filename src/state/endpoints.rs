@@ -80,7 +80,12 @@ pub fn remove_of_dead(folder: &Path, key: &PodKey, executor_lock: &Path) -> Resu
 /// It cannot be removed.
 pub fn remove(folder: &Path, key: &PodKey) -> Result<(), Error> {
     fs::remove_file(&path(folder, key))?;
-    let unfinished = format!(".{}.", file_name(key).to_string_lossy());
+    remove_unfinished(folder, &file_name(key).to_string_lossy())
+}
+
+/// Removes what somebody was about to write in a file when it was killed.
+fn remove_unfinished(folder: &Path, file: &str) -> Result<(), Error> {
+    let unfinished = format!(".{file}.");
     for name in fs::list(folder)? {
         if name.to_string_lossy().starts_with(&unfinished) {
             fs::remove_file(&folder.join(name))?;
@@ -116,12 +121,22 @@ pub fn tell_services(layout: &Layout) -> Result<(), Error> {
     let folder = layout.endpoints();
     let path = folder.join(SERVICES);
     let [objects, _] = layout.objects();
-    let now = object::fingerprint_of_services(&objects)?;
-    if fs::read_if_there(&path)?.is_some_and(|told| told == now.as_bytes()) {
+    let untold = || -> Result<Option<String>, Error> {
+        let now = object::fingerprint_of_services(&objects)?;
+        let told = fs::read_if_there(&path)?;
+        Ok((told.as_deref() != Some(now.as_bytes())).then_some(now))
+    };
+    if untold()?.is_none() {
         return Ok(());
     }
     fs::create_dir_all(&folder, 0o700)?;
-    Ok(fs::replace_in_memory(&path, 0o600, now.as_bytes())?)
+    // Whoever is killed with this has told nothing, so that the next one comes here.
+    let _others = lock(&folder)?;
+    remove_unfinished(&folder, SERVICES)?;
+    match untold()? {
+        Some(now) => Ok(fs::replace_in_memory(&path, 0o600, now.as_bytes())?),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -203,8 +218,12 @@ mod tests {
         assert_ne!(other.0, one.0);
         write(".b.json.1");
         assert_eq!(told(), other);
+        // Somebody was killed before it had told so.
+        let unfinished = layout.endpoints().join(".services.1.2");
+        fs::replace(&unfinished, 0o600, b"x").unwrap();
         write("b.json");
         assert_ne!(told().0, other.0);
+        assert!(!unfinished.exists());
         fs::remove_file(&record("b.json")).unwrap();
         assert_eq!(told().0, other.0);
     }

@@ -120,6 +120,7 @@ const OF_CGROUPS: [Skipped; 1] = [(
         "pods::containers_of_a_pod_share_network_ipc_and_host_name",
         "ports::the_port_outlives_a_container",
         "pull_policies::a_container_that_starts_again_gets_the_newest_image",
+        "pull_policies::a_name_that_means_nothing_any_more_is_called_so",
         "pull_policies::a_pod_is_not_kept_from_its_end_by_a_pull",
         "pull_policies::an_image_that_cannot_be_had_is_waited_for",
         "pull_policies::an_image_that_was_removed_by_force_is_pulled_or_missed",
