@@ -447,7 +447,8 @@ fn the_run_folder_is_removed_under_a_running_pod() {
     };
     kplay.apply(&pod("web")).succeeds();
     let (executor, uid) = (kplay.executor("web"), uid(&kplay, "web"));
-    fs::remove_dir_all(kplay.runroot()).expect("it goes");
+    // The executor may be writing in there.
+    wait::until("it goes", || fs::remove_dir_all(kplay.runroot()).is_ok());
     assert_eq!(kplay.phase("web"), "Failed");
     assert!(wait::ended(executor, wait::PATIENCE), "it lives on");
     assert_eq!(members(&uid), Vec::<u32>::new());
