@@ -162,8 +162,16 @@ impl Files {
         Ok(0)
     }
 
+    /// The numbers of the files that there are up to a place, from the first.
+    pub(super) fn numbers_to(&self, end: Place) -> fs::Result<Vec<u64>> {
+        let mut numbers = rotations(&self.dir, self.restart)?;
+        numbers.retain(|number| *number < end.number);
+        numbers.push(end.number);
+        Ok(numbers)
+    }
+
     /// The file with this number, or the first after it.
-    fn find(&self, number: u64) -> fs::Result<Option<(u64, Source)>> {
+    pub(super) fn find(&self, number: u64) -> fs::Result<Option<(u64, Source)>> {
         loop {
             // In this order: what has been rotated by the time that the current one is opened is listed.
             let current = open_current(&self.dir, self.restart)?;
@@ -191,13 +199,13 @@ impl Files {
         Ok(inode(&current, &path)? != inode(file, &path)?)
     }
 
-    fn failed(&self, source: io::Error) -> fs::Error {
+    pub(super) fn failed(&self, source: io::Error) -> fs::Error {
         fs::Error::new("read", current_file(&self.dir, self.restart), source)
     }
 }
 
 /// The file that is written to, with the number that it will have.
-pub(super) fn open_current(dir: &Path, restart: u32) -> fs::Result<Option<(u64, Source)>> {
+fn open_current(dir: &Path, restart: u32) -> fs::Result<Option<(u64, Source)>> {
     let path = current_file(dir, restart);
     loop {
         let Some(file) = open(&path)? else {
@@ -219,7 +227,7 @@ pub(super) fn open_current(dir: &Path, restart: u32) -> fs::Result<Option<(u64, 
 }
 
 /// A rotated file, if it is there, whether it has been compressed or not.
-pub(super) fn open_rotated(dir: &Path, restart: u32, number: u64) -> fs::Result<Option<Source>> {
+fn open_rotated(dir: &Path, restart: u32, number: u64) -> fs::Result<Option<Source>> {
     if let Some(file) = open(&rotated_file(dir, restart, number))? {
         return Ok(Some(Source::Plain(file)));
     }

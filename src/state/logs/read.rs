@@ -130,7 +130,7 @@ impl Reader {
         let mut files = Files::new(dir, restart);
         let opened = files.end()?;
         if let Some(lines) = options.tail
-            && let Some(start) = tail::start(dir, restart, lines, options.streams, opened)?
+            && let Some(start) = tail::start(&files, lines, options.streams, opened)?
         {
             files.begin(start)?;
         }

@@ -2,9 +2,8 @@
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
-use super::files::{self, Place, Source};
+use super::files::{Files, Place, Source};
 use super::{Record, Streams, Tag};
 use crate::sys::fs;
 
@@ -15,8 +14,7 @@ const FIRST: u64 = 64 * 1024;
 ///
 /// Where both streams have very long lines at the same time, the first line may lack its beginning.
 pub(super) fn start(
-    dir: &Path,
-    restart: u32,
+    files: &Files,
     lines: usize,
     streams: Streams,
     end: Place,
@@ -27,22 +25,20 @@ pub(super) fn start(
         left: lines.saturating_add(1),
         at_end: true,
     };
-    let failed = |e| fs::Error::new("read", super::current_file(dir, restart), e);
-    let older = super::rotations(dir, restart)?.into_iter().rev();
-    let older = older.filter(|number| *number < end.number);
-    for number in std::iter::once(end.number).chain(older) {
-        let current = files::open_current(dir, restart)?;
-        let source = match current.filter(|(current, _)| *current == number) {
-            Some((_, source)) => Some(source),
-            None => files::open_rotated(dir, restart, number)?,
+    for number in files.numbers_to(end)?.into_iter().rev() {
+        let Some((found, source)) = files.find(number)? else {
+            continue;
         };
+        if found != number {
+            // It was removed in between.
+            continue;
+        }
         let most = match number == end.number {
             true => end.at,
             false => u64::MAX,
         };
-        if let Some(source) = source
-            && let Some(at) = start_in(source, most, &mut count).map_err(failed)?
-        {
+        let started = start_in(source, most, &mut count).map_err(|e| files.failed(e))?;
+        if let Some(at) = started {
             return Ok(Some(Place { number, at }));
         }
     }
