@@ -1,8 +1,6 @@
 //! Profiles of the machine, as `Localhost` names them: JSON in the form of the runtime specification, with what Docker
 //! adds to it (`archMap`, `includes`, `excludes`).
 
-use std::str::FromStr as _;
-
 use oci_spec::runtime::{
     Arch, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
@@ -165,11 +163,7 @@ fn is_native(name: &str) -> bool {
 }
 
 fn is_kernel_at_least(minimum: &str) -> bool {
-    let numbers = |text: &str| -> Vec<u32> {
-        let parts = text.split(|c: char| !c.is_ascii_digit()).take(2);
-        parts.map(|part| u32::from_str(part).unwrap_or(0)).collect()
-    };
-    numbers(&identity::kernel_release()) >= numbers(minimum)
+    identity::kernel_version(&identity::kernel_release()) >= identity::kernel_version(minimum)
 }
 
 fn architecture(named: Arch) -> Option<Architecture> {
