@@ -276,21 +276,16 @@ pub(super) fn check_modes(
     at: At<'_>,
     report: &Report,
 ) {
-    // Whether it is one, if it could be.
-    let is_device = |name: &str| -> Option<Option<bool>> {
-        let volume = volumes.iter().find(|volume| volume.name.as_str() == name)?;
-        Some(match &volume.source {
-            VolumeSource::Claim { storage, .. } => {
-                Some(matches!(storage, ClaimStorage::Device { .. }))
-            }
-            VolumeSource::EmptyDir { .. }
-            | VolumeSource::HostPath { .. }
-            | VolumeSource::Image { .. }
-            | VolumeSource::Files { .. } => None,
-        })
+    let source = |name: &str| {
+        let volume = volumes.iter().find(|volume| volume.name.as_str() == name);
+        volume.map(|volume| &volume.source)
     };
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if is_device(&mount.name) == Some(Some(true)) {
+        if let Some(VolumeSource::Claim {
+            storage: ClaimStorage::Device { .. },
+            ..
+        }) = source(&mount.name)
+        {
             let message = format!(
                 "the volume `{}` has `volumeMode: Block` and cannot be mounted",
                 mount.name
@@ -301,10 +296,19 @@ pub(super) fn check_modes(
         }
     }
     for (index, device) in container.volume_devices.iter().flatten().enumerate() {
-        let fault = match is_device(&device.name) {
-            Some(Some(false)) => "has `volumeMode: Filesystem` and is no device",
-            Some(None) => "is no device: only a claim can be one",
-            Some(Some(true)) | None => continue,
+        let fault = match source(&device.name) {
+            None
+            | Some(VolumeSource::Claim {
+                storage: ClaimStorage::Device { .. },
+                ..
+            }) => continue,
+            Some(VolumeSource::Claim { .. }) => "has `volumeMode: Filesystem` and is no device",
+            Some(
+                VolumeSource::EmptyDir { .. }
+                | VolumeSource::HostPath { .. }
+                | VolumeSource::Image { .. }
+                | VolumeSource::Files { .. },
+            ) => "is no device: only a claim can be one",
         };
         let message = format!("the volume `{}` {fault}", device.name);
         let place = at.field("volumeDevices").index(index).field("name");
