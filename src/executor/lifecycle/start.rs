@@ -260,12 +260,7 @@ impl Pod {
                 event,
                 message,
             } => {
-                member.state = State::Faulty {
-                    retry: now.monotonic + FAULT_RETRY,
-                    reason,
-                    message: message.clone(),
-                    then: None,
-                };
+                member.state = faulty(now, reason, message.clone());
                 actions.push(Action::Report {
                     r#type: EventType::Warning,
                     reason: event,
@@ -279,12 +274,7 @@ impl Pod {
                 message,
                 class,
             } => {
-                member.state = State::Faulty {
-                    retry: now.monotonic + FAULT_RETRY,
-                    reason,
-                    message: message.clone(),
-                    then: None,
-                };
+                member.state = faulty(now, reason, message.clone());
                 (class, reason, message)
             }
             Fault::Start { id, message } => {
@@ -322,5 +312,15 @@ impl Pod {
             container: Some(container),
         });
         self.fail_launch(class, container, reason, message, actions);
+    }
+}
+
+/// What is tried again soon.
+fn faulty(now: Now, reason: &'static str, message: String) -> State {
+    State::Faulty {
+        retry: now.monotonic + FAULT_RETRY,
+        reason,
+        message,
+        then: None,
     }
 }
