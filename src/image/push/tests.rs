@@ -80,6 +80,17 @@ fn comes_back(registry: &Registry, name: &str, store: &Store, sample: &Sample) {
     }
 }
 
+/// A store with what was pulled from `lib/a:1` of a registry.
+fn pulled(folder: &Folder) -> (Store, Sample, Registry) {
+    let store = Store::open(folder.path()).expect("a store");
+    let sample = sample();
+    let registry = Registry::start(Access::Anybody);
+    registry.add("lib/a", "1", &sample);
+    let from = registry.reference("lib/a:1").into();
+    block_on(pull(&store, &from, &options(None), &|_| ())).expect("pulled");
+    (store, sample, registry)
+}
+
 #[test]
 fn every_way_in_takes_a_push() {
     if !can_be_root() {
@@ -147,12 +158,7 @@ fn what_was_pulled_goes_to_another_repository_as_it_is() {
         return;
     }
     let folder = Folder::new();
-    let store = Store::open(folder.path()).expect("a store");
-    let sample = sample();
-    let registry = Registry::start(Access::Anybody);
-    registry.add("lib/a", "1", &sample);
-    let from = registry.reference("lib/a:1").into();
-    block_on(pull(&store, &from, &options(None), &|_| ())).expect("pulled");
+    let (store, sample, registry) = pulled(&folder);
     let digest = pushed(&store, &sample, &registry.reference("lib/b:1"), &HOW).expect("pushed");
     assert_eq!(
         digest,
@@ -379,12 +385,7 @@ fn an_upload_that_is_begun_instead_of_a_mount_is_called_off() {
         return;
     }
     let folder = Folder::new();
-    let store = Store::open(folder.path()).expect("a store");
-    let sample = sample();
-    let registry = Registry::start(Access::Anybody);
-    registry.add("lib/a", "1", &sample);
-    let from = registry.reference("lib/a:1").into();
-    block_on(pull(&store, &from, &options(None), &|_| ())).expect("pulled");
+    let (store, sample, registry) = pulled(&folder);
     registry.act(
         "mount=",
         99,
