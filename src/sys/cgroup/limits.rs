@@ -229,8 +229,8 @@ fn make_room(cgroup: &Cgroup, hierarchy: &Hierarchy, bytes: u64) -> io::Result<(
     }
 }
 
-/// Has the kernel take back what is in use beyond `bytes` by a throttle, which is then as it was before. Who dies in between is the
-/// executor, and the pod with it.
+/// Has the kernel take back what is in use beyond `bytes` by a throttle, which is then as it was before. Who dies in
+/// between is the executor, and the pod with it.
 pub(super) fn throttle_once(cgroup: &Cgroup, hierarchy: &Hierarchy, bytes: u64) -> io::Result<()> {
     const FILE: &str = "memory.high";
     let before = hierarchy.read(&cgroup.path, FILE)?;
