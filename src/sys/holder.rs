@@ -446,3 +446,52 @@ fn drop_capabilities() -> io::Result<()> {
     capability::set(capability::Set::default())?;
     capability::set_no_new_privileges()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::sys::poll;
+
+    /// The C library's locks stay taken in the child, if another thread starts or ends while it is made.
+    #[test]
+    fn threads_of_the_parent_do_not_hold_the_child_up() {
+        if !crate::sys::identity::is_root() {
+            return;
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        std::thread::spawn(|| ()).join().unwrap();
+                    }
+                });
+            }
+            let held_up = (0..300).find(|_| !holds());
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(held_up, None);
+        });
+    }
+
+    /// Whether a holder comes to its rest.
+    fn holds() -> bool {
+        let Holding { process, rest } = start(&Holder {
+            namespaces: &[],
+            ids: None,
+            hostname: None,
+            sysctls: &[],
+            cgroup: &CgroupEntry::default(),
+            oom_score_adj: 0,
+        })
+        .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let at_rest = poll::readable(&[rest.0.as_fd()], Some(deadline)).unwrap() == [0];
+        process.signal(Signal::KILL).unwrap();
+        process.wait().unwrap();
+        at_rest && rest.wait().is_ok()
+    }
+}

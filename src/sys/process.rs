@@ -339,13 +339,16 @@ pub fn set_name(name: &str) -> io::Result<()> {
     Ok(rustix::thread::set_name(&c_string(name.as_ref())?)?)
 }
 
-/// Gives up all supplementary groups. In a user namespace that has one id nobody may, and they stay. Allocates nothing.
+/// Gives up all supplementary groups of this thread. In a user namespace that has one id nobody may, and they stay. Allocates
+/// nothing.
 ///
 /// # Errors
 /// The caller may not.
 pub fn clear_groups() -> io::Result<()> {
+    // By the system call: the C library's function involves the other threads that it knows of, and in a process that was cloned
+    // these are its parent's, for whose locks it would wait for ever.
     // SAFETY: a list of length 0 is not read.
-    match unsafe { libc::setgroups(0, std::ptr::null()) } {
+    match unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::EPERM) && must_keep_groups() => Ok(()),

@@ -449,10 +449,10 @@ without_session() {
     setpriv --reuid "$user" --regid "$user" --init-groups env -i HOME="$home" PATH=/usr/bin:/bin "$@"
 }
 
-# The user has no session any more, and with it no systemd.
+# The user has no session any more, and with it no systemd: not one that is still ending either.
 until_logged_out() {
-    local patience=300
-    while systemctl is-active --quiet "user@$(id -u "$user")" && ((patience-- > 0)); do sleep 0.1; done
+    local patience=600
+    until [ "$(systemctl show -P ActiveState "user@$(id -u "$user")")" = inactive ] || ((patience-- == 0)); do sleep 0.1; done
 }
 
 # Pods of a user who logs out: they end with the user's systemd, which lives on if the user lingers.
