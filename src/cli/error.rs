@@ -60,6 +60,9 @@ pub(crate) enum Error {
     /// The faults have been told.
     #[error("the manifests are wrong")]
     Manifest,
+    /// In a `.kube` file.
+    #[error("{place}: {what}")]
+    Kube { place: String, what: String },
     #[error("{message}")]
     NotFound { message: String, hint: String },
     /// SIGINT, SIGTERM or SIGHUP.
@@ -111,7 +114,7 @@ impl Error {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
-            Self::Manifest => MANIFEST,
+            Self::Manifest | Self::Kube { .. } => MANIFEST,
             Self::NotFound { .. } => NOT_FOUND,
             Self::Signal(number) | Self::State(state::Error::Interrupted { signal: number }) => {
                 signal_code(*number)

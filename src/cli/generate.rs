@@ -1,11 +1,12 @@
 //! `generate systemd`: units that play manifests at boot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::error::{Done, Error};
-use super::manifests::{self, ManifestArgs, Publishing};
+use super::manifests::{self, ManifestArgs, Publishing, ReadingArgs};
+use super::quadlet;
 use super::session::Session;
 use crate::output::unit::{INSTANCE, Manager, Unit};
 use crate::sys::identity;
@@ -17,6 +18,10 @@ pub(crate) enum GenerateCommand {
     ///
     /// With root it is for the system's manager: put it into /etc/systemd/system, then `systemctl enable --now` it.
     /// Without root it is for yours: ~/.config/systemd/user, and `systemctl --user`.
+    ///
+    /// FILE may be a `.kube` file as podman's Quadlet has them. Those in /etc/kplay/systemd or ~/.config/kplay/systemd become
+    /// services by themselves if kplay is linked as /etc/systemd/system-generators/kplay-generator, or as
+    /// /etc/systemd/user-generators/kplay-generator for users.
     Systemd(SystemdArgs),
 }
 
@@ -39,11 +44,11 @@ pub(crate) struct SystemdArgs {
 /// The manifests are wrong.
 pub(crate) fn run(command: &GenerateCommand, session: &Session) -> Result<Done, Error> {
     let GenerateCommand::Systemd(arguments) = command;
-    let unit = match arguments.template {
-        true => template(arguments, session)?,
-        false => of_manifests(arguments, session)?,
+    let text = match arguments.template {
+        true => template(arguments, session)?.text(),
+        false => of_files(arguments, session)?,
     };
-    session.ui.data(unit.text().as_bytes())?;
+    session.ui.data(text.as_bytes())?;
     Ok(Done::Well)
 }
 
@@ -52,38 +57,64 @@ const MARGIN: u64 = 30;
 /// What pods have by themselves.
 const GRACE: u64 = 30;
 
-fn of_manifests(arguments: &SystemdArgs, session: &Session) -> Result<Unit, Error> {
+fn of_files(arguments: &SystemdArgs, session: &Session) -> Result<String, Error> {
     let names = arguments.manifests.names()?;
+    let (global, words) = own_words()?;
+    if let Some(file) = names.iter().find(|name| quadlet::is_named(name)) {
+        if words.len() > 1 || !arguments.up.is_empty() {
+            return Err(Error::usage(format!(
+                "`{file}` says all itself: no other file and no flag can go with it"
+            )));
+        }
+        return Ok(quadlet::service(Path::new(file), global, session)?.text);
+    }
     if names.iter().any(|name| name == "-") {
         return Err(Error::usage(
             "a unit has no standard input: name the manifests' file",
         ));
     }
-    let reading = &arguments.manifests.reading;
-    let loaded = manifests::load_valid(&names, reading, Publishing::as_declared(), session)?;
+    let mut unit = of_manifests(&names, &arguments.manifests.reading, global, session)?;
+    unit.folder = Some(text(&current_dir()?)?);
+    unit.manifests = words;
+    unit.up.clone_from(&arguments.up);
+    Ok(unit.text())
+}
+
+/// A unit of these files. How they are read is to be said in its words.
+///
+/// # Errors
+/// They are wrong.
+pub(super) fn of_manifests(
+    names: &[String],
+    reading: &ReadingArgs,
+    global: Vec<String>,
+    session: &Session,
+) -> Result<Unit, Error> {
+    let loaded = manifests::load_valid(names, reading, Publishing::as_declared(), session)?;
     let graces = loaded
         .objects
         .iter()
         .filter_map(|object| object.plan.as_ref())
         .map(|plan| u64::from(plan.termination_grace_period));
-    let current = std::env::current_dir().map_err(|source| Error::Machine {
-        what: "find the current folder",
-        source,
-    })?;
+    let current = current_dir()?;
     let absolute = |name: &String| {
         let path = current.join(name);
         path.exists().then(|| path.display().to_string())
     };
     let mut mounts: Vec<String> = names.iter().filter_map(absolute).collect();
     mounts.push(session.layout.root().display().to_string());
-    let (global, manifests) = own_words()?;
     Ok(Unit {
         description: format!("kplay: {}", names.join(", ")).replace('%', "%%"),
         stop_seconds: graces.max().unwrap_or(GRACE) + MARGIN,
-        folder: Some(current.display().to_string()),
-        manifests,
         mounts,
-        ..common(arguments, global, session)?
+        ..common(global, session)?
+    })
+}
+
+fn current_dir() -> Result<PathBuf, Error> {
+    std::env::current_dir().map_err(|source| Error::Machine {
+        what: "find the current folder",
+        source,
     })
 }
 
@@ -100,14 +131,13 @@ fn template(arguments: &SystemdArgs, session: &Session) -> Result<Unit, Error> {
     Ok(Unit {
         description: format!("kplay: {INSTANCE}"),
         stop_seconds: GRACE + MARGIN,
-        folder: None,
         manifests: words,
-        mounts: Vec::new(),
-        ..common(arguments, global, session)?
+        up: arguments.up.clone(),
+        ..common(global, session)?
     })
 }
 
-fn common(arguments: &SystemdArgs, global: Vec<String>, session: &Session) -> Result<Unit, Error> {
+fn common(global: Vec<String>, session: &Session) -> Result<Unit, Error> {
     let program = std::env::current_exe().map_err(|source| Error::Machine {
         what: "find kplay's own file",
         source,
@@ -130,7 +160,9 @@ fn common(arguments: &SystemdArgs, global: Vec<String>, session: &Session) -> Re
         program: text(&program)?,
         global: all,
         manifests: Vec::new(),
-        up: arguments.up.clone(),
+        up: Vec::new(),
+        down: Vec::new(),
+        source: None,
         folder: None,
         mounts: Vec::new(),
         stop_seconds: 0,
@@ -141,7 +173,7 @@ fn common(arguments: &SystemdArgs, global: Vec<String>, session: &Session) -> Re
     })
 }
 
-fn text(path: &Path) -> Result<String, Error> {
+pub(super) fn text(path: &Path) -> Result<String, Error> {
     path.to_str()
         .map(str::to_owned)
         .ok_or_else(|| Error::usage(format!("{path:?} is no text, which a unit is")))

@@ -33,6 +33,7 @@ mod man;
 mod manifests;
 mod port_forward;
 mod pull;
+mod quadlet;
 mod registry;
 mod reset;
 mod resource;
@@ -62,12 +63,13 @@ use session::Session;
 #[must_use]
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
     // In the embedded image this binary has another name.
-    if arguments
-        .next()
-        .is_some_and(|argv0| toolbox::is_named_by(&argv0))
-    {
+    if toolbox::is_named_by(&name) {
         return toolbox::main(arguments);
+    }
+    if quadlet::is_generator(&name) {
+        return quadlet::main(arguments);
     }
     if let Some(code) = internal::run() {
         return code;

@@ -12,6 +12,10 @@ pub(crate) struct Unit {
     pub(crate) manifests: Vec<String>,
     /// What only `up` takes.
     pub(crate) up: Vec<String>,
+    /// What only `down` takes.
+    pub(crate) down: Vec<String>,
+    /// The file that it was made of.
+    pub(crate) source: Option<String>,
     /// Where relative paths begin.
     pub(crate) folder: Option<String>,
     /// What must be mounted.
@@ -32,8 +36,17 @@ pub(crate) enum Manager {
 const START: &str = "15min";
 
 impl Unit {
-    /// The unit's file.
+    /// The unit's file, to be enabled.
     pub(crate) fn text(&self) -> String {
+        let target = match self.manager {
+            Manager::System => "multi-user.target",
+            Manager::User => "default.target",
+        };
+        format!("{}\n[Install]\nWantedBy={target}\n", self.service())
+    }
+
+    /// The unit's file without what would enable it.
+    pub(crate) fn service(&self) -> String {
         let words = |command: &str, more: &[String]| {
             let program = [self.program.as_str()];
             let all = program
@@ -49,6 +62,9 @@ impl Unit {
             format!("Description={}", self.description),
             "Documentation=man:kplay(1)".to_owned(),
         ];
+        if let Some(source) = &self.source {
+            lines.push(format!("SourcePath={}", source.replace('%', "%%")));
+        }
         if self.manager == Manager::System {
             lines.push("Wants=network-online.target".to_owned());
             lines.push("After=network-online.target".to_owned());
@@ -70,7 +86,7 @@ impl Unit {
         lines.extend([
             format!("ExecStart={}", words("up", &self.up)),
             "# Also after kplay was killed: pods end in their own time.".to_owned(),
-            format!("ExecStopPost={}", words("down", &[])),
+            format!("ExecStopPost={}", words("down", &self.down)),
             "# The pods' executors are in this cgroup, and are not to be asked to end beside kplay.".to_owned(),
             "KillMode=mixed".to_owned(),
             "# After SIGTERM.".to_owned(),
@@ -78,13 +94,7 @@ impl Unit {
             "Restart=on-abnormal".to_owned(),
             format!("TimeoutStartSec={START}"),
             format!("TimeoutStopSec={}", self.stop_seconds),
-            String::new(),
-            "[Install]".to_owned(),
         ]);
-        lines.push(match self.manager {
-            Manager::System => "WantedBy=multi-user.target".to_owned(),
-            Manager::User => "WantedBy=default.target".to_owned(),
-        });
         lines.join("\n") + "\n"
     }
 }
@@ -136,6 +146,8 @@ mod tests {
             global: vec!["--root=/srv/k".to_owned()],
             manifests: vec!["web.yaml".to_owned()],
             up: vec!["--publish".to_owned(), "80:8080".to_owned()],
+            down: vec!["--volumes".to_owned()],
+            source: None,
             folder: Some("/srv".to_owned()),
             mounts: vec!["/srv/k".to_owned()],
             stop_seconds: 40,
@@ -144,7 +156,7 @@ mod tests {
         let text = unit.text();
         let has = |line: &str| assert!(text.lines().any(|one| one == line), "{line}:\n{text}");
         has("ExecStart=/usr/bin/kplay --root=/srv/k up web.yaml --publish 80:8080");
-        has("ExecStopPost=/usr/bin/kplay --root=/srv/k down web.yaml");
+        has("ExecStopPost=/usr/bin/kplay --root=/srv/k down web.yaml --volumes");
         has("WorkingDirectory=/srv");
         has("RequiresMountsFor=/srv/k");
         has("TimeoutStopSec=40");

@@ -73,7 +73,7 @@ impl Bench {
             big.compressed.iter().for_each(|layer| inflate(layer));
             alone.push(start.elapsed());
             inflating.push(on_all_processors(&big.compressed, |layer, _| {
-                inflate(layer)
+                inflate(layer);
             }));
             writing.push(write_all(&dir.join("floor"), &big.compressed));
             hashing.push(hash_all(&big.compressed));

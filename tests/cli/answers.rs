@@ -58,6 +58,60 @@ fn units_of_systemd_have_the_words_of_the_command_line() {
 }
 
 #[test]
+fn a_kube_file_becomes_a_service() {
+    let kplay = Kplay::new();
+    let units = kplay.path("units");
+    std::fs::create_dir(&units).expect("writable");
+    kplay.file(
+        "web.yaml",
+        "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: web, image: web}]}}",
+    );
+    kplay.file(
+        "map.yaml",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: map}}",
+    );
+    kplay.file(
+        "web.kube",
+        "[Unit]\nAfter=db.service\n\n[Kube]\nYaml=web.yaml\nConfigMap=map.yaml\nPublishPort=8080:80\n\n\
+         [Service]\nRestart=always\n\n[Install]\nWantedBy=default.target\n",
+    );
+    kplay.file("wrong.kube", "[Kube]\nYaml=web.yaml\nNetwork=host\n");
+    kplay.file("faulty.kube", "[Kube]\nYaml=nothing.yaml\n");
+    let run = kplay.generator(&units);
+    assert_eq!(run.code, Some(3), "{run}");
+    let told = |words: &str| assert!(run.stderr.contains(words), "{words}: {run}");
+    told("wrong.kube:3: `Network` cannot be honoured");
+    told("nothing.yaml");
+    let text = std::fs::read_to_string(units.join("web.service")).expect("a service");
+    let has = |line: &str| assert!(text.lines().any(|one| one == line), "{line}:\n{text}");
+    let program = env!("CARGO_BIN_EXE_kplay");
+    let folders = ["root", "run"].map(|name| kplay.path(name).display().to_string());
+    let [root, run_root] = &folders;
+    let [map, web] = ["map.yaml", "web.yaml"].map(|name| kplay.path(name).display().to_string());
+    has(&format!(
+        "ExecStart={program} --root={root} --runroot={run_root} up --configmap={map} {web} --publish=8080:80"
+    ));
+    has(&format!("SourcePath={}", kplay.path("web.kube").display()));
+    // What the file says comes last, and so counts.
+    let place = |line: &str| text.lines().position(|one| one == line);
+    assert!(
+        place("Restart=on-abnormal") < place("Restart=always"),
+        "{text}"
+    );
+    has("[X-Kube]");
+    let link = std::fs::read_link(units.join("default.target.wants/web.service"));
+    assert_eq!(
+        link.expect("a link"),
+        std::path::Path::new("../web.service")
+    );
+    let made = std::fs::read_dir(&units).expect("a folder").count();
+    assert_eq!(made, 2, "what is wrong is not made");
+    assert_eq!(kplay.run("generate systemd web.kube").stdout, text);
+    let both = kplay.run("generate systemd web.kube web.yaml");
+    assert_eq!(both.code, Some(2), "{both}");
+}
+
+#[test]
 fn completions_are_of_the_real_command_line() {
     let kplay = Kplay::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

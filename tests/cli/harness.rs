@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A folder that is gone when this is dropped.
@@ -75,11 +76,25 @@ impl Kplay {
         // A command that does not read its input closes the pipe: no fault.
         pipe.write_all(stdin.as_bytes()).ok();
         drop(pipe);
-        let output = child.wait_with_output().expect("our own child");
-        Run {
+        child.wait_with_output().expect("our own child").into()
+    }
+
+    /// Runs it as systemd's generator, for the `.kube` files that are here, with this folder for units.
+    pub(crate) fn generator(&self, units: &Path) -> Run {
+        let mut command = self.command(&[]);
+        let command = command.arg0("kplay-generator").args([units; 3]);
+        let command = command.env("QUADLET_UNIT_DIRS", &self.dir);
+        command.output().expect("kplay starts").into()
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Self {
             code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
         }
     }
 }

@@ -342,6 +342,17 @@ as_service() {
     fact 'instance' "$("$kplay" get pod service -o 'jsonpath={.status.phase}')"
     said 'stop the instance' systemctl stop "$instance"
     left instance
+    # A file of podman's kind, of which kplay makes a unit when systemd reloads.
+    mkdir -p /etc/systemd/system-generators /etc/kplay/systemd
+    ln -s "$(realpath "$kplay")" /etc/systemd/system-generators/kplay-generator
+    printf '%s\n' '[Kube]' "Yaml=$manifest" '[Install]' WantedBy=multi-user.target >/etc/kplay/systemd/written.kube
+    unit written.service
+    systemctl daemon-reload
+    fact 'generated' "$(systemctl show -P UnitFileState written), $(readlink /run/systemd/generator/multi-user.target.wants/written.service)"
+    said 'start the generated' systemctl start written
+    fact 'the generated' "$("$kplay" get pod service -o 'jsonpath={.status.phase}')"
+    said 'stop the generated' systemctl stop written
+    left generated
 }
 
 # A user who is not root, whom .ci/deps makes.

@@ -316,6 +316,12 @@ const FACTS_OF_A_SERVICE: &[(&str, &str)] = &[
     ("stop the instance", ""),
     ("cgroups left after instance", "0"),
     ("processes left after instance", "none"),
+    ("generated", "generated, ../written.service"),
+    ("start the generated", ""),
+    ("the generated", "Running"),
+    ("stop the generated", ""),
+    ("cgroups left after generated", "0"),
+    ("processes left after generated", "none"),
 ];
 
 /// Of a user who may divide the cgroup above the own one; first of one who may not.
