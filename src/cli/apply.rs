@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::delete::waiting_for;
 use super::doctor;
 use super::error::{Done, Error};
 use super::image;
@@ -30,7 +31,6 @@ use crate::model::plan::PodPlan;
 use crate::output::object::{self, Notation};
 use crate::output::progress::Progress;
 use crate::output::report::{self, Deed, Reality};
-use crate::state::lock::Subject;
 use crate::state::record::SourceSet;
 use crate::sys::poll::Interrupt;
 
@@ -424,13 +424,7 @@ impl<'a> Teller<'a> {
                 let reality = self.reality();
                 self.print(&report::deed(&key, Deed::Deleted, reality));
             }
-            Event::Waiting(subject) => ui.talk(&format!(
-                "waiting for another command that is at work on {}",
-                match subject {
-                    Subject::Pod(key) => pod_object(&key).to_string(),
-                    Subject::Object(key) => key.to_string(),
-                }
-            )),
+            Event::Waiting(subject) => ui.talk(&waiting_for(&subject)),
             Event::RollingBack => ui.talk("undoing what was done"),
             Event::PodStopping(key) => ui.detail(&format!("stopping {}", pod_object(&key))),
             Event::PodStarting(key) => ui.detail(&format!("starting {}", pod_object(&key))),

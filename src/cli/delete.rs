@@ -19,6 +19,7 @@ use crate::manager::stop::{Force, Grace};
 use crate::manager::{Event, Manager};
 use crate::model::diagnostic::{Diagnostic, Severity};
 use crate::output::report::{self, Deed, Reality};
+use crate::state::lock::Subject;
 use crate::state::pod_dir::PodDir;
 
 /// Flags of `delete`.
@@ -164,13 +165,22 @@ pub(crate) fn delete(
                     printed = line;
                 }
             }
-            Event::Waiting(subject) => session.ui.detail(&format!("waiting for {subject:?}")),
+            Event::Waiting(subject) => session.ui.talk(&waiting_for(&subject)),
             other => session.ui.detail(&format!("{other:?}")),
         }
     });
     deleted?;
     printed?;
     Ok(Done::Well)
+}
+
+/// What is told while another command has the lock of what this one is to work on.
+pub(super) fn waiting_for(subject: &Subject) -> String {
+    let object = match subject {
+        Subject::Pod(key) => pod_object(key),
+        Subject::Object(key) => key.clone(),
+    };
+    format!("waiting for another command that is at work on {object}")
 }
 
 impl DeleteArgs {

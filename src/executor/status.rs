@@ -205,7 +205,10 @@ fn container_status(
     observed: Option<&Observation>,
 ) -> ContainerStatus {
     let (state, id) = container_state(pod, member);
-    let id = id.or_else(|| member.last.as_ref().map(|ended| ended.id.as_str()));
+    let is_removed = matches!(&member.state, State::BackOff { ended, .. } if ended.is_removed());
+    let last = member.last.as_ref().filter(|ended| !ended.is_removed());
+    let id = id.or_else(|| last.map(|ended| ended.id.as_str()));
+    let id = id.filter(|_| !is_removed);
     let waits = matches!(state, ContainerState::Waiting(_));
     ContainerStatus {
         name: member.name.clone(),
@@ -222,7 +225,8 @@ fn container_status(
             }
             ContainerRole::Sidecar | ContainerRole::Main => member.is_ready(),
         },
-        restart_count: member.restarts,
+        // What was removed counts at once.
+        restart_count: member.restarts + u32::from(is_removed),
         image: facts.image.clone(),
         image_id: facts.image_id.clone(),
         container_id: id.map(container_id),
@@ -274,7 +278,7 @@ fn container_state<'a>(pod: &Pod, member: &'a Member) -> (ContainerState, Option
             Some(&ended.id),
         ),
         State::BackOff { delay, ended, .. }
-            if delay.is_zero() && ended.reason == RESTARTING_ALL =>
+            if delay.is_zero() && ended.is_removed() =>
         {
             let message = Some(RESTARTED_ALL.into());
             (waiting(RESTARTING_ALL, message), Some(&ended.id))
@@ -299,14 +303,15 @@ fn container_state<'a>(pod: &Pod, member: &'a Member) -> (ContainerState, Option
 }
 
 fn terminated(ended: &Ended) -> Terminated {
+    let known = !ended.is_removed();
     Terminated {
         exit_code: ended.code,
         signal: ended.signal,
         reason: ended.reason.into(),
         message: ended.message.clone(),
-        started_at: Some(ended.started),
-        finished_at: Some(ended.finished),
-        container_id: Some(container_id(&ended.id)),
+        started_at: known.then_some(ended.started),
+        finished_at: known.then_some(ended.finished),
+        container_id: known.then(|| container_id(&ended.id)),
     }
 }
 

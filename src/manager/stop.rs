@@ -206,6 +206,11 @@ fn seconds_of(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
+/// How many seconds the pod has to end.
+pub(super) fn seconds(dir: &PodDir, grace: Grace) -> u32 {
+    grace.requested().unwrap_or_else(|| own_grace(dir))
+}
+
 fn own_grace(dir: &PodDir) -> u32 {
     const KUBERNETES_DEFAULT: u32 = 30;
     match dir.record() {

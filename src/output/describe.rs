@@ -56,7 +56,7 @@ fn head(page: &mut Page, pod: &Value, status: &PodStatus) {
     page.map("Annotations", map("/metadata/annotations"));
     match metadata(pod, "deletionTimestamp") {
         "" => page.field(0, "Status", pods::phase(status.phase)),
-        since => page.field(0, "Status", &format!("Terminating (since {since})")),
+        until => page.field(0, "Status", &format!("Terminating (until {until})")),
     }
     for (key, value) in [("Reason", &status.reason), ("Message", &status.message)] {
         if let Some(value) = value {

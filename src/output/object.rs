@@ -13,8 +13,8 @@ pub(crate) struct PodFacts<'a> {
     pub(crate) manifest: &'a Value,
     pub(crate) uid: &'a str,
     pub(crate) created: Timestamp,
-    /// When the pod was told to end, if it was.
-    pub(crate) deleted: Option<Timestamp>,
+    /// If the pod was told to end: by when, and how many seconds it has for that.
+    pub(crate) deleted: Option<(Timestamp, u32)>,
     pub(crate) node_name: &'a str,
     pub(crate) status: &'a PodStatus,
 }
@@ -24,15 +24,10 @@ pub(crate) fn pod(facts: PodFacts<'_>) -> Value {
     let mut pod = stamped(facts.manifest, facts.uid, facts.created);
     // A pod's spec does not change; `status.observedGeneration` answers to it.
     entry(&mut pod, "metadata").insert("generation".into(), json!(1));
-    if let Some(deleted) = facts.deleted {
-        let grace = facts
-            .manifest
-            .pointer("/spec/terminationGracePeriodSeconds")
-            .cloned()
-            .unwrap_or_else(|| json!(30));
+    if let Some((until, grace)) = facts.deleted {
         let metadata = entry(&mut pod, "metadata");
-        metadata.insert("deletionTimestamp".into(), json!(time::text(&deleted)));
-        metadata.insert("deletionGracePeriodSeconds".into(), grace);
+        metadata.insert("deletionTimestamp".into(), json!(time::text(&until)));
+        metadata.insert("deletionGracePeriodSeconds".into(), json!(grace));
     }
     entry(&mut pod, "spec").insert("nodeName".into(), json!(facts.node_name));
     set(&mut pod, "status", json!(facts.status));
@@ -170,6 +165,10 @@ mod tests {
     use crate::model::status::Phase;
 
     fn example() -> Value {
+        deleted(None)
+    }
+
+    fn deleted(deleted: Option<(Timestamp, u32)>) -> Value {
         let manifest = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -180,7 +179,7 @@ mod tests {
             manifest: &manifest,
             uid: "u",
             created: Timestamp::from_second(1_800_000_000).expect("a valid time"),
-            deleted: None,
+            deleted,
             node_name: "here",
             status: &PodStatus {
                 phase: Phase::Running,
@@ -203,6 +202,15 @@ mod tests {
             pod.status.and_then(|status| status.phase).as_deref(),
             Some("Running")
         );
+    }
+
+    #[test]
+    fn a_deleted_pod_says_until_when() {
+        assert_eq!(metadata(&example(), "deletionTimestamp"), "");
+        let until = Timestamp::from_second(1_800_000_005).expect("a valid time");
+        let pod = deleted(Some((until, 5)));
+        assert_eq!(metadata(&pod, "deletionTimestamp"), "2027-01-15T08:00:05Z");
+        assert_eq!(pod["metadata"]["deletionGracePeriodSeconds"], 5);
     }
 
     #[test]

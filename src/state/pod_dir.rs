@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -37,10 +38,21 @@ pub enum Liveness {
     Dead,
 }
 
-/// Since when a pod is being deleted.
+/// Since when a pod is being deleted, and how long it has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleting {
     pub since: Timestamp,
+    /// Seconds.
+    pub grace: u32,
+}
+
+impl Deleting {
+    /// When the pod is to have ended: an API server's `deletionTimestamp`.
+    #[must_use]
+    pub fn until(&self) -> Timestamp {
+        let grace = Duration::from_secs(self.grace.into());
+        self.since.saturating_add(grace).unwrap_or(Timestamp::MAX)
+    }
 }
 
 impl PodDir {
@@ -249,15 +261,16 @@ impl<'a> LockedPodDir<'a> {
         Ok(())
     }
 
-    /// Notes that the pod is being deleted, so that the next command goes on if this one dies. The first note stays.
+    /// Notes that the pod is being deleted, so that the next command goes on if this one dies. The first note stays, but for
+    /// one that leaves the pod less time.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn mark_deleting(&self, since: Timestamp) -> Result<(), Error> {
-        if !matches!(self.deleting(), Ok(Some(_))) {
+    pub fn mark_deleting(&self, note: Deleting) -> Result<(), Error> {
+        let stays = matches!(self.deleting(), Ok(Some(first)) if first.until() <= note.until());
+        if !stays {
             fs::create_dir_all(self.paths.run(), 0o700)?;
-            let note = json(&Deleting { since });
-            fs::replace_in_memory(&self.paths.deleting(), 0o600, &note)?;
+            fs::replace_in_memory(&self.paths.deleting(), 0o600, &json(&note))?;
         }
         Ok(())
     }
@@ -416,10 +429,19 @@ mod tests {
         fs::remove_dir_all(dir.paths().run()).unwrap();
         assert_eq!(dir.status().unwrap(), Some(ended));
 
-        locked.mark_deleting(Timestamp::UNIX_EPOCH).unwrap();
-        locked.mark_deleting(Timestamp::MAX).unwrap();
-        let note = dir.deleting().unwrap().unwrap();
-        assert_eq!(note.since, Timestamp::UNIX_EPOCH);
+        let note = |second, grace| Deleting {
+            since: Timestamp::from_second(second).unwrap(),
+            grace,
+        };
+        for (marked, stays) in [
+            (note(100, 30), note(100, 30)),
+            (note(110, 30), note(100, 30)),
+            (note(110, 5), note(110, 5)),
+        ] {
+            locked.mark_deleting(marked).unwrap();
+            assert_eq!(dir.deleting().unwrap(), Some(stays));
+        }
+        assert_eq!(note(110, 5).until(), Timestamp::from_second(115).unwrap());
         fs::create_dir_all(&dir.paths().data().join("volumes/x/y"), 0o700).unwrap();
         locked.remove_content().unwrap();
         assert_eq!(list(&layout).unwrap().len(), 1);

@@ -1,9 +1,11 @@
 //! Several commands at once neither corrupt anything nor wait for each other for ever.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Output};
 
 use crate::Kplay;
 use crate::harness::script_pod;
+use crate::hooks::Diary;
 
 fn pod(name: &str, value: &str) -> String {
     script_pod(
@@ -99,6 +101,35 @@ fn apply_and_delete_at_once() {
         .map(|_| kplay.command(["delete", "--all"]).spawn())
         .collect();
     assert_all_succeed(&all(deletes));
+    kplay.assert_nothing_left();
+}
+
+#[test]
+fn a_delete_that_waits_for_an_apply_says_so() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let diary = Diary::new(&kplay);
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: slow}}\nspec: {{terminationGracePeriodSeconds: 0, {}, \
+         initContainers: [{}], containers: [{}]}}\n",
+        diary.volumes(),
+        diary.container("init", "", "say init; until [ -e /v/go ]; do sleep 0.05; done"),
+        diary.container("main", "", "exec sleep 1000"),
+    );
+    let file = kplay.file("slow.yaml", manifest);
+    let apply = kplay.command(["apply".as_ref(), file.as_os_str()]).spawn();
+    diary.until("init");
+    kplay.note_pods();
+    let mut delete = kplay.command(["delete", "pod", "slow"]).spawn();
+    let mut lines = BufReader::new(delete.stderr.take().expect("a pipe")).lines();
+    let line = lines.next().expect("it waits").expect("text");
+    assert_eq!(
+        line,
+        "waiting for another command that is at work on pod/slow"
+    );
+    kplay.file("shared/go", "");
+    assert_all_succeed(&all(vec![apply, delete]));
     kplay.assert_nothing_left();
 }
 

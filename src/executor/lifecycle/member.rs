@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::RESTARTING_ALL;
 use super::health::Health;
 use super::termination::Halt;
 use crate::executor::restart::BackOff;
@@ -62,6 +63,13 @@ pub(in crate::executor) struct Ended {
     pub(in crate::executor) started: Timestamp,
     pub(in crate::executor) finished: Timestamp,
     pub(in crate::executor) id: String,
+}
+
+impl Ended {
+    /// Whether it was taken away to run again with all others: a kubelet knows nothing more of it then.
+    pub(in crate::executor) fn is_removed(&self) -> bool {
+        self.reason == RESTARTING_ALL
+    }
 }
 
 /// A container with its history.

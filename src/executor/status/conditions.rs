@@ -59,7 +59,7 @@ impl Conditions<'_> {
             list.push(self.condition(r#type, value, previous));
         };
         add("PodReadyToStartContainers", sandbox);
-        add("Initialized", self.initialized());
+        add("Initialized", self.initialized(previous));
         let ready = self.containers_ready();
         add("Ready", self.ready(&ready, previous));
         add("ContainersReady", ready);
@@ -84,15 +84,18 @@ impl Conditions<'_> {
         }
     }
 
-    fn initialized(&self) -> Value {
+    /// Once true it stays so: neither sidecars nor init containers that run again take anything back.
+    fn initialized(&self, previous: &[PodCondition]) -> Value {
         if self.phase == Phase::Succeeded {
             return Value {
                 reason: Some("PodCompleted"),
                 ..Value::TRUE
             };
         }
-        // Sidecars that are started again take nothing back.
-        if self.containers.has_main_run {
+        let mut previous = previous.iter();
+        let was_true =
+            previous.any(|old| old.r#type == "Initialized" && old.status == ConditionStatus::True);
+        if was_true || self.containers.has_main_run {
             return Value::TRUE;
         }
         let incomplete = self.names(|role, status| match role {

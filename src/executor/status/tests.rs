@@ -483,7 +483,7 @@ fn containers_that_restart_with_all_others_say_so() {
     );
     events.push(exit(2, 137));
     assert_eq!(told(&events), (ConditionStatus::False, None, None));
-    let status = of_plan(&plan, events);
+    let status = of_plan(&plan, events.clone());
     for container in &status.container_statuses {
         let (reason, message) = waiting(container);
         assert_eq!(reason, "RestartingAllContainers", "{}", container.name);
@@ -497,6 +497,21 @@ fn containers_that_restart_with_all_others_say_so() {
             (last.exit_code, last.reason.as_str()),
             (137, "RestartingAllContainers")
         );
+        // Of what was removed nothing else is known.
+        assert_eq!((last.started_at, last.finished_at), (None, None));
+        assert_eq!((last.container_id, &container.container_id), (None, &None));
+        assert_eq!(container.restart_count, 1, "{}", container.name);
+    }
+    events.extend([up(0), exit(0, 0), up(1)]);
+    let again = of_plan(&plan, events);
+    let [main, other] = &again.container_statuses[..] else {
+        panic!("two main containers");
+    };
+    assert_eq!(main.container_id.as_deref(), Some("kplay://id1"));
+    for container in [main, other] {
+        let last = container.last_state.terminated.as_ref();
+        assert_eq!(last.and_then(|last| last.started_at), None);
+        assert_eq!(container.restart_count, 1, "{}", container.name);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::model::names::{Namespace, ObjectKey, PodKey, PodName};
 use crate::network;
 use crate::protocol::Request;
 use crate::state::lock::{Locks, Subject};
-use crate::state::pod_dir::{self, Found, LockedPodDir, PodDir};
+use crate::state::pod_dir::{self, Deleting, Found, LockedPodDir, PodDir};
 use crate::state::record::PodRecord;
 use crate::state::{endpoints, object, volumes};
 use crate::sys::fs;
@@ -322,7 +322,11 @@ pub(super) fn delete_pods(
         .filter_map(|key| locks.pod(key))
         .filter(|dir| dir.exists())
     {
-        if let Err(error) = dir.mark_deleting(now) {
+        let note = Deleting {
+            since: now,
+            grace: stop::seconds(&dir, options.grace),
+        };
+        if let Err(error) = dir.mark_deleting(note) {
             // On a full disk deleting is the remedy. Nobody would finish it, so it is waited for.
             tracing::warn!(%error, "cannot mark a pod that is deleted");
             unmarked.insert(dir.key().clone());

@@ -106,3 +106,27 @@ fn conditions_and_their_reasons() {
         &["Initialized True", &ready, &containers_ready],
     );
 }
+
+#[test]
+fn a_pod_stays_initialized_when_its_init_containers_run_again() {
+    let containers = containers("init:up main:wait");
+    let initialized = |previous: &[PodCondition]| {
+        let conditions = Conditions {
+            containers: &containers,
+            phase: Phase::Pending,
+            has_sandbox: true,
+            readiness_gates: &[],
+            restarts_all: None,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let mut list = conditions.list(previous);
+        list.retain(|condition| condition.r#type == "Initialized");
+        list
+    };
+    let mut before = initialized(&[]);
+    assert_eq!(before[0].status, False);
+    assert_eq!(initialized(&before)[0].status, False);
+    before[0].status = True;
+    let after = initialized(&before);
+    assert_eq!((after[0].status, &after[0].reason), (True, &None));
+}
