@@ -10,7 +10,7 @@ use super::records::{ImageRecord, ReferenceRecord};
 use super::store::{Store, Temporary};
 use crate::model::reference::Reference;
 use crate::sys::beneath;
-use crate::sys::fs::{self, LockMode};
+use crate::sys::fs;
 
 /// What a removal did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Store {
         reference: &Reference,
         in_use: &dyn Fn(&str) -> bool,
     ) -> Result<Removed, Error> {
-        let _alone = fs::lock(&self.lock_path(), LockMode::Exclusive)?;
+        let _alone = self.alone()?;
         let all = self.references()?;
         let path = self.reference_path(reference);
         let found = all
@@ -64,7 +64,7 @@ impl Store {
     /// # Errors
     /// There is no such image, or more than one; it is in use, and then nothing changes.
     pub fn remove_id(&self, prefix: &str, in_use: &dyn Fn(&str) -> bool) -> Result<Removed, Error> {
-        let _alone = fs::lock(&self.lock_path(), LockMode::Exclusive)?;
+        let _alone = self.alone()?;
         let image = self
             .id(prefix)?
             .ok_or_else(|| Error::NotStored(prefix.to_owned()))?;
@@ -78,7 +78,7 @@ impl Store {
     /// # Errors
     /// Something cannot be removed.
     pub fn prune(&self, in_use: &dyn Fn(&str) -> bool) -> Result<Removed, Error> {
-        let _alone = fs::lock(&self.lock_path(), LockMode::Exclusive)?;
+        let _alone = self.alone()?;
         let mut names = self.references()?;
         names.retain(|record| !in_use(record.image.as_str()));
         let mut removed = Removed {
@@ -100,7 +100,7 @@ impl Store {
         unnamed: Unnamed,
         in_use: &dyn Fn(&str) -> bool,
     ) -> Result<Removed, Error> {
-        let _alone = fs::lock(&self.lock_path(), LockMode::Exclusive)?;
+        let _alone = self.alone()?;
         let mut removed = Removed::default();
         self.collect_alone(unnamed, in_use, &mut removed)?;
         Ok(removed)

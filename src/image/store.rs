@@ -104,7 +104,7 @@ impl Store {
     /// # Errors
     /// The lock cannot be taken.
     pub fn alone(&self) -> Result<Hold, Error> {
-        let lock = fs::lock(&self.lock_path(), LockMode::Exclusive)?;
+        let lock = self.lock(self.lock_path(), LockMode::Exclusive)?;
         Ok(Hold { _lock: lock })
     }
 

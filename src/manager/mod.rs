@@ -61,3 +61,13 @@ pub struct Manager {
     /// Ctrl-C and SIGTERM.
     pub interrupt: Interrupt,
 }
+
+impl Manager {
+    /// Why something failed: work that a signal makes somebody give up fails because of the signal.
+    fn interrupted_or(&self, error: Error) -> Error {
+        match self.interrupt.take() {
+            Ok(Some(signal)) => Error::Interrupted { signal },
+            Ok(None) | Err(_) => error,
+        }
+    }
+}

@@ -13,7 +13,6 @@ use super::jobs;
 use super::report::{Event, Report, pod_object};
 use super::stop::{self, Grace, OnSignal};
 use crate::image::Store;
-use crate::network;
 use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found};
@@ -30,8 +29,13 @@ pub fn reset(manager: &Manager, grace: Grace, report: Report<'_>) -> Result<Vec<
         verb: "lock the image store",
         source: std::io::Error::other(source),
     };
-    let store = Store::open(&layout.images()).map_err(failed)?;
-    let _alone = store.alone().map_err(failed)?;
+    let stop = manager
+        .interrupt
+        .stop()
+        .map_err(Error::io("handle signals"))?;
+    let store = Store::open(&layout.images()).map_err(failed)?.heeding(stop);
+    let alone = store.alone().map_err(failed);
+    let _alone = alone.map_err(|error| manager.interrupted_or(error))?;
     let options = DeleteOptions {
         grace,
         volumes: Volumes::Delete,
@@ -40,7 +44,7 @@ pub fn reset(manager: &Manager, grace: Grace, report: Report<'_>) -> Result<Vec<
     };
     delete::delete(manager, &[Target::All(None)], options, report)?;
     remove_unreadable(manager, report)?;
-    network::sweep(&layout.network())?;
+    delete::sweep_network(manager)?;
     // A removal must not follow a mount into a volume of the machine's.
     for pods in [layout.pods_data(), layout.pods_run()] {
         unmount::beneath(&pods)?;

@@ -1,7 +1,8 @@
 //! Cleaning up after crashes: what every command does first, in a few system calls per pod.
 //!
 //! An executor that was killed may leave processes, a cgroup, mounts; a `delete` that was cut off leaves a pod whose
-//! folder says `deleting`. Pods at which another command is at work are left to it. The folder of a pod that was swept
+//! folder says `deleting`. Pods at which another command is at work are left to it, and so is the network: nothing here
+//! waits for anybody. The folder of a pod that was swept
 //! says `swept`, so that it is done once.
 
 use super::error::Error;
@@ -28,7 +29,7 @@ pub fn sweep(layout: &Layout, report: Report<'_>) -> Result<Vec<Error>, Error> {
             errors.push(error);
         }
     }
-    if let Err(error) = network::sweep(&layout.network()) {
+    if let Err(error) = network::sweep_unless_busy(&layout.network()) {
         errors.push(error.into());
     }
     // For a command that was killed after it had written them.

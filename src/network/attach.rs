@@ -21,6 +21,7 @@ use super::subnet::Subnet;
 use super::way_out;
 use crate::sys::fs::{self, Lock, LockMode};
 use crate::sys::netns::NetNs;
+use crate::sys::stop::Stop;
 use crate::sys::userns;
 
 /// A pod's place in the network.
@@ -194,21 +195,45 @@ impl Drop for Expected {
     }
 }
 
-/// Removes the bridge if no pod lives that has an address of it: what killed executors could not do.
+/// Removes the bridge if no pod lives that has an address of it: what killed executors could not do. Waits for whoever
+/// changes the network, until `stop` says so.
 ///
 /// # Errors
-/// The kernel refuses, or a file cannot be removed.
-pub fn sweep(folder: &Path) -> Result<(), Error> {
+/// The kernel refuses, or a file cannot be removed; [`Error::Lock`].
+pub fn sweep(folder: &Path, stop: &Stop) -> Result<(), Error> {
+    let path = lock_path(folder);
     if !lease::folder(folder).exists() {
         return Ok(());
     }
-    let _lock = lock(folder)?;
-    let home = Home::find(folder)?;
-    remove_unused(folder, home.as_ref())
+    let _lock = match fs::try_lock(&path, LockMode::Exclusive)? {
+        Some(lock) => lock,
+        None => stop
+            .unless(move || fs::lock(&path, LockMode::Exclusive))
+            .map_err(Error::Lock)??,
+    };
+    remove_unused(folder, Home::find(folder)?.as_ref())
+}
+
+/// The same, unless somebody changes the network just now: whoever comes next does it.
+///
+/// # Errors
+/// The kernel refuses, or a file cannot be removed.
+pub fn sweep_unless_busy(folder: &Path) -> Result<(), Error> {
+    if !lease::folder(folder).exists() {
+        return Ok(());
+    }
+    match fs::try_lock(&lock_path(folder), LockMode::Exclusive)? {
+        Some(_lock) => remove_unused(folder, Home::find(folder)?.as_ref()),
+        None => Ok(()),
+    }
 }
 
 fn lock(folder: &Path) -> Result<Lock, Error> {
-    Ok(fs::lock(&folder.join("lock"), LockMode::Exclusive)?)
+    Ok(fs::lock(&lock_path(folder), LockMode::Exclusive)?)
+}
+
+fn lock_path(folder: &Path) -> PathBuf {
+    folder.join("lock")
 }
 
 /// The network as it is, made if it is not there.

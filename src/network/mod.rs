@@ -22,7 +22,7 @@ mod tests;
 pub mod trial;
 mod way_out;
 
-pub use self::attach::{Attachment, Expected, attach, expect, sweep};
+pub use self::attach::{Attachment, Expected, attach, expect, sweep, sweep_unless_busy};
 pub use self::bridge::add_loopback_address;
 pub use self::nft::{ServiceTable, VirtualAddress, VirtualPort};
 pub use self::route::has_route_to;
@@ -45,6 +45,8 @@ pub enum Error {
     },
     #[error("cannot use the network of your pods")]
     Home(#[source] std::io::Error),
+    #[error("cannot wait for who changes the network")]
+    Lock(#[source] std::io::Error),
     #[error("all private IPv4 ranges are routed somewhere already")]
     NoSubnet,
     #[error("all {0} addresses of the bridge are taken")]

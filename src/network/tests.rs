@@ -11,6 +11,7 @@ use std::process::Command;
 
 use super::*;
 use crate::sys::netns::NetNs;
+use crate::sys::stop::Stop;
 use crate::sys::testing::{alone, eventually};
 
 mod services;
@@ -156,18 +157,39 @@ fn what_the_killed_leave_is_swept() {
         let alive = machine.pod("alive");
         // The kernel closes files and ends namespaces; nobody releases anything.
         drop(killed);
-        sweep(&machine.folder).unwrap();
+        sweep(&machine.folder, &Stop::default()).unwrap();
         assert_eq!(bridges(), ["kplay0"]);
         drop(alive);
         eventually("the bridge is gone", || {
-            sweep(&machine.folder).unwrap();
+            sweep(&machine.folder, &Stop::default()).unwrap();
             bridges().is_empty()
         });
-        sweep(&machine.folder).unwrap();
+        sweep(&machine.folder, &Stop::default()).unwrap();
         // Its links go with the pods' namespaces, a little later.
         while ip("-o link show type veth").contains("kplay") {
             std::thread::yield_now();
         }
+    });
+}
+
+#[test]
+fn who_sweeps_does_not_wait_for_ever() {
+    on_a_machine(|machine| {
+        drop(machine.pod("killed"));
+        let lock = fs::lock(&machine.folder.join("lock"), fs::LockMode::Exclusive).unwrap();
+        sweep_unless_busy(&machine.folder).unwrap();
+        let (asked, ask) = std::io::pipe().unwrap();
+        let folder = machine.folder.clone();
+        let waiting = std::thread::spawn(move || sweep(&folder, &Stop::when(asked.into())));
+        drop(ask);
+        let given_up = waiting.join().unwrap();
+        assert!(matches!(given_up, Err(Error::Lock(_))), "{given_up:?}");
+        assert_eq!(bridges(), ["kplay0"]);
+        drop(lock);
+        eventually("the bridge is gone", || {
+            sweep_unless_busy(&machine.folder).unwrap();
+            bridges().is_empty()
+        });
     });
 }
 
@@ -264,7 +286,7 @@ fn many_at_once_have_addresses_of_their_own() {
             }
         });
         assert_eq!(addresses.lock().unwrap().len(), 20);
-        sweep(&machine.folder).unwrap();
+        sweep(&machine.folder, &Stop::default()).unwrap();
     });
 }
 
@@ -369,7 +391,7 @@ fn a_bridge_that_is_half_made_is_swept_or_made_anew() {
             assert_eq!(bridges(), ["kplay0"]);
         };
         half();
-        sweep(&machine.folder).unwrap();
+        sweep(&machine.folder, &Stop::default()).unwrap();
         assert_eq!(bridges(), [""; 0]);
         half();
         let pod = machine.pod("pod");

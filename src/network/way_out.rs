@@ -2,7 +2,7 @@
 //! root could connect the two networks. It comes with the network and goes with it.
 //!
 //! ```text
-//! FOLDER/way-out   its number
+//! FOLDER/way-out   its number; nothing as long as it is being started
 //! FOLDER/network   the network, where it finds it: mounted meanwhile, and seen by nobody else. That it was told of this
 //!                  path is what it is known again by
 //! ```
@@ -20,7 +20,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ParentDeath, Session, Spawn};
 use crate::sys::signal::Signal;
 use crate::sys::watch::Watch;
-use crate::sys::{fd, fs, poll};
+use crate::sys::{fd, fs, inhabitants, poll};
 
 /// How long the program may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -152,6 +152,9 @@ fn start(program: Program, path: &Path, folder: &Path) -> io::Result<Option<Stri
     let (said, says) = fd::pipe()?;
     let arguments = program.arguments(&network, &ready);
     let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+    // Said before it is there: whoever is killed meanwhile leaves nothing that is not looked for.
+    let note = note_path(folder);
+    fs::replace_in_memory(&note, 0o600, b"").map_err(io::Error::other)?;
     let child = process::spawn(&Spawn {
         program: path,
         args: &arguments,
@@ -163,8 +166,12 @@ fn start(program: Program, path: &Path, folder: &Path) -> io::Result<Option<Stri
         cgroup: None,
     })?;
     drop((tells, says));
-    let note = format!("{}\n", child.pid());
-    fs::replace_in_memory(&note_path(folder), 0o600, note.as_bytes()).map_err(io::Error::other)?;
+    let number = format!("{}\n", child.pid());
+    if let Err(error) = fs::replace_in_memory(&note, 0o600, number.as_bytes()) {
+        child.signal(Signal::KILL)?;
+        child.wait()?;
+        return Err(io::Error::other(error));
+    }
     let deadline = Instant::now() + PATIENCE;
     loop {
         let seen = match program {
@@ -221,18 +228,18 @@ pub(super) fn close(folder: &Path) -> Result<(), Error> {
     let Some(note) = fs::read_if_there(&path)? else {
         return Ok(());
     };
-    let note = String::from_utf8_lossy(&note).into_owned();
+    let candidates = match String::from_utf8_lossy(&note).trim().parse() {
+        Ok(number) => vec![number],
+        // Who started it was killed.
+        Err(_) => inhabitants::all().map_err(Error::Home)?,
+    };
     let network = shown_path(folder);
-    if let Ok(pid) = note.trim().parse()
-        && let Ok(process) = PidFd::open(pid)
-    {
+    for pid in candidates {
+        let Ok(process) = PidFd::open(pid) else {
+            continue;
+        };
         // Its number may be another's by now.
-        let command = fs::read_if_there(Path::new(&format!("/proc/{pid}/cmdline")));
-        let command = command.ok().flatten().unwrap_or_default();
-        if command
-            .split(|byte| *byte == 0)
-            .any(|word| word == network.as_os_str().as_encoded_bytes())
-        {
+        if was_told_of(pid, &network) {
             process.signal(Signal::KILL).map_err(Error::Home)?;
             // Nobody else has its tap device then.
             let deadline = Some(Instant::now() + PATIENCE);
@@ -240,4 +247,55 @@ pub(super) fn close(folder: &Path) -> Result<(), Error> {
         }
     }
     Ok(fs::remove_file(&path)?)
+}
+
+/// Whether a process has this path among its arguments.
+fn was_told_of(pid: i32, network: &Path) -> bool {
+    let command = fs::read_if_there(Path::new(&format!("/proc/{pid}/cmdline")));
+    let command = command.ok().flatten().unwrap_or_default();
+    let mut words = command.split(|byte| *byte == 0);
+    words.any(|word| word == network.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Stdio;
+
+    use super::*;
+
+    /// As long as it is not known by its number, it is by what it was told.
+    #[test]
+    fn a_program_is_ended_however_far_its_start_has_come() {
+        let folder = std::env::temp_dir().join(format!("kplay-way-out-{}", std::process::id()));
+        fs::create_dir_all(&folder, 0o700).unwrap();
+        let start = |network: &Path| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", "echo; read line", "sh"]).arg(network);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            // Before, what it was told may not be seen yet.
+            let mut output = child.stdout.take().unwrap();
+            output.read_exact(&mut [0]).unwrap();
+            child
+        };
+        let mut other = start(&folder.join("another"));
+        for noted in [true, false] {
+            let mut ours = start(&shown_path(&folder));
+            let note = if noted {
+                ours.id().to_string()
+            } else {
+                String::new()
+            };
+            fs::replace_in_memory(&note_path(&folder), 0o600, note.as_bytes()).unwrap();
+            close(&folder).unwrap();
+            let killed = ours.wait().unwrap().signal();
+            assert_eq!(killed, Some(Signal::KILL.number()), "{noted}");
+            assert!(!note_path(&folder).exists());
+        }
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -47,17 +47,26 @@ pub fn find(folder: &Path) -> io::Result<Vec<i32>> {
     inhabitants(&own_mounts()?, &folder.to_string_lossy())
 }
 
+/// All processes there are, as far as they can be seen; they may have ended.
+///
+/// # Errors
+/// They cannot be listed.
+pub fn all() -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(found)
+}
+
 fn own_mounts() -> io::Result<PathBuf> {
     std::fs::read_link("/proc/self/ns/mnt")
 }
 
 fn inhabitants(own: &Path, folder: &str) -> io::Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let pid = name.to_str().and_then(|name| name.parse().ok());
-        found.extend(pid.filter(|pid| lives_there(*pid, own, folder)));
-    }
+    let mut found = all()?;
+    found.retain(|pid| lives_there(*pid, own, folder));
     Ok(found)
 }
 

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Kplay;
@@ -456,4 +457,41 @@ fn the_run_folder_is_removed_under_a_running_pod() {
     kplay.apply(&pod("web")).succeeds();
     kplay.until("web", "it runs", |status| status["phase"] == "Running");
     delete_cleans(&kplay);
+}
+
+/// A process that somebody has stopped may have any lock.
+#[test]
+fn who_waits_for_a_lock_can_be_interrupted_and_who_only_looks_does_not_wait() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    kplay.apply(&pod("web")).succeeds();
+    let hold = |path: &Path| {
+        let file = fs::File::open(path).expect("a lock");
+        flock(&file, FlockOperation::LockExclusive).expect("taken");
+        file
+    };
+    for (lock, command) in [
+        ("run/network/lock", ["delete", "--all", "--force"]),
+        ("root/images/lock", ["system", "reset", "--force"]),
+    ] {
+        let held = hold(&kplay.dir().join(lock));
+        kplay.run(["get", "pods"]).succeeds();
+        let mut waiting = kplay.command(command).std();
+        let mut waiting = waiting.stdout(Stdio::null()).spawn().expect("it starts");
+        wait::until("it waits for the lock", || is_waiting(waiting.id()));
+        let pid = Pid::from_child(&waiting);
+        kill_process(pid, Signal::INT).expect("our own child");
+        let status = waiting.wait().expect("our own child");
+        assert_eq!(status.code(), Some(130), "{lock}");
+        drop(held);
+    }
+    delete_cleans(&kplay);
+}
+
+/// Whether a process waits for a `flock`.
+fn is_waiting(pid: u32) -> bool {
+    let locks = fs::read_to_string("/proc/locks").expect("the kernel's list");
+    let mut waits = locks.lines().filter(|line| line.contains("-> FLOCK"));
+    waits.any(|line| line.split_whitespace().any(|word| word == pid.to_string()))
 }

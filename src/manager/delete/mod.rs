@@ -108,9 +108,9 @@ pub fn delete(
     errors.extend(delete_pods(manager, &locks, &doomed.pods, options, report)?);
     // An executor takes the network with it when it is the last one, unless it had to be killed.
     if !doomed.pods.is_empty()
-        && let Err(error) = network::sweep(&manager.layout.network())
+        && let Err(error) = sweep_network(manager)
     {
-        errors.push(error.into());
+        errors.push(error);
     }
     for key in &doomed.objects {
         let deleted = doomed.check_unused(manager, key).and_then(|()| {
@@ -131,6 +131,19 @@ pub fn delete(
         errors.push(error.into());
     }
     Error::all(errors)
+}
+
+/// Removes the network if no pod is in it any more.
+///
+/// # Errors
+/// It cannot be removed; [`Error::Interrupted`].
+pub(super) fn sweep_network(manager: &Manager) -> Result<(), Error> {
+    let stop = manager
+        .interrupt
+        .stop()
+        .map_err(Error::io("handle signals"))?;
+    let swept = network::sweep(&manager.layout.network(), &stop);
+    swept.map_err(|error| manager.interrupted_or(error.into()))
 }
 
 /// What was found of the targets.
