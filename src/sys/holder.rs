@@ -464,14 +464,14 @@ mod tests {
         }
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for _ in 0..3 {
+            for _ in 0..2 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
                         std::thread::spawn(|| ()).join().unwrap();
                     }
                 });
             }
-            let held_up = (0..300).find(|_| !holds());
+            let held_up = (0..20).find(|_| !holds());
             done.store(true, Ordering::Relaxed);
             assert_eq!(held_up, None);
         });
