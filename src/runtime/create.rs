@@ -16,6 +16,7 @@ use super::wire::{Action, Answer, GO, Request, SOCKET, StdioKind, cut};
 use super::{Tenancy, environment, landing, late, trace};
 use crate::model::cause::chain;
 use crate::sys::fd::MemoryUse;
+use crate::sys::pidfd::PidFd;
 use crate::sys::{self, fd, namespace, process};
 
 /// The way to the executor, for this process and those that libcontainer forks from it.
@@ -53,6 +54,12 @@ pub fn main() -> ExitCode {
 /// Sends an answer to the executor.
 pub(super) fn answer(answer: &Answer) {
     send(answer, &[]);
+}
+
+/// Has the executor end this process if the helper ends before it has started it.
+pub(super) fn tell_waiting() -> io::Result<()> {
+    send(&Answer::Waiting, &[PidFd::own()?.as_fd()]);
+    Ok(())
 }
 
 /// Has the executor prepare this process's terminal, and waits until that is done.

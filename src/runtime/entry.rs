@@ -40,12 +40,14 @@ impl Executor for Entry {
     }
 
     /// Called after the user was set (which would undo what is done here) and before the wait for the start, in which
-    /// the process must not outlive the executor. The environment needs no setting: it is given to `execve`.
+    /// the process must not outlive the executor, nor the helper. The environment needs no setting: it is given to `execve`.
     fn setup_envs(
         &self,
         _: std::collections::HashMap<String, String>,
     ) -> Result<(), ExecutorSetEnvsError> {
-        tie_to_executor().map_err(|e| ExecutorSetEnvsError::SetEnvs(Box::new(e)))
+        tie_to_executor()
+            .and_then(|()| create::tell_waiting())
+            .map_err(|e| ExecutorSetEnvsError::SetEnvs(Box::new(e)))
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {

@@ -71,7 +71,7 @@ pub(super) struct Helper {
     /// What kept it from its program, if anything did.
     failure: Option<process::Failure>,
     socket: AsyncFd<OwnedFd>,
-    ended: bool,
+    exit: Option<Exit>,
     _kept: process::Kept,
 }
 
@@ -104,7 +104,7 @@ impl Helper {
             failure: Some(failure),
             socket: fd::watch(socket, Interest::READABLE)
                 .map_err(Error::system("watch the helper"))?,
-            ended: false,
+            exit: None,
             _kept: kept,
         })
     }
@@ -119,25 +119,45 @@ impl Helper {
         }
     }
 
+    /// Waits until it has said something, or ended.
+    async fn change(&mut self) -> Result<(), Error> {
+        let said = async {
+            let ready = self.socket.readable().await;
+            // What has come is read next, all of it.
+            ready.map(|mut ready| ready.clear_ready())
+        };
+        match self.exit {
+            Some(_) => said.await.map_err(Error::system("watch the helper")),
+            None => {
+                tokio::select! {
+                    said = said => said.map_err(Error::system("watch the helper")),
+                    exit = end(&self.process) => exit.map(|exit| self.exit = Some(exit)),
+                }
+            }
+        }
+    }
+
     /// Waits for its end.
     async fn end(&mut self) -> Result<Exit, Error> {
-        loop {
-            let mut ready = self
-                .process
-                .readable()
-                .await
-                .map_err(Error::system("wait for the helper"))?;
-            let exit = self
-                .process
-                .get_ref()
-                .try_wait()
-                .map_err(Error::system("wait for the helper"))?;
-            if let Some(exit) = exit {
-                self.ended = true;
-                return Ok(exit);
+        match self.exit {
+            Some(exit) => Ok(exit),
+            None => {
+                let exit = end(&self.process).await?;
+                self.exit = Some(exit);
+                Ok(exit)
             }
-            ready.clear_ready();
         }
+    }
+}
+
+async fn end(process: &AsyncFd<PidFd>) -> Result<Exit, Error> {
+    let failed = || Error::system("wait for the helper");
+    loop {
+        let mut ready = process.readable().await.map_err(failed())?;
+        if let Some(exit) = process.get_ref().try_wait().map_err(failed())? {
+            return Ok(exit);
+        }
+        ready.clear_ready();
     }
 }
 
@@ -146,7 +166,7 @@ const START: &str = "start the helper that creates containers";
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        if !self.ended
+        if self.exit.is_none()
             && let Err(error) = self.process.get_ref().signal(Signal::KILL)
         {
             tracing::warn!(%error, "a helper cannot be killed");
@@ -157,6 +177,7 @@ impl Drop for Helper {
 /// Everything that was answered.
 #[derive(Default)]
 struct Heard {
+    waiting: Option<PidFd>,
     started: Option<(PidFd, process::Kept)>,
     terminal: Option<OwnedFd>,
     /// The first is the most precise: from the process itself, not from those who waited for it.
@@ -207,7 +228,7 @@ pub(super) async fn run(
     helper.request(&fds)?;
     // Only others hold these now, so that their ends of file mean something.
     drop(fds);
-    let heard = listen(&helper.socket, reaper, terminal).await?;
+    let heard = listen(&mut helper, reaper, terminal).await?;
     let exit = helper.end().await?;
     drop(paused);
     reaper
@@ -222,22 +243,25 @@ pub(super) async fn run(
 }
 
 async fn listen(
-    socket: &AsyncFd<OwnedFd>,
+    helper: &mut Helper,
     reaper: &Rc<Reaper>,
     terminal: Option<Terminal>,
 ) -> Result<Heard, Error> {
     let mut heard = Heard::default();
     let mut buffer = vec![0; LONGEST_ANSWER];
     loop {
-        let mut ready = socket
-            .readable()
-            .await
-            .map_err(Error::system("watch the helper"))?;
-        let received = match ready.try_io(|socket| fd::receive(socket.get_ref(), &mut buffer)) {
-            Err(_would_block) => continue,
+        let received = match fd::receive(helper.socket.get_ref(), &mut buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                if helper.exit.is_some() {
+                    // It has said all that it could.
+                    heard.end_who_waits()?;
+                }
+                helper.change().await?;
+                continue;
+            }
             // A peer that was killed with a message unread.
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionReset => return Ok(heard),
-            Ok(received) => received.map_err(Error::system("read from the helper"))?,
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return Ok(heard),
+            received => received.map_err(Error::system("read from the helper"))?,
         };
         let (length, passed) = received;
         if length == 0 {
@@ -250,7 +274,8 @@ async fn listen(
         })?;
         if let (Answer::Terminal, Some(plan), Some(slave)) = (&answer, terminal, &passed) {
             plan.prepare(slave)?;
-            fd::send(socket.get_ref(), GO, &[]).map_err(Error::system("answer the helper"))?;
+            fd::send(helper.socket.get_ref(), GO, &[])
+                .map_err(Error::system("answer the helper"))?;
         }
         heard.take(answer, passed, reaper)?;
     }
@@ -264,6 +289,7 @@ impl Heard {
         reaper: &Rc<Reaper>,
     ) -> Result<(), Error> {
         match answer {
+            Answer::Waiting => self.waiting = passed.map(PidFd::passed),
             Answer::Started { pid } => {
                 // Kept before it can be reaped: the reaper pauses.
                 let kept = reaper.keep(pid);
@@ -286,6 +312,16 @@ impl Heard {
             Answer::Trace { message } => self.traces.push(message),
         }
         Ok(())
+    }
+
+    /// Ends the process that waits for the helper, which has ended, to start it.
+    fn end_who_waits(&mut self) -> Result<(), Error> {
+        match self.waiting.take().filter(|_| self.started.is_none()) {
+            Some(process) => process
+                .signal(Signal::KILL)
+                .map_err(Error::system("end what the helper left")),
+            None => Ok(()),
+        }
     }
 
     fn conclude(mut self, exit: Exit, directory: &Path) -> Result<Started, Error> {
@@ -328,3 +364,45 @@ impl Heard {
 
 /// What libcontainer says before the error's name when it cannot enter the working directory.
 const CHDIR: &str = "failed to chdir e=";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sys::process::Puppet;
+
+    /// Hears a helper to the end that ends without having started who waits for it; that one holds the socket, too.
+    #[test]
+    fn who_waits_for_a_helper_that_has_ended_is_ended() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (socket, theirs) = fd::seqpacket_pair().unwrap();
+            fd::set_nonblocking(&socket).unwrap();
+            let (mut strings, process) = Puppet::start().unwrap();
+            let (_waiting, waiting) = Puppet::start().unwrap();
+            let message = serde_json::to_vec(&Answer::Waiting).unwrap();
+            fd::send(&theirs, &message, &[waiting.as_fd()]).unwrap();
+            drop(theirs);
+            let reaper = Reaper::new();
+            let mut helper = Helper {
+                _kept: reaper.keep(process.pid()),
+                process: fd::watch(process, Interest::READABLE).unwrap(),
+                failure: None,
+                socket: fd::watch(socket, Interest::READABLE).unwrap(),
+                exit: None,
+            };
+            strings.end(Exit::Code(1)).unwrap();
+            let heard = listen(&mut helper, &reaper, None);
+            let heard = tokio::time::timeout(Duration::from_secs(30), heard).await;
+            let heard = heard.expect("not for ever").unwrap();
+            assert_eq!(waiting.wait().unwrap(), Exit::Signal(9));
+            let exit = helper.end().await.unwrap();
+            let error = heard.conclude(exit, Path::new("/")).unwrap_err();
+            assert!(matches!(error, Error::Helper { .. }), "{error:?}");
+        });
+    }
+}

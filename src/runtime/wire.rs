@@ -91,6 +91,9 @@ pub(super) enum SeccompLoad {
 /// the container's program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
+    /// From the process itself: it waits to be started by the helper, for ever if that ends before. A pidfd of it comes with
+    /// this.
+    Waiting,
     /// libcontainer's part is done; the process is on its way to `execve`. The terminal's master comes with it.
     Started { pid: i32 },
     /// From the process itself, before `execve`: its terminal, which comes with it, is to be given to its user and

@@ -46,6 +46,20 @@ impl PidFd {
         Ok(Self { fd, pid })
     }
 
+    /// This process.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn own() -> io::Result<Self> {
+        Self::open(rustix::process::getpid().as_raw_nonzero().get())
+    }
+
+    /// A process that somebody else has opened, and whose number is not known here: it is 0.
+    #[must_use]
+    pub fn passed(fd: OwnedFd) -> Self {
+        Self { fd, pid: 0 }
+    }
+
     /// A process whose pidfd the kernel gave with it.
     pub(super) fn from_parts(fd: OwnedFd, pid: i32) -> Self {
         Self { fd, pid }

@@ -495,3 +495,78 @@ fn is_waiting(pid: u32) -> bool {
     let mut waits = locks.lines().filter(|line| line.contains("-> FLOCK"));
     waits.any(|line| line.split_whitespace().any(|word| word == pid.to_string()))
 }
+
+/// A container's first process waits until its helper starts it, for ever if nobody looks after it.
+#[test]
+fn a_helper_that_is_killed_while_its_container_waits() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let file = kplay.file("web.yaml", script_pod("web", "", "", "sleep 1000"));
+    let caught = (0..50).any(|_| {
+        let mut apply = kplay.command(["apply".as_ref(), file.as_os_str()]).std();
+        let apply = apply.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut apply = apply.spawn().expect("it starts");
+        let caught = kill_helper_of_waiting(&mut apply, &kplay.run_dir("web"));
+        if caught {
+            kill_after(apply, wait::PATIENCE);
+            let status = kplay.run(["get", "pod", "web"]);
+            assert_eq!(status.code, Some(5), "it was undone: {status}");
+        } else {
+            apply.wait().expect("our own child");
+            delete_cleans(&kplay);
+        }
+        caught
+    });
+    assert!(caught, "no container waited");
+    delete_cleans(&kplay);
+}
+
+/// Has the helper of the pod's container go on in small steps, and kills it when it is about to start the container. False
+/// if it was faster.
+fn kill_helper_of_waiting(apply: &mut Child, run_dir: &Path) -> bool {
+    let mut executors = Vec::new();
+    wait::until("there is an executor", || {
+        executors = leftovers::executors_of(run_dir);
+        !executors.is_empty()
+    });
+    let children = || -> Vec<u32> {
+        let list = format!("/proc/{0}/task/{0}/children", executors[0]);
+        let list = fs::read_to_string(list).unwrap_or_default();
+        list.split_whitespace().flat_map(str::parse).collect()
+    };
+    let about = |pid: u32, file: &str| {
+        fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
+    };
+    let helper = || {
+        let create = |pid: &u32| about(*pid, "cmdline") == "kplay\0internal\0create\0";
+        children().into_iter().find(create)
+    };
+    let mut found = None;
+    wait::until("there is a helper", || {
+        found = helper();
+        found.is_some() || apply.try_wait().expect("our own child").is_some()
+    });
+    let Some(helper) = found else { return false };
+    loop {
+        send(helper, Signal::STOP);
+        let waits = |pid: &u32| about(*pid, "stat").contains("INIT]) S ");
+        if children().iter().any(waits) {
+            kill(helper);
+            return true;
+        }
+        send(helper, Signal::CONT);
+        if !matches!(
+            about(helper, "stat").split(' ').nth(2),
+            Some("R" | "S" | "D" | "T" | "t")
+        ) {
+            return false;
+        }
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // It may have ended by itself.
+    kill_process(pid.expect("a pid"), signal).ok();
+}
