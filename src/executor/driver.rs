@@ -279,6 +279,7 @@ fn status_facts<R>(context: &Context<R>, launch: &Launch) -> status::Facts {
     images.extend(context.pulled.borrow().clone());
     status::Facts::new(
         &launch.plan,
+        launch.generation,
         &images,
         context.facts.host_ip.map(|ip| ip.to_string()),
         context.pod_ips().iter().map(ToString::to_string).collect(),
