@@ -203,7 +203,7 @@ fn containers_share_a_volume_and_sub_paths_of_it() {
         "volumes: [{name: v, emptyDir: {}}], initContainers: [{name: writer, image: 'localhost/busybox:1', \
          volumeMounts: [{name: v, mountPath: /all}], command: [sh, -c, 'mkdir /all/in; echo deep > /all/in/file; \
          ln -s /etc /all/escape']}],",
-        "volumeMounts: [{name: v, mountPath: /v, readOnly: true}, {name: v, mountPath: /v2, subPath: in}, \
+        "volumeMounts: [{name: v, mountPath: /v, readOnly: true}, {name: v, mountPath: v2, subPath: in}, \
          {name: v, mountPath: /v3, subPath: made/new}],",
         "cat /v/in/file /v2/file; touch /v/x 2>/dev/null || echo read-only; touch /v3/y; ls /v/made/new",
     );
