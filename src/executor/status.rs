@@ -275,9 +275,7 @@ fn container_state<'a>(pod: &Pod, member: &'a Member) -> (ContainerState, Option
             waiting("PostStartHookError", Some(message.clone())),
             Some(&ended.id),
         ),
-        State::BackOff { delay, ended, .. }
-            if delay.is_zero() && ended.is_removed() =>
-        {
+        State::BackOff { delay, ended, .. } if delay.is_zero() && ended.is_removed() => {
             let message = Some(RESTARTED_ALL.into());
             (waiting(RESTARTING_ALL, message), Some(&ended.id))
         }

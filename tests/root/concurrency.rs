@@ -114,7 +114,11 @@ fn a_delete_that_waits_for_an_apply_says_so() {
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: slow}}\nspec: {{terminationGracePeriodSeconds: 0, {}, \
          initContainers: [{}], containers: [{}]}}\n",
         diary.volumes(),
-        diary.container("init", "", "say init; until [ -e /v/go ]; do sleep 0.05; done"),
+        diary.container(
+            "init",
+            "",
+            "say init; until [ -e /v/go ]; do sleep 0.05; done"
+        ),
         diary.container("main", "", "exec sleep 1000"),
     );
     let file = kplay.file("slow.yaml", manifest);
