@@ -162,6 +162,7 @@ pub(crate) fn pod(view: PodView, node_name: &str) -> Pod {
             manifest: &view.record.manifest,
             uid: &view.record.uid,
             created: view.record.created,
+            generation: view.record.generation,
             deleted: view.deleting.map(|note| (note.until(), note.grace)),
             node_name,
             status: &view.status,

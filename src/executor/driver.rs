@@ -18,8 +18,9 @@ use super::status;
 use crate::model::cause::chain;
 use crate::model::event::{EventType, PodEvent};
 use crate::model::status::PodStatus;
-use crate::protocol::{Launch, Progress};
+use crate::protocol::{Launch, LaunchFailure, Progress};
 use crate::runtime::Runtime;
+use crate::state::view::EXECUTOR_DIED;
 use crate::sys::memory;
 
 /// How long nothing has to happen before the executor gives back the memory that it does not need at rest.
@@ -274,11 +275,34 @@ impl<'a, R: Runtime + 'static> Driver<'a, R> {
     }
 }
 
+/// Leaves word of why a pod could not be set up, for whoever looks at it if it is not taken away.
+pub(super) fn give_up<R>(context: &Context<R>, failure: &LaunchFailure) {
+    let LaunchFailure {
+        reason, message, ..
+    } = failure;
+    context.record(&context.event(EventType::Warning, reason, message.clone(), None));
+    let (launch, now) = (&context.launch, clock::now());
+    let mut machine = Pod::new(&launch.plan, &launch.uid, now);
+    machine.stage = Stage::Over(Cause::Deleted);
+    let facts = status_facts(context, launch);
+    let (observed, before) = (status::Observed::new(), PodStatus::default());
+    let status = PodStatus {
+        // The next apply tries again.
+        reason: Some(EXECUTOR_DIED.into()),
+        message: Some(format!("the pod could not be set up: {reason}: {message}")),
+        ..status::of(&machine, &facts, &observed, &before, now.wall)
+    };
+    if let Err(error) = context.dir.write_status(&status) {
+        tracing::error!(error = chain(&error), "cannot write the status");
+    }
+}
+
 fn status_facts<R>(context: &Context<R>, launch: &Launch) -> status::Facts {
     let mut images = launch.images.clone();
     images.extend(context.pulled.borrow().clone());
     status::Facts::new(
         &launch.plan,
+        launch.generation,
         &images,
         context.facts.host_ip.map(|ip| ip.to_string()),
         context.pod_ips().iter().map(ToString::to_string).collect(),

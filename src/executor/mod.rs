@@ -209,7 +209,8 @@ async fn play<R: Runtime + 'static>(
     tokio::task::spawn_local(obey_signals(Rc::clone(&context)));
     let listener = Listener::bind(&context.paths().control_socket(), Blocking::No)?;
     let neighbours = Neighbours::meet(&context)?;
-    let resources = PodResources::acquire(&context)?;
+    let resources = PodResources::acquire(&context)
+        .inspect_err(|error| driver::give_up(&context, &error.to_launch_failure()))?;
     tokio::task::spawn_local(neighbours.follow(Rc::clone(&context)));
     tokio::task::spawn_local(eviction::watch(Rc::clone(&context)));
     tokio::task::spawn_local(control::serve(Rc::clone(&context), listener));

@@ -44,7 +44,7 @@ pub(super) fn of(
     now: Timestamp,
 ) -> PodStatus {
     let mut status = PodStatus {
-        observed_generation: Some(GENERATION),
+        observed_generation: Some(facts.generation.0),
         start_time: Some(pod.started),
         host_ip: facts.host_ip.clone(),
         host_ips: facts.host_ip.iter().cloned().map(ip).collect(),
@@ -78,6 +78,7 @@ pub(super) fn of(
         containers: &containers,
         phase: status.phase,
         has_sandbox: has_sandbox(pod.stage),
+        generation: facts.generation,
         readiness_gates: &facts.readiness_gates,
         restarts_all: pod.restarts_all(),
         now,
@@ -92,9 +93,6 @@ pub(super) fn of(
     (status.reason, status.message) = end_reason(pod, status.phase);
     status
 }
-
-/// A pod's `metadata.generation`: nothing changes the spec of a pod that runs.
-const GENERATION: i64 = 1;
 
 fn ip(ip: String) -> Ip {
     Ip { ip }

@@ -133,8 +133,14 @@ fn read_one<'a>(
     report: &Report,
 ) -> Option<Read<'a>> {
     let before = report.errors();
-    let kind = Kind::of(raw, report);
     let at = raw.at;
+    if raw.api_version.starts_with("kustomize.config.k8s.io/") {
+        let message = format!("a {} is built before it is played", raw.kind);
+        let hint = "play what `kubectl kustomize` prints: `kubectl kustomize DIR | kplay apply -`";
+        report.error_hint(at.field("kind"), message, hint);
+        return None;
+    }
+    let kind = Kind::of(raw, report);
     if purpose == Purpose::ConfigMaps && kind != Some(Kind::ConfigMap) {
         let message = format!(
             "a file of `--configmap` may have only ConfigMaps, this is a {}",

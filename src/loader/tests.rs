@@ -426,6 +426,10 @@ fn runs_are_checked_as_a_whole() {
         &["`metadata.name` is missing"],
     );
     check(
+        "{apiVersion: kustomize.config.k8s.io/v1beta1, kind: Kustomization, resources: [pod.yaml]}",
+        &["a Kustomization is built before it is played"],
+    );
+    check(
         &format!("{SETTINGS}\n---\n{SETTINGS}"),
         &["ConfigMap `settings` is there twice in namespace `default`"],
     );

@@ -20,7 +20,7 @@ use super::{cgroups, client, ids};
 use crate::model::image::{Image, ImageUser};
 use crate::model::names::PodKey;
 use crate::model::plan::PodPlan;
-use crate::model::status::QosClass;
+use crate::model::status::{Generation, QosClass};
 use crate::protocol::{self, Launch, LaunchFailure, Progress};
 use crate::state::layout::Layout;
 use crate::state::pod_dir::{LockedPodDir, PodDir};
@@ -87,6 +87,7 @@ pub(super) fn new_pod(
         name: plan.name.clone(),
         uid: uid.clone(),
         created: Timestamp::now(),
+        generation: Generation::default(),
         owner: plan.owner.clone(),
         runs_to_completion: plan.runs_to_completion,
         termination_grace_period: plan.termination_grace_period,
@@ -106,6 +107,7 @@ pub(super) fn new_pod(
     let launch = Launch {
         version: protocol::VERSION,
         plan: plan.clone(),
+        generation: Generation::default(),
         images,
         volume_images,
         claims: plan

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{Error, yaml};
-use crate::model::status::{PodStatus, time};
+use crate::model::status::{Generation, PodStatus, time};
 
 /// What is known of a pod besides its manifest.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,7 @@ pub(crate) struct PodFacts<'a> {
     pub(crate) manifest: &'a Value,
     pub(crate) uid: &'a str,
     pub(crate) created: Timestamp,
+    pub(crate) generation: Generation,
     /// If the pod was told to end: by when, and how many seconds it has for that.
     pub(crate) deleted: Option<(Timestamp, u32)>,
     pub(crate) node_name: &'a str,
@@ -22,8 +23,7 @@ pub(crate) struct PodFacts<'a> {
 /// The `v1.Pod` that an API server would show.
 pub(crate) fn pod(facts: PodFacts<'_>) -> Value {
     let mut pod = stamped(facts.manifest, facts.uid, facts.created);
-    // A pod's spec does not change; `status.observedGeneration` answers to it.
-    entry(&mut pod, "metadata").insert("generation".into(), json!(1));
+    entry(&mut pod, "metadata").insert("generation".into(), json!(facts.generation));
     if let Some((until, grace)) = facts.deleted {
         let metadata = entry(&mut pod, "metadata");
         metadata.insert("deletionTimestamp".into(), json!(time::text(&until)));
@@ -179,6 +179,7 @@ mod tests {
             manifest: &manifest,
             uid: "u",
             created: Timestamp::from_second(1_800_000_000).expect("a valid time"),
+            generation: Generation::default(),
             deleted,
             node_name: "here",
             status: &PodStatus {

@@ -33,6 +33,7 @@ use crate::model::image::Image;
 use crate::model::names::{ContainerName, VolumeName};
 use crate::model::plan::{PodPlan, PullPolicy};
 use crate::model::pull_secret::PullSecret;
+use crate::model::status::Generation;
 use crate::sys::ids::Person;
 
 /// The version of everything here; both ends are the same binary unless kplay was upgraded under a running pod.
@@ -45,6 +46,9 @@ pub struct Launch {
     /// `metadata.uid`.
     pub uid: String,
     pub plan: PodPlan,
+    /// Of the plan.
+    #[serde(default)]
+    pub generation: Generation,
     /// For every container of the plan.
     pub images: BTreeMap<ContainerName, Image>,
     /// For every volume that is an image.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::Error;
 use crate::model::names::{ContainerName, Namespace, ObjectKey, PodKey, PodName};
-use crate::model::status::PodEnd;
+use crate::model::status::{Generation, PodEnd};
 use crate::sys::fs;
 
 /// The version of all formats here.
@@ -33,6 +33,8 @@ pub struct PodRecord {
     pub uid: String,
     /// `metadata.creationTimestamp`.
     pub created: Timestamp,
+    #[serde(default)]
+    pub generation: Generation,
     /// The pod itself, or the Deployment, Job, … that asked for it.
     pub owner: ObjectKey,
     /// Whether its end is its purpose.

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::layout::Layout;
 use super::record::{ObjectRecord, PodRecord};
 use crate::model::names::{ContainerName, Namespace, ObjectKey, PodKey, PodName};
+use crate::model::status::Generation;
 use crate::sys::fs;
 
 /// A folder that goes with its value.
@@ -67,6 +68,7 @@ pub(crate) fn record(name: &str) -> PodRecord {
         name: PodName::parse(name).unwrap(),
         uid: "b2c3".into(),
         created: Timestamp::UNIX_EPOCH,
+        generation: Generation::default(),
         owner: object_key("Pod", "", name),
         runs_to_completion: false,
         termination_grace_period: 30,

@@ -6,6 +6,7 @@ use std::process::{Child, Output};
 use crate::Kplay;
 use crate::harness::script_pod;
 use crate::hooks::Diary;
+use crate::wait;
 
 fn pod(name: &str, value: &str) -> String {
     script_pod(
@@ -102,6 +103,35 @@ fn apply_and_delete_at_once() {
         .collect();
     assert_all_succeed(&all(deletes));
     kplay.assert_nothing_left();
+}
+
+#[test]
+fn a_second_delete_gives_a_pod_less_time() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let stubborn = script_pod(
+        "one",
+        "terminationGracePeriodSeconds: 600,",
+        "",
+        "trap 'echo asked' TERM; while :; do sleep 0.05; done",
+    );
+    for hurry in [
+        ["--force", "--ignore-not-found"],
+        ["--grace-period=2", "--ignore-not-found"],
+    ] {
+        kplay.apply(&stubborn).succeeds();
+        let first = kplay.command(["delete", "pod", "one"]).spawn();
+        let note = kplay.run_dir("one").join("deleting");
+        wait::until_in(&kplay.run_dir("one"), "it is being deleted", || {
+            note.exists()
+        });
+        let second = kplay
+            .command(["delete", "pod", "one"].into_iter().chain(hurry))
+            .spawn();
+        assert_all_succeed(&all(vec![first, second]));
+        kplay.assert_nothing_left();
+    }
 }
 
 #[test]

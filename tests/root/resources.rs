@@ -275,6 +275,19 @@ fn a_running_pod_is_resized() {
         after["spec"]["containers"][0]["resources"]["limits"]["cpu"],
         "400m"
     );
+    // Its spec is another one, and its status is about that.
+    let generations = |pod: &serde_json::Value| {
+        let conditions = pod["status"]["conditions"].as_array().expect("conditions");
+        let mut told: Vec<u64> = conditions
+            .iter()
+            .chain([&pod["status"]])
+            .filter_map(|what| what["observedGeneration"].as_u64())
+            .collect();
+        told.dedup();
+        (pod["metadata"]["generation"].as_u64(), told)
+    };
+    assert_eq!(generations(&before), (Some(1), vec![1]));
+    assert_eq!(generations(&after), (Some(2), vec![2]));
     assert_eq!(kplay.apply(&more).succeeds(), "pod/resized unchanged\n");
     let less = resizable(
         "cpu: 50m, memory: 8Mi",
@@ -283,7 +296,11 @@ fn a_running_pod_is_resized() {
     );
     kplay.apply(&less).succeeds();
     check(10_000, 16 * MI);
-    assert_eq!(identity(&before), identity(&kplay.pod("resized")));
+    let pod = kplay.until("resized", "says what it has", |status| {
+        status["observedGeneration"] == 3
+    });
+    assert_eq!(identity(&before), identity(&pod));
+    assert_eq!(generations(&pod), (Some(3), vec![3]));
 
     // Of another quality of service it is another pod.
     let guaranteed = resizable(

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use crate::Kplay;
-use crate::harness::script_pod;
+use crate::harness::{script_pod, text};
 
 const DATA: &str = "
 apiVersion: v1
@@ -203,7 +203,7 @@ fn containers_share_a_volume_and_sub_paths_of_it() {
         "volumes: [{name: v, emptyDir: {}}], initContainers: [{name: writer, image: 'localhost/busybox:1', \
          volumeMounts: [{name: v, mountPath: /all}], command: [sh, -c, 'mkdir /all/in; echo deep > /all/in/file; \
          ln -s /etc /all/escape']}],",
-        "volumeMounts: [{name: v, mountPath: /v, readOnly: true}, {name: v, mountPath: /v2, subPath: in}, \
+        "volumeMounts: [{name: v, mountPath: /v, readOnly: true}, {name: v, mountPath: v2, subPath: in}, \
          {name: v, mountPath: /v3, subPath: made/new}],",
         "cat /v/in/file /v2/file; touch /v/x 2>/dev/null || echo read-only; touch /v3/y; ls /v/made/new",
     );
@@ -527,6 +527,39 @@ fn host_paths_and_their_types() {
     refused("file", "CharDevice");
     refused("file", "BlockDevice");
     assert!(!dir.join("absent").exists());
+}
+
+#[test]
+fn a_pod_without_its_volume_that_is_left_says_why() {
+    let Some(kplay) = Kplay::with_busybox() else {
+        return;
+    };
+    let folder = kplay.dir().join("late");
+    let pod = script_pod(
+        "late",
+        &format!("volumes: [{{name: v, hostPath: {{path: {folder:?}, type: Directory}}}}],"),
+        "volumeMounts: [{name: v, mountPath: /v}],",
+        "sleep 1000",
+    );
+    kplay
+        .apply_with(&pod, ["--no-rollback"])
+        .fails(4, &["FailedMount", "hostPath type check failed"]);
+    let status = &kplay.pod("late")["status"];
+    assert_eq!(
+        (&status["phase"], &status["reason"]),
+        (&"Failed".into(), &"ExecutorDied".into())
+    );
+    let message = text(&status["message"]);
+    assert!(
+        message.starts_with("the pod could not be set up: FailedMount: "),
+        "{message}"
+    );
+    assert!(message.ends_with("late is not a directory"), "{message}");
+    let events = kplay.run(["events", "--for", "late"]).succeeds();
+    assert!(events.contains("FailedMount"), "{events}");
+    kplay.file("late/file", "");
+    kplay.apply(&pod).succeeds();
+    assert_eq!(kplay.phase("late"), "Running");
 }
 
 #[test]

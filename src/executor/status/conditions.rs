@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{Containers, GENERATION};
+use super::Containers;
 use crate::model::plan::ContainerRole;
-use crate::model::status::{ConditionStatus, ContainerStatus, Phase, PodCondition};
+use crate::model::status::{ConditionStatus, ContainerStatus, Generation, Phase, PodCondition};
 
 /// What the conditions are read off.
 #[derive(Debug)]
@@ -12,6 +12,7 @@ pub(super) struct Conditions<'a> {
     pub(super) containers: &'a Containers,
     pub(super) phase: Phase,
     pub(super) has_sandbox: bool,
+    pub(super) generation: Generation,
     /// Types of conditions that somebody else would have to set; on one machine nobody does.
     pub(super) readiness_gates: &'a [String],
     /// [`Pod::restarts_all`](crate::executor::lifecycle::Pod::restarts_all)
@@ -76,7 +77,7 @@ impl Conditions<'_> {
             .find(|old| old.r#type == r#type && old.status == value.status);
         PodCondition {
             r#type: r#type.into(),
-            observed_generation: Some(GENERATION),
+            observed_generation: Some(self.generation.0),
             status: value.status,
             reason: value.reason.map(str::to_owned),
             message: value.message,

@@ -7,11 +7,14 @@ use serde_json::Value;
 use crate::model::image::Image;
 use crate::model::names::ContainerName;
 use crate::model::plan::{ContainerPlan, PodPlan};
-use crate::model::status::{QosClass, ResourceList, ResourceRequirements, VolumeMountStatus};
+use crate::model::status::{
+    Generation, QosClass, ResourceList, ResourceRequirements, VolumeMountStatus,
+};
 
 /// Of the pod.
 #[derive(Debug)]
 pub(in crate::executor) struct Facts {
+    pub(super) generation: Generation,
     pub(super) host_ip: Option<String>,
     pub(super) pod_ips: Vec<String>,
     pub(super) qos_class: QosClass,
@@ -35,6 +38,7 @@ impl Facts {
     /// The facts of a pod with these images and addresses on a machine with this one.
     pub(in crate::executor) fn new(
         plan: &PodPlan,
+        generation: Generation,
         images: &BTreeMap<ContainerName, Image>,
         host_ip: Option<String>,
         pod_ips: Vec<String>,
@@ -42,6 +46,7 @@ impl Facts {
     ) -> Self {
         let gates = array(&plan.manifest, "/spec/readinessGates").iter();
         Self {
+            generation,
             host_ip,
             pod_ips,
             qos_class,

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::super::lifecycle::{Event, Exit, Fault, Hook, Now, Outcome};
 use super::*;
 use crate::model::plan::{ExitCodes, HookAction, PodPlan, RestartAction, RestartRule, Restarts};
-use crate::model::status::{ConditionStatus, LinuxContainerUser, QosClass};
+use crate::model::status::{ConditionStatus, Generation, LinuxContainerUser, QosClass};
 use crate::model::testing::{container, plan};
 use crate::protocol::FailureClass;
 
@@ -22,6 +22,7 @@ fn of_plan(plan: &PodPlan, events: Vec<Event>) -> PodStatus {
     }
     let facts = Facts::new(
         plan,
+        Generation::default(),
         &BTreeMap::new(),
         None,
         Vec::new(),
@@ -261,6 +262,7 @@ fn a_whole_status() {
     }
     let facts = Facts::new(
         &golden,
+        Generation(2),
         &BTreeMap::new(),
         Some("192.0.2.1".into()),
         vec!["10.244.0.2".into(), "fd00::2".into()],
@@ -296,6 +298,7 @@ fn a_condition_keeps_its_time_until_it_changes() {
     let plan = plan("p");
     let facts = Facts::new(
         &plan,
+        Generation::default(),
         &BTreeMap::new(),
         None,
         Vec::new(),

@@ -225,7 +225,7 @@ fn mounts(container: &core::Container, at: At<'_>, pod: &PodScope<'_>) -> Vec<Vo
         if let Ok(volume) = VolumeName::parse(&mount.name) {
             converted.push(VolumeMount {
                 volume,
-                mount_path: path.into(),
+                mount_path: from_the_root(path).into(),
                 access: access(mount, propagation, place, report),
                 propagation,
                 sub_path: sub_path(mount, place, report),
@@ -385,11 +385,19 @@ fn sub_path(mount: &core::VolumeMount, at: At<'_>, report: &Report) -> Option<Su
     }
 }
 
+/// A relative `mountPath` begins at the container's root (`MakeAbsolutePath` in the kubelet).
+fn from_the_root(path: &str) -> String {
+    match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("/{path}"),
+    }
+}
+
 /// Checks where a volume is to be: its `mountPath` or `devicePath`.
 fn check_path(field: &str, path: &str, at: At<'_>, report: &Report) {
     let fault = if path.is_empty() {
         format!("a mount must have a `{field}`")
-    } else if !path.starts_with('/') {
+    } else if field == "devicePath" && !path.starts_with('/') {
         format!("`{field}` must be an absolute path, is `{path}`")
     } else if path.contains(':') || path.contains('\0') {
         format!("`{field}` must not have a `:`")

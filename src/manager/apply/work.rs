@@ -402,7 +402,13 @@ impl PodWork<'_> {
         else {
             return Ok(());
         };
+        let spec = |manifest: &Value| manifest.get("spec").cloned();
+        let generation = match spec(&old.record.manifest) == spec(&self.new.manifest) {
+            true => old.record.generation,
+            false => old.record.generation.next(),
+        };
         let record = PodRecord {
+            generation,
             labels: self.new.labels.clone(),
             manifest: self.new.manifest.clone(),
             sources: self.new.sources.clone(),
@@ -410,6 +416,7 @@ impl PodWork<'_> {
         };
         let new = Launch {
             plan: self.launch.plan.clone(),
+            generation,
             ..launch.clone()
         };
         undo.refreshed(old.record.clone(), launch.clone());

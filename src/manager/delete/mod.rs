@@ -92,6 +92,7 @@ pub fn delete(
         Missing::Ignore => Vec::new(),
         Missing::Error => std::mem::take(&mut doomed.missing),
     };
+    hasten(manager, &doomed.pods, options.grace);
     let subjects = doomed.pods.iter().cloned().map(Subject::Pod);
     let others = doomed.pods.iter().flat_map(|pod| {
         let dir = PodDir::new(&manager.layout, pod);
@@ -368,6 +369,20 @@ pub(super) fn delete_pods(
 }
 
 /// Whether the pod's executor lives and was asked to end it.
+/// Gives pods that another command is deleting no more time than this one does, which waits for it. Best effort: it goes on
+/// to ask once more.
+fn hasten(manager: &Manager, pods: &BTreeSet<PodKey>, grace: Grace) {
+    if grace == Grace::Own {
+        return;
+    }
+    for pod in pods {
+        let dir = PodDir::new(&manager.layout, pod);
+        if matches!(dir.deleting(), Ok(Some(_))) && !asked_to_end(&dir, grace) {
+            tracing::debug!(%pod, "nobody hears that it has less time to end");
+        }
+    }
+}
+
 fn asked_to_end(dir: &PodDir, grace: Grace) -> bool {
     let request = Request::Stop {
         grace_period: grace.requested(),

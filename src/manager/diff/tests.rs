@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::manager::testing::{image, plan};
 use crate::model::names::ContainerName;
+use crate::model::status::Generation;
 use crate::protocol;
 use crate::state::testing::object_key;
 
@@ -13,6 +14,7 @@ fn launch(behaviour: &str, id: &str) -> Launch {
         pulling: None,
         uid: "u".into(),
         plan: plan("web-0", behaviour),
+        generation: Generation::default(),
         images: images(id),
         volume_images: BTreeMap::new(),
         data_dir: "/d".into(),

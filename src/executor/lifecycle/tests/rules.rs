@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::executor::status::Facts;
-use crate::model::status::{Phase, PodStatus, QosClass};
+use crate::model::status::{Generation, Phase, PodStatus, QosClass};
 
 #[derive(Clone, Debug)]
 enum Happening {
@@ -211,7 +211,7 @@ proptest! {
         let mut plan = Play::plan(policy, &containers);
         plan.active_deadline = deadline;
         let mut play = Play::of(&plan);
-        let facts = Facts::new(&plan, &BTreeMap::new(), None, Vec::new(), QosClass::BestEffort);
+        let facts = Facts::new(&plan, Generation::default(), &BTreeMap::new(), None, Vec::new(), QosClass::BestEffort);
         let mut status = PodStatus::default();
         // Who has ended for good, as long as nothing makes all begin again.
         let mut over = BTreeSet::new();

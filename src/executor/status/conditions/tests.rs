@@ -9,6 +9,7 @@ fn check(text: &str, phase: Phase, gates: &[&str], expected: &[&str]) {
         containers: &containers(text),
         phase,
         has_sandbox: true,
+        generation: Generation::default(),
         readiness_gates: &gates,
         restarts_all: None,
         now: Timestamp::UNIX_EPOCH,
@@ -115,6 +116,7 @@ fn a_pod_stays_initialized_when_its_init_containers_run_again() {
             containers: &containers,
             phase: Phase::Pending,
             has_sandbox: true,
+            generation: Generation(3),
             readiness_gates: &[],
             restarts_all: None,
             now: Timestamp::UNIX_EPOCH,
@@ -129,4 +131,5 @@ fn a_pod_stays_initialized_when_its_init_containers_run_again() {
     before[0].status = True;
     let after = initialized(&before);
     assert_eq!((after[0].status, &after[0].reason), (True, &None));
+    assert_eq!(after[0].observed_generation, Some(3));
 }
