@@ -368,7 +368,6 @@ pub(super) fn delete_pods(
     Ok(errors)
 }
 
-/// Whether the pod's executor lives and was asked to end it.
 /// Gives pods that another command is deleting no more time than this one does, which waits for it. Best effort: it goes on
 /// to ask once more.
 fn hasten(manager: &Manager, pods: &BTreeSet<PodKey>, grace: Grace) {
@@ -383,6 +382,7 @@ fn hasten(manager: &Manager, pods: &BTreeSet<PodKey>, grace: Grace) {
     }
 }
 
+/// Whether the pod's executor lives and was asked to end it.
 fn asked_to_end(dir: &PodDir, grace: Grace) -> bool {
     let request = Request::Stop {
         grace_period: grace.requested(),
