@@ -21,7 +21,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::signal::Signal;
 use crate::sys::socket::Connection;
 use crate::sys::watch::Watch;
-use crate::sys::{fs, inhabitants, lockfile, poll, userns};
+use crate::sys::{fs, inhabitants, lockfile, poll};
 
 /// How long a pod has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,8 +288,8 @@ pub(super) fn clean_up(layout: &Layout, dir: &LockedPodDir<'_>) -> Result<(), Er
             cgroup.kill().map_err(|e| failed(e.into()))?;
             cgroups::remove(&cgroup).map_err(|e| failed(e.into()))?;
         }
-        // That of all root's pods is systemd's to remove.
-        let own = given.filter(|_| !userns::is_initial());
+        // Whoever removes the pod: it may have been played in another user namespace.
+        let own = given.filter(|folder| cgroup::is_delegated_to(folder, &uid));
         if let Some(folder) = own.filter(|_| !dir.has_executor().unwrap_or(true)) {
             cgroup::remove_delegated(&folder).map_err(|e| failed(e.into()))?;
         }

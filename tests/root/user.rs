@@ -209,6 +209,7 @@ const NOT_UNDER_UML: [Skipped; 5] = [
         &[
             "resources::huge_pages_are_those_that_were_asked_for",
             "resources::huge_pages_of_the_pod_are_for_all_of_it",
+            "volumes::an_empty_dir_of_huge_pages",
         ],
     ),
 ];

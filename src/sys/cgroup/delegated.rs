@@ -122,6 +122,14 @@ impl Hierarchies {
     }
 }
 
+/// Whether a folder was given to the executor of this name alone. What all of root's pods are in is systemd's to remove.
+#[must_use]
+pub fn is_of(folder: &Path, name: &str) -> bool {
+    let last = folder.file_name().and_then(|last| last.to_str());
+    let own = last.and_then(|last| last.strip_prefix("kplay-"));
+    own.is_some_and(|own| own.strip_suffix(".scope").unwrap_or(own) == name)
+}
+
 /// Removes what an executor that has ended was given; fine if it is gone, as it is where systemd gave it. Waits up to two
 /// seconds for processes that are dying.
 ///
@@ -165,5 +173,23 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
     match std::fs::remove_dir(folder) {
         Err(e) if hierarchy::is_gone(&e) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_to_an_executor_has_its_name() {
+        let check = |folder: &str, expected: bool| {
+            let folder = Path::new("/sys/fs/cgroup").join(folder);
+            assert_eq!(is_of(&folder, "4fd6-2c"), expected, "{folder:?}");
+        };
+        check("user.slice/kplay-4fd6-2c", true);
+        check("user@7.service/app.slice/kplay-4fd6-2c.scope", true);
+        check("user.slice/kplay-4fd6", false);
+        check("kplay-pods.scope", false);
+        check("kplay", false);
     }
 }

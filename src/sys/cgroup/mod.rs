@@ -34,7 +34,9 @@ use rustix::fs::{Access, AtFlags};
 
 use super::userns;
 
-pub use delegated::{enter as enter_delegated, remove as remove_delegated};
+pub use delegated::{
+    enter as enter_delegated, is_of as is_delegated_to, remove as remove_delegated,
+};
 pub use limits::{BlockDevice, DeviceAccess, DevicePolicy, Limits};
 pub use scope::{Scope, of_root as scope_of_root, stand_in};
 pub use warm::warm_up;
