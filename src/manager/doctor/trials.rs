@@ -268,7 +268,7 @@ impl Report {
 }
 
 fn cgroups(report: &mut Report) {
-    let path = format!("kplay/doctor-{}", std::process::id());
+    let path = format!("{CGROUP}{}", std::process::id());
     // Where pods would have theirs.
     let scope = cgroup::scope_of_root();
     let given = match &scope {
@@ -282,6 +282,9 @@ fn cgroups(report: &mut Report) {
     if hierarchies.version().is_none() {
         let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
         return report.tell(Trial::Cgroup, Err(error));
+    }
+    if let Err(error) = remove_of_killed(&hierarchies) {
+        report.tell(Trial::Cgroup, Err(error));
     }
     let removed = match hierarchies.create(&path, &Limits::default()) {
         Ok(cgroup) => {
@@ -306,6 +309,23 @@ fn cgroups(report: &mut Report) {
     if let Err(error) = removed {
         report.tell(Trial::Cgroup, Err(error));
     }
+}
+
+/// Removes the cgroups of doctors that were killed.
+fn remove_of_killed(hierarchies: &Hierarchies) -> Result<(), cgroup::Error> {
+    let (above, prefix) = CGROUP.split_once('/').unwrap_or_default();
+    let all = hierarchies.find(above).map(|all| all.children());
+    for one in all.transpose()?.unwrap_or_default() {
+        if one.name().strip_prefix(prefix).is_some_and(is_dead) {
+            one.remove()?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is no process of this number.
+fn is_dead(pid: &str) -> bool {
+    !Path::new("/proc").join(pid).exists()
 }
 
 /// The argument of [`main`] that makes it mount `/proc`: the rest of a trial, for the first process of a pid namespace.
@@ -397,7 +417,9 @@ fn overlays(root: &Path, administers: bool, report: &mut Report) {
 /// A folder to try things in.
 struct Folder(PathBuf);
 
-/// What its name begins with; the pid of who made it follows.
+/// What the cgroup's path begins with; the pid of who made it follows.
+const CGROUP: &str = "kplay/doctor-";
+/// What the folder's name begins with; the pid of who made it follows.
 const PREFIX: &str = ".kplay-doctor-";
 
 impl Folder {
@@ -406,8 +428,7 @@ impl Folder {
         let parent = facts::existing(root);
         for name in fs::list(parent)? {
             let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-            let dead = |pid: &str| !Path::new("/proc").join(pid).exists();
-            if pid.is_some_and(dead) {
+            if pid.is_some_and(is_dead) {
                 fs::remove_dir_all(&parent.join(&name))?;
             }
         }
