@@ -1,6 +1,6 @@
 //! Volumes that are files: ConfigMaps, Secrets, the downward API, and several of them projected into one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
@@ -37,6 +37,8 @@ struct Files<'a> {
     files: Vec<VolumeFile>,
     /// Where in `files` a path is.
     positions: HashMap<PathBuf, usize>,
+    /// The paths that items of a projected volume ask for: no two may ask for one.
+    asked: Option<HashSet<PathBuf>>,
 }
 
 /// Reads a volume of files; `None` if it is another one.
@@ -80,6 +82,7 @@ pub(super) fn convert(
     let source = volume.projected.as_ref()?;
     let at = at.key("projected");
     let mut files = Files::new(source.default_mode, at, pod);
+    files.asked = Some(HashSet::new());
     for (index, source) in source.sources.iter().flatten().enumerate() {
         files.add_projection(source, at.field("sources").index(index));
     }
@@ -133,6 +136,7 @@ impl<'a> Files<'a> {
             mode: 0o644,
             files: Vec::new(),
             positions: HashMap::new(),
+            asked: None,
         };
         files.mode = files.mode(default_mode, at.field("defaultMode"));
         files
@@ -203,7 +207,7 @@ impl<'a> Files<'a> {
     }
 
     /// A token is left out, which the table of fields says; the rules of the API server hold for it.
-    fn check_token(&self, source: &core::ServiceAccountTokenProjection, at: At<'_>) {
+    fn check_token(&mut self, source: &core::ServiceAccountTokenProjection, at: At<'_>) {
         self.path(&source.path, at);
         if source.expiration_seconds.is_some_and(|time| time < 600) {
             let message = "`expirationSeconds` must be at least 600";
@@ -324,7 +328,7 @@ impl<'a> Files<'a> {
         )
     }
 
-    fn path(&self, path: &str, at: At<'_>) -> Option<PathBuf> {
+    fn path(&mut self, path: &str, at: At<'_>) -> Option<PathBuf> {
         let report = self.pod.scope.report;
         if path.is_empty() {
             report.error(at, "an item must have a `path`");
@@ -335,7 +339,14 @@ impl<'a> Files<'a> {
             report.error(at.field("path"), format!("the path `{path}` {reason}"));
             return None;
         }
-        Some(path.into())
+        let path = PathBuf::from(path);
+        let mut asked = self.asked.iter_mut();
+        if !asked.all(|asked| asked.insert(path.clone())) {
+            let message = format!("another item has the path `{}` as well", path.display());
+            report.error(at.field("path"), message);
+            return None;
+        }
+        Some(path)
     }
 
     /// Adds a file with the bytes of an object.

@@ -288,6 +288,11 @@ fn the_later_of_two_projected_files_counts() {
         [("x", 0o400, bytes("second")), ("z", 0o440, bytes("only"))]
     );
     assert_eq!(*medium, Medium::Memory);
+    // But no two may ask for one.
+    let twice = text.replace("{name: a}},", "{name: a, items: [{key: z, path: x}]}},");
+    let loaded = load_text(&twice, &options());
+    assert!(loaded.has_errors());
+    assert_eq!(messages(&loaded), ["another item has the path `x` as well"]);
 }
 
 #[test]
