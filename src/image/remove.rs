@@ -170,6 +170,13 @@ impl Store {
         for name in fs::list(&self.dir().join("busy"))? {
             fs::remove_file(&self.dir().join("busy").join(name))?;
         }
+        // Nor does anybody write a name: one whose writer was killed begins with a dot.
+        let names = self.dir().join("references");
+        for name in fs::list(&names)? {
+            if name.as_encoded_bytes().starts_with(b".") {
+                fs::remove_file(&names.join(name))?;
+            }
+        }
         self.empty_temporary()
     }
 

@@ -12,7 +12,7 @@ use crate::network;
 use crate::state::layout::Layout;
 use crate::state::lock::{Locks, Subject};
 use crate::state::pod_dir::{self, Found, Liveness, PodDir};
-use crate::state::{endpoints, ids};
+use crate::state::{endpoints, ids, object};
 
 /// Cleans up after all pods whose executor is dead, and after commands that were.
 ///
@@ -30,6 +30,9 @@ pub fn sweep(layout: &Layout, report: Report<'_>) -> Result<Vec<Error>, Error> {
         }
     }
     if let Err(error) = network::sweep_unless_busy(&layout.network()) {
+        errors.push(error.into());
+    }
+    if let Err(error) = object::sweep(layout) {
         errors.push(error.into());
     }
     // For a command that was killed after it had written them.

@@ -263,6 +263,15 @@ impl Layout {
         self.locks().join(shortened(name))
     }
 
+    /// The lock of the object with this record in the folders of its namespace and kind. None if the file's name is a
+    /// shortened one, which does not say whose it is.
+    pub(super) fn lock_of_record(&self, [namespace, kind, file]: [&str; 3]) -> Option<PathBuf> {
+        // What is not shortened has no `_`.
+        let name = file.strip_suffix(".json")?;
+        let lock = || shortened(format!("{namespace}_{kind}_{name}"));
+        (!name.contains('_')).then(|| self.locks().join(lock()))
+    }
+
     /// An object's record. Those of Secrets do not survive a reboot.
     #[must_use]
     pub fn object(&self, key: &ObjectKey) -> PathBuf {

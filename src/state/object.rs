@@ -12,7 +12,7 @@ use super::lock::Locks;
 use super::record::{self, ObjectRecord};
 use crate::model::names::{Namespace, ObjectKey};
 use crate::model::service::{Exposure, Families, Service, ServiceAddress, ServicePort, TargetPort};
-use crate::sys::fs;
+use crate::sys::fs::{self, LockMode};
 
 /// An object's record; `None` if it was not applied.
 ///
@@ -243,6 +243,39 @@ pub fn remove(locks: &Locks, key: &ObjectKey) -> Result<bool, Error> {
     Ok(there)
 }
 
+/// Removes what commands that were killed were about to write. Whoever still is has the lock of the object.
+///
+/// # Errors
+/// A folder cannot be read, or a file not removed.
+pub fn sweep(layout: &Layout) -> Result<(), Error> {
+    for objects in layout.objects() {
+        for namespace in fs::list(&objects)? {
+            for kind in fs::list(&objects.join(&namespace))? {
+                let folder = objects.join(&namespace).join(&kind);
+                for name in fs::list(&folder)? {
+                    let record = name.to_str().and_then(to_become);
+                    let lock = record.and_then(|record| {
+                        layout.lock_of_record([namespace.to_str()?, kind.to_str()?, record])
+                    });
+                    let Some(lock) = lock else { continue };
+                    // Gone with the machine's last run, maybe.
+                    fs::create_dir_all(&layout.locks(), 0o700)?;
+                    if let Some(_lock) = fs::try_lock(&lock, LockMode::Exclusive)? {
+                        fs::remove_file(&folder.join(&name))?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name of the record that a file with this name is to become: that of `.NAME.PID.NUMBER`.
+fn to_become(file: &str) -> Option<&str> {
+    let (name, _number) = file.strip_prefix('.')?.rsplit_once('.')?;
+    Some(name.rsplit_once('.')?.0)
+}
+
 fn remedy(key: &ObjectKey) -> String {
     let (kind, name) = (key.kind.to_ascii_lowercase(), &key.name);
     format!("`kplay delete {kind} {name} --force` removes it")
@@ -287,6 +320,36 @@ mod tests {
         assert!(remove(&locks, &config.key).unwrap());
         assert!(!remove(&locks, &config.key).unwrap());
         assert_eq!(config.key.namespace, Namespace::default());
+    }
+
+    #[test]
+    fn what_the_killed_were_about_to_write_is_swept() {
+        let scratch = Scratch::new();
+        let layout = scratch.layout();
+        let interrupt = Interrupt::install().unwrap();
+        let mut objects = [object("Secret", "a"), object("Deployment", "b.json")].map(|o| o.key);
+        objects[1].group = "apps".to_owned();
+        let half = objects.each_ref().map(|key| {
+            let record = layout.object(key);
+            let name = record.file_name().unwrap().to_str().unwrap();
+            record.with_file_name(format!(".{name}.{}.7", std::process::id()))
+        });
+        for file in &half {
+            fs::create_dir_all(file.parent().unwrap(), 0o700).unwrap();
+            fs::replace(file, 0o600, b"{").unwrap();
+        }
+        for key in &objects {
+            let subjects = [Subject::Object(key.clone())];
+            let _writing = Locks::take(&layout, subjects, &interrupt, &mut |_| {}).unwrap();
+            sweep(&layout).unwrap();
+            let there = half.each_ref().map(|file| file.exists());
+            assert_eq!(there, objects.each_ref().map(|other| other == key));
+            for file in &half {
+                fs::replace(file, 0o600, b"{").unwrap();
+            }
+        }
+        sweep(&layout).unwrap();
+        assert_eq!(half.map(|file| file.exists()), [false; 2]);
     }
 
     #[test]

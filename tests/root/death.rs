@@ -459,6 +459,19 @@ fn the_run_folder_is_removed_under_a_running_pod() {
     delete_cleans(&kplay);
 }
 
+#[test]
+fn a_half_written_secret_goes_with_the_next_command() {
+    let Some(kplay) = Kplay::new() else { return };
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: known}\nstringData: {a: b}\n";
+    kplay.apply(secret).succeeds();
+    let folder = kplay.runroot().join("objects/default/secret");
+    let half = folder.join(".half.json.1.0");
+    fs::write(&half, "{").expect("a file");
+    kplay.run(["get", "pods"]).succeeds();
+    assert!(!half.exists() && folder.join("known.json").exists());
+    kplay.run(["delete", "secret", "known"]).succeeds();
+}
+
 /// A process that somebody has stopped may have any lock.
 #[test]
 fn who_waits_for_a_lock_can_be_interrupted_and_who_only_looks_does_not_wait() {

@@ -257,13 +257,15 @@ fn a_crash_leaves_what_the_next_one_sweeps() {
             Ok(fs::list(place.folder)?.len() as u64)
         })
         .expect("a layer");
+    let name = store.dir().join("references/.a.json.1.0");
+    fs::replace(&name, 0o600, b"{").expect("a file");
     let busy = store.temporary().expect("a folder");
-    assert_eq!(counts(&store), [1, 0, 0, 2]);
+    assert_eq!(counts(&store), [1, 0, 1, 2]);
     let user = store.hold().expect("held");
     Store::open(folder.path()).expect("the same store");
     assert!(!half.exists() && busy.path().exists());
     drop(busy);
-    assert_eq!(counts(&store), [1, 0, 0, 0]);
+    assert_eq!(counts(&store), [1, 0, 1, 0]);
     drop(user);
     store.collect(Unnamed::Keep, &unused).expect("collected");
     assert_eq!(counts(&store), [0, 0, 0, 0]);
