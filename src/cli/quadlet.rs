@@ -253,17 +253,19 @@ impl Kube {
                 _ => return Err(wrong(without(&key))),
             }
         }
-        if kube.name.contains('@') {
-            return Err(Error::Kube {
-                place: file.display().to_string(),
-                what: "templates are for `kplay generate systemd --template`".to_owned(),
-            });
+        let wrong = |what: String| Error::Kube {
+            place: file.display().to_string(),
+            what,
+        };
+        // It may be the file's.
+        let name = unit_name(&kube.name).map_err(wrong)?;
+        if name.contains('@') {
+            let what = "templates are for `kplay generate systemd --template`";
+            return Err(wrong(what.to_owned()));
         }
         let Some(first) = kube.manifests.first() else {
-            return Err(Error::Kube {
-                place: file.display().to_string(),
-                what: "the section [Kube] names no manifest: `Yaml=web.yaml`".to_owned(),
-            });
+            let what = "the section [Kube] names no manifest: `Yaml=web.yaml`";
+            return Err(wrong(what.to_owned()));
         };
         if of_manifest {
             kube.folder = Path::new(first).parent().map(text).transpose()?;
@@ -406,7 +408,12 @@ mod tests {
     use super::*;
 
     fn parse(written: &str) -> Result<Kube, String> {
-        Kube::parse(Path::new("/etc/kplay/systemd/web.kube"), written).map_err(|e| e.to_string())
+        parse_as("web.kube", written)
+    }
+
+    fn parse_as(name: &str, written: &str) -> Result<Kube, String> {
+        let file = Path::new("/etc/kplay/systemd").join(name);
+        Kube::parse(&file, written).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -464,6 +471,8 @@ mod tests {
         );
         check("[Kube]\nYaml=a\nServiceName=a@\n", "templates");
         check("[Install]\nWantedBy=a/b\n", "`a/b` is no unit's name");
+        let said = parse_as("a b.kube", "[Kube]\nYaml=a\n").unwrap_err();
+        assert_eq!(said, "/etc/kplay/systemd/a b.kube: `a b` is no unit's name");
     }
 
     #[test]
