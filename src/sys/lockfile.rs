@@ -117,6 +117,7 @@ fn flock(file: &File, operation: FlockOperation) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::testing::eventually;
 
     #[test]
     fn a_lock_is_held_while_its_value_lives() {
@@ -131,7 +132,7 @@ mod tests {
         assert!(is_held(&path).unwrap());
         assert_eq!(pid(&path).unwrap(), Some(std::process::id()));
         drop(handed_over);
-        assert!(!is_held(&path).unwrap());
+        eventually("it is free", || !is_held(&path).unwrap());
         super::super::fs::remove_file(&path).unwrap();
         let lost = take(&path).unwrap();
         assert!(lost.is_at(&path));
