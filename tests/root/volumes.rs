@@ -382,12 +382,12 @@ fn what_each_kind_of_files_may_say() {
     );
     check(
         "projected: {defaultMode: 0640, sources: [\
-         {secret: {name: secret, items: [{key: password, path: word, mode: 0400}]}}, \
+         {secret: {name: secret}}, \
          {secret: {name: absent, optional: true}}, {configMap: {name: absent, optional: true}}, \
-         {configMap: {name: map, items: [{key: a.txt, path: word}, {key: b.txt, path: b}]}}, \
+         {configMap: {name: map, items: [{key: a.txt, path: password, mode: 0400}, {key: b.txt, path: b}]}}, \
          {secret: {name: secret, items: [{key: none, path: x}], optional: true}}]}",
         // Of two files at the same path the later one counts, with its mode.
-        "b 640 0:0 text of b\nword 640 0:0 text of a\n",
+        "b 640 0:0 text of b\npassword 400 0:0 text of a\n",
     );
 }
 
