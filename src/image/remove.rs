@@ -170,10 +170,10 @@ impl Store {
         for name in fs::list(&self.dir().join("busy"))? {
             fs::remove_file(&self.dir().join("busy").join(name))?;
         }
-        // Nor does anybody write a name: one whose writer was killed begins with a dot.
+        // Nor does anybody write a name: what is unfinished was begun by who was killed.
         let names = self.dir().join("references");
         for name in fs::list(&names)? {
-            if name.as_encoded_bytes().starts_with(b".") {
+            if fs::target_of_unfinished(&name).is_some() {
                 fs::remove_file(&names.join(name))?;
             }
         }

@@ -8,7 +8,7 @@
 //!
 //! Every executor watches this one folder. All functions take the folder, since an executor knows no more than that.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -80,14 +80,15 @@ pub fn remove_of_dead(folder: &Path, key: &PodKey, executor_lock: &Path) -> Resu
 /// It cannot be removed.
 pub fn remove(folder: &Path, key: &PodKey) -> Result<(), Error> {
     fs::remove_file(&path(folder, key))?;
-    remove_unfinished(folder, &file_name(key).to_string_lossy())
+    remove_unfinished(folder, file_name(key))
 }
 
 /// Removes what somebody was about to write in a file when it was killed.
-fn remove_unfinished(folder: &Path, file: &str) -> Result<(), Error> {
-    let unfinished = format!(".{file}.");
+fn remove_unfinished(folder: &Path, file: impl AsRef<OsStr>) -> Result<(), Error> {
+    let file = file.as_ref().to_str();
     for name in fs::list(folder)? {
-        if name.to_string_lossy().starts_with(&unfinished) {
+        let target = fs::target_of_unfinished(&name);
+        if target.is_some() && target == file {
             fs::remove_file(&folder.join(name))?;
         }
     }

@@ -253,7 +253,7 @@ pub fn sweep(layout: &Layout) -> Result<(), Error> {
             for kind in fs::list(&objects.join(&namespace))? {
                 let folder = objects.join(&namespace).join(&kind);
                 for name in fs::list(&folder)? {
-                    let record = name.to_str().and_then(to_become);
+                    let record = fs::target_of_unfinished(&name);
                     let lock = record.and_then(|record| {
                         layout.lock_of_record([namespace.to_str()?, kind.to_str()?, record])
                     });
@@ -268,12 +268,6 @@ pub fn sweep(layout: &Layout) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// The name of the record that a file with this name is to become: that of `.NAME.PID.NUMBER`.
-fn to_become(file: &str) -> Option<&str> {
-    let (name, _number) = file.strip_prefix('.')?.rsplit_once('.')?;
-    Some(name.rsplit_once('.')?.0)
 }
 
 fn remedy(key: &ObjectKey) -> String {

@@ -202,19 +202,31 @@ pub fn write_setting(path: &Path, value: &[u8]) -> Result<()> {
     written.map_err(|e| Error::new("write", path, e))
 }
 
+/// The name of the file that [`replace`] was about to make of one with this name; none if that is no unfinished one. It stays
+/// where its writer was killed.
+#[must_use]
+pub fn target_of_unfinished(name: &std::ffi::OsStr) -> Option<&str> {
+    let (rest, _count) = name.to_str()?.strip_prefix('.')?.rsplit_once('.')?;
+    Some(rest.rsplit_once('.')?.0)
+}
+
+/// What is written first, of this call's own: other threads may be replacing the same file.
+fn unfinished(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.{count}", std::process::id()));
+    path.with_file_name(name)
+}
+
 fn replace_with(
     path: &Path,
     mode: u32,
     content: &[u8],
     sync: impl Fn(&File) -> io::Result<()>,
 ) -> Result<()> {
-    // Of this call's own: other threads may be replacing the same file.
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.{count}", std::process::id()));
-    let temporary = path.with_file_name(name);
+    let temporary = unfinished(path);
     let written = (|| {
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -567,4 +579,20 @@ pub fn give_stream_to(stream: impl std::os::fd::AsFd, uid: u32) -> io::Result<()
         Some(rustix::process::Uid::from_raw(uid)),
         None,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unfinished_has_the_name_of_what_it_becomes() {
+        for name in ["web.json", "a", ".services"] {
+            let unfinished = unfinished(Path::new(name));
+            assert_eq!(target_of_unfinished(unfinished.as_os_str()), Some(name));
+        }
+        for name in ["web.json", ".services", ".a.1"] {
+            assert_eq!(target_of_unfinished(name.as_ref()), None, "{name}");
+        }
+    }
 }
