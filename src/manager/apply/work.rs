@@ -402,8 +402,8 @@ impl PodWork<'_> {
         else {
             return Ok(());
         };
-        let spec = |manifest: &Value| manifest.get("spec").cloned();
-        let generation = match spec(&old.record.manifest) == spec(&self.new.manifest) {
+        let is_same = old.record.manifest.get("spec") == self.new.manifest.get("spec");
+        let generation = match is_same {
             true => old.record.generation,
             false => old.record.generation.next(),
         };
