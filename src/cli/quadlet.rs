@@ -46,12 +46,20 @@ pub(super) fn main(mut folders: impl Iterator<Item = OsString>) -> ExitCode {
             code = error.code();
         }
     };
+    let global = Asked::parse_from(["kplay"]).global;
+    let session = match Session::new(&global, 0) {
+        Ok(session) => session,
+        Err(error) => {
+            told(Err(error));
+            return code.into();
+        }
+    };
     let mut files = BTreeMap::new();
     for folder in places() {
         told(find(&folder, &mut files).map_err(Error::from));
     }
     for file in files.values() {
-        told(generate(file, Path::new(&units)));
+        told(generate(file, Path::new(&units), &session));
     }
     code.into()
 }
@@ -93,9 +101,8 @@ fn find(folder: &Path, files: &mut BTreeMap<OsString, PathBuf>) -> fs::Result<()
 }
 
 /// Writes a file's service, and the links that enable it.
-fn generate(file: &Path, units: &Path) -> Result<(), Error> {
-    let global = Asked::parse_from(["kplay"]).global;
-    let service = service(file, Vec::new(), &Session::new(&global, 0)?)?;
+fn generate(file: &Path, units: &Path, session: &Session) -> Result<(), Error> {
+    let service = service(file, Vec::new(), session)?;
     fs::replace_in_memory(&units.join(&service.name), 0o644, service.text.as_bytes())?;
     for (link, target) in service.links() {
         let link = units.join(link);

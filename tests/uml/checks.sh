@@ -401,10 +401,14 @@ enter_cgroup_of_user() {
 of_user_under_systemd() {
     local tree=$cgroups/user.slice/manager.service
     prepare_user
+    mkdir -p /etc/systemd/user-generators /etc/kplay/systemd/users
+    ln -s "$(realpath "$kplay")" /etc/systemd/user-generators/kplay-generator
+    printf '%s\n' '[Kube]' "Yaml=$repository/testdata/uml/of-user.yaml" >/etc/kplay/systemd/users/written.kube
     # What comes with the usual dependencies empties /tmp, where the repository may be.
     systemd-run --quiet --unit=manager --uid="$user" -p DefaultDependencies=no -p Delegate=yes -p Slice=user.slice \
         -E "XDG_RUNTIME_DIR=/run/user/$(id -u "$user")" /lib/systemd/systemd --user --unit=basic.target
     until [ -S "/run/user/$(id -u "$user")/systemd/private" ]; do sleep 0.1; done
+    fact 'generated' "$(as_user systemctl --user show -P UnitFileState written)"
     # Between the cgroups of others nobody but root moves a process, which root's systemd does by its bus.
     enter_cgroup_of_user "$tree"
     pod_of_user scope "$tree/app.slice" memory.max cpu.max

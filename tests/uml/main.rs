@@ -356,6 +356,7 @@ const FACTS_OF_USER: &[(&str, &str)] = &[
 
 /// Of a user who has systemd.
 const FACTS_OF_USER_UNDER_SYSTEMD: &[(&str, &str)] = &[
+    ("generated", "generated"),
     ("scope", "pod/limited created"),
     ("scope, its folder", "kplay-UID.scope"),
     ("scope, pod memory.max", "67108864"),
